@@ -1,0 +1,44 @@
+/* Descriptors and whole files: complete reads and writes, files that are either the old or the new one. */
+#ifndef PF_BASE_FD_H
+#define PF_BASE_FD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+/* Write all of it; EINTR and short writes are handled. -1 with errno. Async-signal-safe. */
+int pf_write_all(int fd, const void *data, size_t len);
+/* Read until len bytes or end of file. Returns the count, -1 with errno. Async-signal-safe. */
+ssize_t pf_read_full(int fd, void *data, size_t len);
+
+/* Read a whole regular file below dirfd into a malloc'ed, NUL-terminated *out (*len may be NULL). A file that
+ * is no regular file, or larger than max bytes, is an error: what we read is never unbounded. */
+int pf_read_file_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err);
+/* For /proc, /sys and cgroup files: no size is known before reading. */
+int pf_read_pseudo_at(int dirfd, const char *path, size_t max, char **out, struct pf_err *err);
+
+/* Write text to an existing pseudo file (cgroup, /proc, /sys) in one write(2). -1 with errno. */
+int pf_write_pseudo_at(int dirfd, const char *path, const char *text);
+
+/* Replace a file durably: temporary name, fsync, rename, fsync of the directory. durable=false skips both
+ * fsyncs (runtime state on tmpfs). */
+int pf_replace_file_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode, bool durable,
+	struct pf_err *err);
+
+/* fsync the directory that dirfd names. */
+int pf_sync_dir(int dirfd, struct pf_err *err);
+
+/* flock(2) an exclusive lock on name below dirfd, made 0600 if missing. wait=false fails with EWOULDBLOCK in
+ * err->errnum. The lock lives as long as the returned fd. */
+int pf_lock_file_at(int dirfd, const char *name, bool wait, struct pf_err *err);
+
+/* Make fd inheritable or not across exec. */
+int pf_set_cloexec(int fd, bool on);
+
+/* Send and receive one descriptor (SCM_RIGHTS) with a one-byte message. -1 with errno. */
+int pf_send_fd(int sock, int fd);
+int pf_recv_fd(int sock);
+
+#endif

@@ -1,0 +1,235 @@
+#include "base/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/str.h"
+
+#define MAX_DOCUMENT ((size_t)8 << 20)
+
+void pf_json_cleanup(cJSON **j)
+{
+	int saved = errno;
+	cJSON_Delete(*j);
+	errno = saved;
+}
+
+/* cJSON keeps the last of two equal keys reachable only by iteration; a reader that takes the first and a
+ * reader that takes the last would disagree about the same document, so there may be only one. */
+static int check_tree(const char *what, const cJSON *j, int depth, struct pf_err *err)
+{
+	if (depth > 64)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: JSON nests deeper than 64 levels", what);
+	for (const cJSON *c = j->child; c; c = c->next) {
+		if (cJSON_IsObject(j) && cJSON_GetObjectItemCaseSensitive(j, c->string) != c)
+			return pf_fail_kind(
+				err, PF_ERR_INVALID, 0, "%s: key '%s' is given twice", what, c->string);
+		if (check_tree(what, c, depth + 1, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+cJSON *pf_json_parse(const char *what, const char *text, size_t len, struct pf_err *err)
+{
+	const char *end = NULL;
+	PF_JSON cJSON *j = NULL;
+
+	if (memchr(text, '\0', len)) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: NUL byte in JSON", what);
+		return NULL;
+	}
+	j = cJSON_ParseWithLengthOpts(text, len + 1, &end, true);
+	if (!j) {
+		size_t at = end && end >= text && end <= text + len ? (size_t)(end - text) : 0, line = 1;
+		for (size_t i = 0; i < at; i++)
+			line += text[i] == '\n';
+		pf_fail_kind(
+			err, PF_ERR_INVALID, 0, "%s: not valid JSON at byte %zu (line %zu)", what, at, line);
+		return NULL;
+	}
+	if (check_tree(what, j, 0, err) < 0)
+		return NULL;
+	return pf_take(j);
+}
+
+cJSON *pf_json_load(const char *path, struct pf_err *err)
+{
+	PF_FREE char *text = NULL;
+	size_t len;
+
+	if (strcmp(path, "-") == 0) {
+		struct pf_buf b = {0};
+		char chunk[65536];
+		ssize_t n;
+		while ((n = pf_read_full(STDIN_FILENO, chunk, sizeof(chunk))) > 0) {
+			pf_buf_add(&b, chunk, (size_t)n);
+			if (b.len > MAX_DOCUMENT) {
+				pf_buf_done(&b);
+				pf_fail_kind(err, PF_ERR_INVALID, EFBIG, "standard input");
+				return NULL;
+			}
+		}
+		pf_buf_add(&b, "", 0);
+		text = b.data;
+		len = b.len;
+		path = "standard input";
+	} else if (pf_read_file_at(AT_FDCWD, path, MAX_DOCUMENT, &text, &len, err) < 0) {
+		return NULL;
+	}
+	return pf_json_parse(path, text, len, err);
+}
+
+static int type_error(const char *where, const char *key, const char *expected, struct pf_err *err)
+{
+	return pf_fail_kind(
+		err, PF_ERR_INVALID, 0, "%s%s%s: must be %s", where, *where ? "." : "", key, expected);
+}
+
+static const cJSON *member(const cJSON *obj, const char *key)
+{
+	const cJSON *m = cJSON_GetObjectItemCaseSensitive(obj, key);
+	return m && !cJSON_IsNull(m) ? m : NULL;
+}
+
+int pf_json_str(const cJSON *obj, const char *where, const char *key, const char **out, struct pf_err *err)
+{
+	const cJSON *m = member(obj, key);
+
+	if (!m)
+		return 0;
+	if (!cJSON_IsString(m))
+		return type_error(where, key, "a string", err);
+	*out = m->valuestring;
+	return 1;
+}
+
+int pf_json_bool(const cJSON *obj, const char *where, const char *key, bool *out, struct pf_err *err)
+{
+	const cJSON *m = member(obj, key);
+
+	if (!m)
+		return 0;
+	if (!cJSON_IsBool(m))
+		return type_error(where, key, "true or false", err);
+	*out = cJSON_IsTrue(m);
+	return 1;
+}
+
+int pf_json_int(const cJSON *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
+	struct pf_err *err)
+{
+	const cJSON *m = member(obj, key);
+	char expected[96];
+
+	if (!m)
+		return 0;
+	/* Doubles hold every integer up to 2^53; beyond that the saturated ends are compared as doubles. */
+	if (!cJSON_IsNumber(m) || m->valuedouble != floor(m->valuedouble) || m->valuedouble < (double)min ||
+		m->valuedouble > (double)max) {
+		snprintf(expected, sizeof(expected), "a whole number from %" PRId64 " to %" PRId64, min, max);
+		return type_error(where, key, expected, err);
+	}
+	*out = m->valuedouble >= 9223372036854775807.0 ? max : (int64_t)m->valuedouble;
+	return 1;
+}
+
+int pf_json_obj(const cJSON *obj, const char *where, const char *key, const cJSON **out, struct pf_err *err)
+{
+	const cJSON *m = member(obj, key);
+
+	if (!m)
+		return 0;
+	if (!cJSON_IsObject(m))
+		return type_error(where, key, "an object", err);
+	*out = m;
+	return 1;
+}
+
+int pf_json_arr(const cJSON *obj, const char *where, const char *key, const cJSON **out, struct pf_err *err)
+{
+	const cJSON *m = member(obj, key);
+
+	if (!m)
+		return 0;
+	if (!cJSON_IsArray(m))
+		return type_error(where, key, "an array", err);
+	*out = m;
+	return 1;
+}
+
+int pf_json_strv(const cJSON *obj, const char *where, const char *key, char ***out, struct pf_err *err)
+{
+	const cJSON *arr = NULL, *c;
+	int r = pf_json_arr(obj, where, key, &arr, err);
+
+	if (r <= 0)
+		return r;
+	size_t n = 0;
+	for (c = arr->child; c; c = c->next, n++)
+		if (!cJSON_IsString(c))
+			return type_error(where, key, "an array of strings", err);
+	char **v = pf_calloc(n + 1, sizeof(*v));
+	n = 0;
+	for (c = arr->child; c; c = c->next)
+		v[n++] = pf_strdup(c->valuestring);
+	*out = v;
+	return 1;
+}
+
+int pf_json_known(const cJSON *obj, const char *where, const char *const *keys, struct pf_err *err)
+{
+	for (const cJSON *c = obj->child; c; c = c->next) {
+		const char *const *k = keys;
+		while (*k && strcmp(*k, c->string) != 0)
+			k++;
+		if (*k)
+			continue;
+		const char *near = pf_nearest(c->string, keys);
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "unknown key '%s%s%.100s'%s%s%s", where,
+			*where ? "." : "", c->string, near ? ": did you mean '" : "", near ? near : "",
+			near ? "'?" : "");
+	}
+	return 0;
+}
+
+void pf_strv_free(char **v)
+{
+	if (!v)
+		return;
+	for (char **p = v; *p; p++)
+		free(*p);
+	free(v);
+}
+
+size_t pf_strv_len(char *const *v)
+{
+	size_t n = 0;
+	while (v && v[n])
+		n++;
+	return n;
+}
+
+char *pf_json_text(const cJSON *j)
+{
+	char *s = cJSON_PrintUnformatted(j);
+	if (!s)
+		abort();
+	return s;
+}
+
+void pf_json_add_int(cJSON *obj, const char *key, int64_t v)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%" PRId64, v);
+	cJSON_AddRawToObject(obj, key, text);
+}

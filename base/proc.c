@@ -1,0 +1,167 @@
+#include "base/proc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/str.h"
+#include "base/sys.h"
+
+uint64_t pf_proc_start_time(pid_t pid)
+{
+	char path[64], buf[1024];
+	unsigned long long start = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	PF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = pf_read_full(fd, buf, sizeof(buf) - 1);
+	if (n <= 0)
+		return 0;
+	buf[n] = '\0';
+	/* The command name may hold blanks and parentheses; the fields begin after the last ')'. */
+	char *p = strrchr(buf, ')');
+	if (!p)
+		return 0;
+	p++;
+	for (int field = 3; field < 22 && *p; field++) {
+		p += strspn(p, " ");
+		p += strcspn(p, " ");
+	}
+	if (sscanf(p, " %llu", &start) != 1)
+		return 0;
+	return start;
+}
+
+int pf_pidfd_open_checked(pid_t pid, uint64_t start_time)
+{
+	PF_CLOSE int fd = pidfd_open(pid, 0);
+
+	if (fd < 0) {
+		if (errno == EINVAL)
+			errno = ESRCH;
+		return -1;
+	}
+	/* Read after opening: the pid cannot be reused for another process while it has this start time. */
+	if (pf_proc_start_time(pid) != start_time || pf_pidfd_ended(fd)) {
+		errno = ESRCH;
+		return -1;
+	}
+	return pf_take_fd(&fd);
+}
+
+bool pf_pidfd_ended(int pidfd)
+{
+	return pf_pidfd_wait(pidfd, 0) == 1;
+}
+
+int pf_pidfd_wait(int pidfd, int timeout_ms)
+{
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
+	int64_t deadline = pf_now_us() + (int64_t)timeout_ms * 1000;
+
+	for (;;) {
+		int n = poll(&p, 1, timeout_ms);
+		if (n > 0)
+			return 1;
+		if (n == 0)
+			return 0;
+		if (errno != EINTR)
+			return -1;
+		if (timeout_ms >= 0) {
+			int64_t left = (deadline - pf_now_us()) / 1000;
+			timeout_ms = left > 0 ? (int)left : 0;
+		}
+	}
+}
+
+int64_t pf_now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static void collect(int fd, size_t max, struct pf_buf *b, bool *open)
+{
+	char chunk[16384];
+	ssize_t n = read(fd, chunk, sizeof(chunk));
+
+	if (n > 0 && b->len < max)
+		pf_buf_add(b, chunk, (size_t)n < max - b->len ? (size_t)n : max - b->len);
+	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+		*open = false;
+}
+
+int pf_run(char *const argv[], char **out, struct pf_err *err)
+{
+	int po[2], pe[2], status;
+	PF_BUF struct pf_buf bo = {0}, be = {0};
+
+	if (pipe2(po, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	if (pipe2(pe, O_CLOEXEC) < 0) {
+		close(po[0]);
+		close(po[1]);
+		return pf_fail(err, errno, "pipe");
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		int null = open("/dev/null", O_RDWR);
+		sigset_t none;
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		dup2(null, 0);
+		dup2(out ? po[1] : null, 1);
+		dup2(pe[1], 2);
+		execv(argv[0], argv);
+		dprintf(2, "%s: %s", argv[0], strerrordesc_np(errno));
+		_exit(127);
+	}
+	close(po[1]);
+	close(pe[1]);
+	bool oopen = true, eopen = true;
+	while (pid > 0 && (oopen || eopen)) {
+		struct pollfd p[2] = {{.fd = oopen ? po[0] : -1, .events = POLLIN},
+			{.fd = eopen ? pe[0] : -1, .events = POLLIN}};
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[0].revents)
+			collect(po[0], (size_t)1 << 20, &bo, &oopen);
+		if (p[1].revents)
+			collect(pe[0], 4096, &be, &eopen);
+	}
+	int saved = errno;
+	close(po[0]);
+	close(pe[0]);
+	if (pid < 0)
+		return pf_fail(err, saved, "fork");
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return pf_fail(err, errno, "wait for %s", argv[0]);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+		const char *base = strrchr(argv[0], '/');
+		while (be.len && (be.data[be.len - 1] == '\n' || be.data[be.len - 1] == ' '))
+			be.data[--be.len] = '\0';
+		return pf_fail(err, 0, "%s: %s", base ? base + 1 : argv[0],
+			be.len                ? be.data
+			: WIFSIGNALED(status) ? "killed by a signal"
+					      : "failed");
+	}
+	if (out) {
+		pf_buf_add(&bo, "", 0);
+		*out = pf_take(bo.data);
+	}
+	return 0;
+}

@@ -1,0 +1,163 @@
+#include "base/str.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *must(void *p)
+{
+	if (!p)
+		abort();
+	return p;
+}
+
+void pf_buf_done(struct pf_buf *b)
+{
+	int saved = errno;
+	free(b->data);
+	*b = (struct pf_buf){0};
+	errno = saved;
+}
+
+static void reserve(struct pf_buf *b, size_t more)
+{
+	if (b->len + more + 1 <= b->cap)
+		return;
+	size_t cap = b->cap ? b->cap : 128;
+	while (cap < b->len + more + 1)
+		cap *= 2;
+	b->data = must(realloc(b->data, cap));
+	b->cap = cap;
+}
+
+void pf_buf_add(struct pf_buf *b, const void *data, size_t len)
+{
+	reserve(b, len);
+	if (len)
+		memcpy(b->data + b->len, data, len);
+	b->len += len;
+	b->data[b->len] = '\0';
+}
+
+void pf_buf_str(struct pf_buf *b, const char *s)
+{
+	pf_buf_add(b, s, strlen(s));
+}
+
+void pf_buf_printf(struct pf_buf *b, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(NULL, 0, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		abort();
+	reserve(b, (size_t)n);
+	va_start(ap, fmt);
+	vsnprintf(b->data + b->len, (size_t)n + 1, fmt, ap);
+	va_end(ap);
+	b->len += (size_t)n;
+}
+
+char *pf_asprintf(const char *fmt, ...)
+{
+	va_list ap;
+	char *s = NULL;
+
+	va_start(ap, fmt);
+	if (vasprintf(&s, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	return s;
+}
+
+char *pf_strdup(const char *s)
+{
+	return must(strdup(s));
+}
+
+void *pf_calloc(size_t n, size_t size)
+{
+	return must(calloc(n ? n : 1, size ? size : 1));
+}
+
+bool pf_starts_with(const char *s, const char *prefix)
+{
+	return strncmp(s, prefix, strlen(prefix)) == 0;
+}
+
+bool pf_ends_with(const char *s, const char *suffix)
+{
+	size_t n = strlen(s), m = strlen(suffix);
+	return n >= m && strcmp(s + n - m, suffix) == 0;
+}
+
+static bool id_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+	       c == '+' || c == '-' || c == '.';
+}
+
+int pf_check_id(const char *what, const char *id, struct pf_err *err)
+{
+	size_t n = id ? strlen(id) : 0;
+
+	if (n == 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s is empty", what);
+	if (n > 128)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s is longer than 128 bytes", what);
+	for (size_t i = 0; i < n; i++)
+		if (!id_char(id[i]) || (i == 0 && id[i] == '.'))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"%s '%.128s' may hold only letters, digits, '_', '+', '-' and '.', and not "
+				"begin "
+				"with '.'",
+				what, id);
+	return 0;
+}
+
+/* Levenshtein distance with one row; words here are short keys. */
+static size_t distance(const char *a, const char *b)
+{
+	size_t row[65];
+	size_t n = strlen(a), m = strlen(b);
+
+	if (n > 64 || m > 64)
+		return 1000;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= n; i++) {
+		size_t diag = row[0];
+		row[0] = i;
+		for (size_t j = 1; j <= m; j++) {
+			size_t up = row[j];
+			size_t best = diag + (a[i - 1] == b[j - 1] ? 0 : 1);
+			if (up + 1 < best)
+				best = up + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			row[j] = best;
+			diag = up;
+		}
+	}
+	return row[m];
+}
+
+const char *pf_nearest(const char *word, const char *const *list)
+{
+	const char *best = NULL;
+	size_t limit = strlen(word) / 3 + 1, best_d = limit + 1;
+
+	for (; *list; list++) {
+		size_t d = distance(word, *list);
+		if (d < best_d) {
+			best_d = d;
+			best = *list;
+		}
+	}
+	return best_d <= limit ? best : NULL;
+}

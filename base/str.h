@@ -1,0 +1,40 @@
+/* Strings: a growing buffer, checks of names, nearest match for error texts. */
+#ifndef PF_BASE_STR_H
+#define PF_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+
+/* A growing byte buffer, always NUL-terminated once something was added. Out of memory aborts: nothing here
+ * grows by what a sandbox sends. */
+struct pf_buf {
+	char *data;
+	size_t len, cap;
+};
+
+#define PF_BUF PF_CLEANUP(pf_buf_done)
+void pf_buf_done(struct pf_buf *b);
+void pf_buf_add(struct pf_buf *b, const void *data, size_t len);
+void pf_buf_str(struct pf_buf *b, const char *s);
+void pf_buf_printf(struct pf_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* malloc'ed printf and strdup that abort when memory is out. */
+char *pf_asprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+char *pf_strdup(const char *s);
+void *pf_calloc(size_t n, size_t size);
+
+bool pf_starts_with(const char *s, const char *prefix);
+bool pf_ends_with(const char *s, const char *suffix);
+
+/* A sandbox id, image name or checkpoint name: [a-zA-Z0-9_+-][a-zA-Z0-9_+.-]*, at most 128 bytes, so that it
+ * can be one path component and one cgroup name. what ("sandbox id") begins the error text. */
+int pf_check_id(const char *what, const char *id, struct pf_err *err);
+
+/* The element of the NULL-terminated list that is closest to word (edit distance at most a third of the
+ * length), or NULL: for "unknown key 'memroy': did you mean 'memory'?". */
+const char *pf_nearest(const char *word, const char *const *list);
+
+#endif
