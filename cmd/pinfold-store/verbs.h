@@ -1,0 +1,30 @@
+/* The verbs of pinfold-store, the helper that pinfold runs for whatever needs archives, hashes or
+ * compression. */
+#ifndef PF_CMD_STORE_VERBS_H
+#define PF_CMD_STORE_VERBS_H
+
+struct pf_store_verb {
+	const char *name; /* one or two words: "gc", "image import" */
+	/* argv[0] is the verb's last word; returns the exit code (0, or 125 after printing one line to
+	 * stderr). */
+	int (*fn)(int argc, char **argv);
+	const char *help; /* "SOURCE [--name NAME]   what it does" */
+};
+
+/* Each ends with an entry whose name is NULL. */
+extern const struct pf_store_verb pf_image_verbs[];      /* image.c */
+extern const struct pf_store_verb pf_checkpoint_verbs[]; /* checkpoint.c */
+
+/* Set from the global options before a verb runs. */
+struct pf_store_globals {
+	const char *root;  /* --root, /run/pinfold */
+	const char *store; /* --store, /var/lib/pinfold */
+	const char *share; /* --share: where images/ with recipes lies */
+};
+extern struct pf_store_globals pf_store;
+
+struct pf_err;
+/* Print "pinfold-store: VERB: message" (with --log-format json one JSON object) to stderr and return 125. */
+int pf_store_error(const char *verb, const struct pf_err *err);
+
+#endif
