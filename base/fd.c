@@ -179,7 +179,8 @@ int pf_set_cloexec(int fd, bool on)
 
 int pf_send_fd(int sock, int fd)
 {
-	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
+	char byte = 0;
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
@@ -198,7 +199,8 @@ int pf_send_fd(int sock, int fd)
 
 int pf_recv_fd(int sock)
 {
-	char byte, control[CMSG_SPACE(sizeof(int))];
+	char byte;
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
@@ -212,10 +214,19 @@ int pf_recv_fd(int sock)
 		return -1;
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 	if (n == 0 || !c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-		c->cmsg_len != CMSG_LEN(sizeof(int))) {
+		c->cmsg_len < CMSG_LEN(sizeof(int))) {
 		errno = ECONNRESET;
 		return -1;
 	}
 	memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	/* The control buffer is padded: a second descriptor fits, and would stay open unseen. */
+	if (c->cmsg_len >= CMSG_LEN(2 * sizeof(int))) {
+		int second;
+		memcpy(&second, CMSG_DATA(c) + sizeof(int), sizeof(int));
+		close(second);
+		close(fd);
+		errno = ECONNRESET;
+		return -1;
+	}
 	return fd;
 }

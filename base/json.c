@@ -22,20 +22,54 @@ void pf_json_cleanup(cJSON **j)
 	errno = saved;
 }
 
-/* cJSON keeps the last of two equal keys reachable only by iteration; a reader that takes the first and a
- * reader that takes the last would disagree about the same document, so there may be only one. */
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A reader that takes the first of two equal keys and a reader that takes the last would disagree about the
+ * same document, so there may be only one. Sorted, because a hostile document may hold a million keys. */
+static int check_keys(const char *what, const cJSON *obj, struct pf_err *err)
+{
+	size_t n = (size_t)cJSON_GetArraySize(obj), i = 0;
+
+	if (n < 2)
+		return 0;
+	PF_FREE const char **keys = pf_calloc(n, sizeof(*keys));
+	for (const cJSON *c = obj->child; c; c = c->next)
+		keys[i++] = c->string;
+	qsort(keys, n, sizeof(*keys), by_text);
+	for (i = 1; i < n; i++)
+		if (strcmp(keys[i - 1], keys[i]) == 0)
+			return pf_fail_kind(
+				err, PF_ERR_INVALID, 0, "%s: key '%.100s' is given twice", what, keys[i]);
+	return 0;
+}
+
 static int check_tree(const char *what, const cJSON *j, int depth, struct pf_err *err)
 {
 	if (depth > 64)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: JSON nests deeper than 64 levels", what);
-	for (const cJSON *c = j->child; c; c = c->next) {
-		if (cJSON_IsObject(j) && cJSON_GetObjectItemCaseSensitive(j, c->string) != c)
-			return pf_fail_kind(
-				err, PF_ERR_INVALID, 0, "%s: key '%s' is given twice", what, c->string);
+	if (cJSON_IsObject(j) && check_keys(what, j, err) < 0)
+		return -1;
+	for (const cJSON *c = j->child; c; c = c->next)
 		if (check_tree(what, c, depth + 1, err) < 0)
 			return -1;
-	}
 	return 0;
+}
+
+/* Whether text holds an escaped NUL. cJSON would end the string there, and "evil\u0000.example" be taken for
+ * "evil". A backslash can only stand within a string, so pairs are all there is to look at. */
+static bool has_escaped_nul(const char *text, size_t len)
+{
+	for (const char *p = text; (p = memchr(p, '\\', len - (size_t)(p - text)));) {
+		if (strncmp(p, "\\u0000", 6) == 0)
+			return true;
+		if (p[1] == '\0')
+			return false;
+		p += 2;
+	}
+	return false;
 }
 
 cJSON *pf_json_parse(const char *what, const char *text, size_t len, struct pf_err *err)
@@ -45,6 +79,14 @@ cJSON *pf_json_parse(const char *what, const char *text, size_t len, struct pf_e
 
 	if (memchr(text, '\0', len)) {
 		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: NUL byte in JSON", what);
+		return NULL;
+	}
+	if (has_escaped_nul(text, len)) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: \\u0000 in JSON", what);
+		return NULL;
+	}
+	if (!pf_utf8_valid(text, len)) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: JSON must be UTF-8", what);
 		return NULL;
 	}
 	j = cJSON_ParseWithLengthOpts(text, len + 1, &end, true);
@@ -185,18 +227,22 @@ int pf_json_strv(const cJSON *obj, const char *where, const char *key, char ***o
 	return 1;
 }
 
+int pf_json_unknown(const char *where, const char *key, const char *const *keys, struct pf_err *err)
+{
+	const char *near = pf_nearest(key, keys);
+
+	return pf_fail_kind(err, PF_ERR_INVALID, 0, "unknown key '%s%s%.100s'%s%s%s", where,
+		*where ? "." : "", key, near ? ": did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 int pf_json_known(const cJSON *obj, const char *where, const char *const *keys, struct pf_err *err)
 {
 	for (const cJSON *c = obj->child; c; c = c->next) {
 		const char *const *k = keys;
 		while (*k && strcmp(*k, c->string) != 0)
 			k++;
-		if (*k)
-			continue;
-		const char *near = pf_nearest(c->string, keys);
-		return pf_fail_kind(err, PF_ERR_INVALID, 0, "unknown key '%s%s%.100s'%s%s%s", where,
-			*where ? "." : "", c->string, near ? ": did you mean '" : "", near ? near : "",
-			near ? "'?" : "");
+		if (!*k)
+			return pf_json_unknown(where, c->string, keys, err);
 	}
 	return 0;
 }

@@ -14,8 +14,8 @@
 #define PF_JSON PF_CLEANUP(pf_json_cleanup)
 void pf_json_cleanup(cJSON **j);
 
-/* Parse one whole document of at most max bytes; anything after it, nesting deeper than 64, or a duplicate
- * key in any object is an error with the byte offset or key. NULL on error. */
+/* Parse one whole document of len bytes; text[len] is NUL. Anything after it, nesting deeper than 64, a
+ * duplicate key in any object, an escaped NUL or a byte that is not UTF-8 is an error. NULL on error. */
 cJSON *pf_json_parse(const char *what, const char *text, size_t len, struct pf_err *err);
 /* Read and parse a file (at most 8 MiB). "-" is standard input. */
 cJSON *pf_json_load(const char *path, struct pf_err *err);
@@ -33,6 +33,9 @@ int pf_json_strv(const cJSON *obj, const char *where, const char *key, char ***o
 
 /* obj's keys must all be in the NULL-terminated list, else an error with the nearest known key. */
 int pf_json_known(const cJSON *obj, const char *where, const char *const *keys, struct pf_err *err);
+
+/* The error for a key that is not in the list; returns -1. */
+int pf_json_unknown(const char *where, const char *key, const char *const *keys, struct pf_err *err);
 
 void pf_strv_free(char **v);
 size_t pf_strv_len(char *const *v);

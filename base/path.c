@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,7 +53,8 @@ int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 		prefix[pos] = '\0';
 		int fd = pf_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
 		if (fd < 0 && errno == ENOENT) {
-			if (mkdirat(parent, prefix + start, pos == len ? mode : 0755) < 0 && errno != EEXIST)
+			bool last = path[pos + strspn(path + pos, "/")] == '\0';
+			if (mkdirat(parent, prefix + start, last ? mode : 0755) < 0 && errno != EEXIST)
 				return -1;
 			fd = pf_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
 		}
@@ -112,50 +114,95 @@ int pf_mkdirs(const char *path, mode_t mode, struct pf_err *err)
 	return 0;
 }
 
-static int rm_rf(int dirfd, const char *name, dev_t dev, int depth, struct pf_err *err)
+/* A tree that somebody else made may be deeper than we have descriptors or stack for, since its maker could
+ * always chdir one further. Directories below this depth are moved up into the top of the tree being removed
+ * and come to their turn there. */
+#define RM_DEPTH 64
+
+struct rm {
+	int top;             /* the directory named by the caller, -1 while it is not open */
+	unsigned long moved; /* for unique names in top */
+};
+
+static int rm_rf(struct rm *rm, int dirfd, const char *name, int depth, struct pf_err *err);
+
+/* Remove name by taking it to the top first. */
+static int rm_lift(struct rm *rm, int dirfd, const char *name, struct pf_err *err)
+{
+	char up[64];
+
+	for (;;) {
+		snprintf(up, sizeof(up), ".pinfold-rm-%lu", rm->moved++);
+		if (renameat(dirfd, name, rm->top, up) == 0 || errno == ENOENT)
+			return 0;
+		if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR)
+			return pf_fail(err, errno, "remove %s", name);
+	}
+}
+
+static int rm_entries(struct rm *rm, DIR *d, int depth, bool *any, struct pf_err *err)
+{
+	struct dirent *e;
+
+	*any = false;
+	while ((errno = 0, e = readdir(d))) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		*any = true;
+		if (rm_rf(rm, dirfd(d), e->d_name, depth + 1, err) < 0)
+			return -1;
+	}
+	return errno ? pf_fail(err, errno, "read directory") : 0;
+}
+
+static int rm_rf(struct rm *rm, int dirfd, const char *name, int depth, struct pf_err *err)
 {
 	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
 		return 0;
-	if (errno != EISDIR && errno != EPERM)
+	if (errno != EISDIR)
 		return pf_fail(err, errno, "remove %s", name);
-	if (depth > 4096)
-		return pf_fail(err, ELOOP, "remove %s", name);
+	if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return pf_fail(
+			err, errno, "remove %s%s", name, errno == EBUSY ? ": a mount is in the way" : "");
+	if (depth >= RM_DEPTH)
+		return rm_lift(rm, dirfd, name, err);
 
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* NO_XDEV also stops at bind mounts of the same file system, which no device number shows. The
+	 * caller's own name may be a path through other mounts. */
+	int fd = pf_openat2(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0,
+		depth > 0 ? RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH : 0);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
 	if (fd < 0)
-		return errno == ENOENT ? 0 : pf_fail(err, errno, "remove %s", name);
-	struct stat st;
-	if (fstat(fd, &st) < 0 || st.st_dev != dev) {
-		int e = st.st_dev != dev ? EXDEV : errno;
-		close(fd);
-		return pf_fail(err, e, "remove %s: a mount is in the way", name);
-	}
+		return pf_fail(
+			err, errno, "remove %s%s", name, errno == EXDEV ? ": a mount is in the way" : "");
 	PF_CLOSEDIR DIR *d = fdopendir(fd);
 	if (!d) {
 		close(fd);
 		return pf_fail(err, errno, "remove %s", name);
 	}
-	struct dirent *e;
-	while ((errno = 0, e = readdir(d))) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		if (rm_rf(fd, e->d_name, dev, depth + 1, err) < 0)
-			return -1;
+	if (depth == 0)
+		rm->top = fd;
+	/* More than one round where lifted directories came in behind the reader, or a file system skipped
+	 * entries because others went away. */
+	for (bool any = true; any; rewinddir(d)) {
+		if (rm_entries(rm, d, depth, &any, err) < 0)
+			return pf_wrap(err, "%s", name);
+		if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+			return 0;
+		if (errno != ENOTEMPTY && errno != EEXIST)
+			break;
 	}
-	if (errno)
-		return pf_fail(err, errno, "readdir %s", name);
-	if (unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
-		return pf_fail(err, errno, "remove %s", name);
-	return 0;
+	return pf_fail(err, errno, "remove %s", name);
 }
 
 int pf_rm_rf_at(int dirfd, const char *name, struct pf_err *err)
 {
-	struct stat st;
+	struct rm rm = {.top = -1};
 
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno == ENOENT ? 0 : pf_fail(err, errno, "remove %s", name);
-	return rm_rf(dirfd, name, st.st_dev, 0, err);
+	return rm_rf(&rm, dirfd, name, 0, err);
 }
 
 char *pf_path_clean(const char *path, struct pf_err *err)

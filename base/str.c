@@ -96,6 +96,33 @@ bool pf_ends_with(const char *s, const char *suffix)
 	return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
+bool pf_utf8_valid(const char *s, size_t len)
+{
+	static const unsigned least[] = {0, 0x80, 0x800, 0x10000};
+	const unsigned char *p = (const unsigned char *)s, *end = p + len;
+
+	while (p < end) {
+		unsigned c = *p++, more = c < 0x80                ? 0
+					  : c >= 0xc2 && c < 0xe0 ? 1
+					  : c >= 0xe0 && c < 0xf0 ? 2
+					  : c >= 0xf0 && c < 0xf5 ? 3
+								  : 4;
+		if (more == 0)
+			continue;
+		if (more == 4 || (size_t)(end - p) < more)
+			return false;
+		c &= 0x3fU >> more;
+		for (unsigned i = 0; i < more; i++, p++) {
+			if ((*p & 0xc0) != 0x80)
+				return false;
+			c = c << 6 | (*p & 0x3fU);
+		}
+		if (c < least[more] || (c >= 0xd800 && c < 0xe000) || c > 0x10ffff)
+			return false;
+	}
+	return true;
+}
+
 static bool id_char(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||

@@ -29,6 +29,9 @@ void *pf_calloc(size_t n, size_t size);
 bool pf_starts_with(const char *s, const char *prefix);
 bool pf_ends_with(const char *s, const char *suffix);
 
+/* Whether the bytes are UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF. */
+bool pf_utf8_valid(const char *s, size_t len);
+
 /* A sandbox id, image name or checkpoint name: [a-zA-Z0-9_+-][a-zA-Z0-9_+.-]*, at most 128 bytes, so that it
  * can be one path component and one cgroup name. what ("sandbox id") begins the error text. */
 int pf_check_id(const char *what, const char *id, struct pf_err *err);

@@ -143,8 +143,9 @@ int pf_parse_user_ids(const char *what, const char *s, uint32_t *uid, uint32_t *
 	size_t len = colon ? (size_t)(colon - s) : strlen(s);
 	int64_t v;
 
+	/* Never cut: of 31 zeros and a 5, the zeros alone would be root. */
 	if (len >= sizeof(one))
-		len = sizeof(one) - 1;
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: '%.64s' is not a user id", what, s);
 	memcpy(one, s, len);
 	one[len] = '\0';
 	if (pf_parse_int(what, one, 0, 4294967294LL, &v, err) < 0)
