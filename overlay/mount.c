@@ -74,8 +74,7 @@ int pf_bind_mount_fd(int src_fd, int userns_fd, bool read_only, bool recursive, 
 	return pf_take_fd(&fd);
 }
 
-/* All layers as descriptors of mounts that are ours alone. mounts[i] is -1 when it is not owned (then fds[i]
- * is the caller's). The last one is the writable directory, if there is one. */
+/* What goes into the overlay: the caller's descriptors, or clones of them that are ours to close. */
 struct layers {
 	int *fds;
 	bool *owned;
@@ -96,15 +95,15 @@ static void layers_done(struct layers *l)
 }
 
 /* A kernel before 6.15 cannot clone a mount that is attached nowhere, which the image backend's workspace is.
- * It is used in place then: it has one user. */
-static int clone_rw(struct layers *l, int rw_fd, int userns_fd, struct pf_err *err)
+ * In the child it can be used itself instead (in_place): it has one user. */
+static int clone_rw(struct layers *l, int rw_fd, int userns_fd, bool in_place, struct pf_err *err)
 {
 	int fd = open_tree(rw_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 
 	if (fd >= 0) {
 		l->rw = fd;
 		l->rw_owned = true;
-	} else if (errno == EINVAL) {
+	} else if (errno == EINVAL && in_place) {
 		l->rw = rw_fd;
 	} else {
 		return pf_fail(err, errno, "clone the workspace's mount");
@@ -112,9 +111,12 @@ static int clone_rw(struct layers *l, int rw_fd, int userns_fd, struct pf_err *e
 	return set_attrs(l->rw, userns_fd, false, false, err);
 }
 
-static int clone_layers(const int *lower_fds, size_t n, int rw_fd, int userns_fd, bool clone,
+/* VIA_FDS clones only what must be idmapped; VIA_PATHS everything, to attach it in another namespace. */
+static int clone_layers(const int *lower_fds, size_t n, int rw_fd, int userns_fd, enum pf_overlay_via via,
 	struct layers *l, struct pf_err *err)
 {
+	bool clone = via == PF_OVERLAY_VIA_PATHS || userns_fd >= 0;
+
 	*l = (struct layers){
 		.fds = pf_calloc(n, sizeof(int)), .owned = pf_calloc(n, sizeof(bool)), .n = n, .rw = -1};
 	for (size_t i = 0; i < n; i++) {
@@ -127,7 +129,7 @@ static int clone_layers(const int *lower_fds, size_t n, int rw_fd, int userns_fd
 	if (rw_fd < 0)
 		return 0;
 	if (clone)
-		return clone_rw(l, rw_fd, userns_fd, err);
+		return clone_rw(l, rw_fd, userns_fd, via == PF_OVERLAY_VIA_PATHS, err);
 	l->rw = rw_fd;
 	return 0;
 }
@@ -208,6 +210,7 @@ static int own_root(void)
 
 struct child_plan {
 	const struct layers *l;
+	char (*names)[8]; /* one per layer, made before the clone */
 	const char *options;
 	bool read_only;
 	int sock;
@@ -217,16 +220,13 @@ struct child_plan {
  * sent. */
 static int child_mount(const struct child_plan *p)
 {
-	char name[16];
 	int fd;
 
 	if (own_root() < 0)
 		return 1;
-	for (size_t i = 0; i < p->l->n; i++) {
-		snprintf(name, sizeof(name), "%zu", i);
-		if (attach(p->l->fds[i], name) < 0)
+	for (size_t i = 0; i < p->l->n; i++)
+		if (attach(p->l->fds[i], p->names[i]) < 0)
 			return 2;
-	}
 	if (p->l->rw >= 0 && attach(p->l->rw, "w") < 0)
 		return 3;
 	if (mkdir("m", 0700) < 0 ||
@@ -279,13 +279,17 @@ static int by_paths(const struct layers *l, bool read_only, struct pf_err *err)
 	int sock[2];
 
 	pf_buf_str(&opts, PATH_OPTIONS ",lowerdir=");
-	for (size_t i = 0; i < l->n; i++)
-		pf_buf_printf(&opts, "%s%zu", i ? ":" : "", i);
+	PF_FREE char(*names)[8] = pf_calloc(l->n, sizeof(*names));
+	for (size_t i = 0; i < l->n; i++) {
+		snprintf(names[i], sizeof(names[i]), "%u", (unsigned)i % 1000);
+		pf_buf_printf(&opts, "%s%s", i ? ":" : "", names[i]);
+	}
 	if (l->rw >= 0)
 		pf_buf_str(&opts, ",upperdir=w/upper,workdir=w/work");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		return pf_fail(err, errno, "socketpair");
-	struct child_plan plan = {.l = l, .options = opts.data, .read_only = read_only, .sock = sock[1]};
+	struct child_plan plan = {
+		.l = l, .names = names, .options = opts.data, .read_only = read_only, .sock = sock[1]};
 	int fd = run_child(&plan, sock[0], err);
 	close(sock[0]);
 	close(sock[1]);
@@ -314,18 +318,15 @@ int pf_overlay_mount_via(enum pf_overlay_via via, const int *lower_fds, size_t n
 		}
 		return fd;
 	}
-	/* Paths need mounts that can be attached in another namespace, hence clones in any case. */
 	if (via != PF_OVERLAY_VIA_PATHS) {
-		int r = clone_layers(lower_fds, n, rw_fd, userns_fd, userns_fd >= 0, &l, err);
-		if (r == 0)
+		if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_FDS, &l, err) == 0)
 			fd = by_fds(&l, read_only, err);
 		layers_done(&l);
 		/* EINVAL is how older kernels say that they know no "lowerdir+", or no detached layers. */
-		if (r < 0 || fd >= 0 || via == PF_OVERLAY_VIA_FDS ||
-			(err->errnum != EINVAL && err->errnum != ENOTDIR))
+		if (fd >= 0 || via == PF_OVERLAY_VIA_FDS || err->errnum != EINVAL)
 			return fd;
 	}
-	if (clone_layers(lower_fds, n, rw_fd, userns_fd, true, &l, err) == 0)
+	if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_PATHS, &l, err) == 0)
 		fd = by_paths(&l, read_only, err);
 	layers_done(&l);
 	return fd;

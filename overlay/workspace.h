@@ -10,6 +10,7 @@
 #define PF_OVERLAY_WORKSPACE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
