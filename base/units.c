@@ -51,7 +51,7 @@ int pf_parse_size(const char *what, const char *s, int64_t *bytes, struct pf_err
 				(i == 0 || strcasecmp(p, three) != 0))
 				continue;
 			int64_t mult = (int64_t)1 << (10 * i);
-			if (milli / 1000 >= ((int64_t)1 << 62) / mult)
+			if (milli / 1000 >= ((int64_t)1 << 53) / mult)
 				break;
 			/* Whole part first, so that large sizes keep every bit. */
 			*bytes = milli / 1000 * mult + milli % 1000 * mult / 1000;

@@ -7,7 +7,8 @@
 
 #include "base/err.h"
 
-/* "512MB", "512M", "512MiB", "1.5g", "4096": bytes, binary multiples (docker's meaning). 0 < n < 2^62. */
+/* "512MB", "512M", "512MiB", "1.5g", "4096": bytes, binary multiples (docker's meaning). 0 < n < 2^53, so
+ * that JSON keeps it. */
 int pf_parse_size(const char *what, const char *s, int64_t *bytes, struct pf_err *err);
 /* "300", "300s", "5m", "1h30m", "250ms", "30d": milliseconds, > 0, at most ten years. */
 int pf_parse_duration(const char *what, const char *s, int64_t *ms, struct pf_err *err);
