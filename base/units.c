@@ -54,10 +54,11 @@ int pf_parse_size(const char *what, const char *s, int64_t *bytes, struct pf_err
 			if (milli / 1000 >= ((int64_t)1 << 53) / mult)
 				break;
 			/* Whole part first, so that large sizes keep every bit. */
-			*bytes = milli / 1000 * mult + milli % 1000 * mult / 1000;
-			if (*bytes > 0)
-				return 0;
-			break;
+			int64_t v = milli / 1000 * mult + milli % 1000 * mult / 1000;
+			if (v <= 0)
+				break;
+			*bytes = v;
+			return 0;
 		}
 	}
 	return pf_fail_kind(err, PF_ERR_INVALID, 0,
