@@ -6,6 +6,11 @@
  * (mount_setattr): disk id 0 is the box's root. Upper and work must be one mount for the kernel, so what is
  * cloned is the directory that holds both.
  *
+ * The kernel works in the upper with the credentials that the overlay was made with, and creates its work
+ * directory at once. Real root's id has no place in the map of such a mount (EOVERFLOW, upon which the kernel
+ * silently goes read-only), so the overlay is made with the file system ids that the map gives to disk id 0,
+ * and with all of root's capabilities. That the result can be written is checked.
+ *
  * Way 1, by descriptors: the clones stay detached and go into fsconfig(FSCONFIG_SET_FD). No path, no
  * namespace, no child. Way 2, for kernels that want paths of attached mounts: a child in a private copy of
  * the mount namespace puts a tmpfs over its root, attaches the clones there under short numbers, calls
@@ -21,12 +26,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -154,10 +162,78 @@ static int fs_error(int fs, int errnum, const char *what, struct pf_err *err)
 	return pf_fail(err, errnum, "overlay: %s: %s", what, log + (n > 2 && log[1] == ' ' ? 2 : 0));
 }
 
+/* The ids that the kernel shall use in the upper: those that own what is 0:0 on disk, seen through the map.
+ */
+struct maker {
+	uid_t uid;
+	gid_t gid;
+};
+
+static int find_maker(const struct layers *l, struct maker *m, struct pf_err *err)
+{
+	struct stat st;
+	PF_CLOSE int work = l->rw >= 0 ? open_rw(l, "work", err) : -1;
+
+	*m = (struct maker){0};
+	if (l->rw < 0)
+		return 0;
+	if (work < 0)
+		return -1;
+	if (fstat(work, &st) < 0)
+		return pf_fail(err, errno, "workspace: stat work");
+	*m = (struct maker){st.st_uid, st.st_gid};
+	return 0;
+}
+
+/* Take these file system ids and keep the capabilities that leaving id 0 drops, for this thread alone. Only
+ * system calls. maker 0:0 gives root's own back (and with the id the capabilities). */
+static int become(struct maker m)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[2];
+
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return -1;
+	setfsgid(m.gid);
+	setfsuid(m.uid);
+	if ((uid_t)setfsuid((uid_t)-1) != m.uid || (gid_t)setfsgid((gid_t)-1) != m.gid) {
+		errno = EPERM;
+		return -1;
+	}
+	return (int)syscall(SYS_capset, &head, caps);
+}
+
+static int create_as(int fs, struct maker m, struct pf_err *err)
+{
+	if (become(m) < 0) {
+		pf_fail(err, errno, "overlay: take the workspace's ids");
+		(void)become((struct maker){0});
+		return -1;
+	}
+	int r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+	if (r < 0)
+		fs_error(fs, errno, "create", err);
+	return become((struct maker){0}) < 0 ? pf_fail(err, errno, "overlay: take root's ids back") : r;
+}
+
+/* The kernel mounts read-only, with a line in its log, when it cannot use the work directory. */
+static int check_writable(int fd, struct pf_err *err)
+{
+	struct statvfs v;
+
+	if (fstatvfs(fd, &v) < 0)
+		return pf_fail(err, errno, "overlay: statvfs");
+	if (v.f_flag & ST_RDONLY)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"overlay: the kernel can use the workspace only for reading (its log says why)");
+	return 0;
+}
+
 static int by_fds(const struct layers *l, bool read_only, struct pf_err *err)
 {
 	static const char *const options[][2] = {
 		{"index", "off"}, {"metacopy", "off"}, {"redirect_dir", "nofollow"}, {"xino", "off"}};
+	struct maker maker;
 	PF_CLOSE int upper = -1, work = -1;
 	PF_CLOSE int fs = fsopen("overlay", FSOPEN_CLOEXEC);
 
@@ -178,9 +254,10 @@ static int by_fds(const struct layers *l, bool read_only, struct pf_err *err)
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		if (fsconfig(fs, FSCONFIG_SET_STRING, options[i][0], options[i][1], 0) < 0)
 			return fs_error(fs, errno, options[i][0], err);
-	if (fsconfig(fs, FSCONFIG_SET_STRING, "source", "pinfold", 0) < 0 ||
-		fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return fs_error(fs, errno, "create", err);
+	if (fsconfig(fs, FSCONFIG_SET_STRING, "source", "pinfold", 0) < 0)
+		return fs_error(fs, errno, "source", err);
+	if (find_maker(l, &maker, err) < 0 || create_as(fs, maker, err) < 0)
+		return -1;
 	int fd = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV | (read_only ? MOUNT_ATTR_RDONLY : 0U));
 	return fd < 0 ? fs_error(fs, errno, "mount", err) : fd;
 }
@@ -212,6 +289,7 @@ struct child_plan {
 	const struct layers *l;
 	char (*names)[8]; /* one per layer, made before the clone */
 	const char *options;
+	struct maker maker;
 	bool read_only;
 	int sock;
 };
@@ -229,7 +307,7 @@ static int child_mount(const struct child_plan *p)
 			return 2;
 	if (p->l->rw >= 0 && attach(p->l->rw, "w") < 0)
 		return 3;
-	if (mkdir("m", 0700) < 0 ||
+	if (mkdir("m", 0700) < 0 || become(p->maker) < 0 ||
 		mount("pinfold", "m", "overlay", MS_NODEV | (p->read_only ? MS_RDONLY : 0U), p->options) < 0)
 		return 4;
 	fd = open_tree(AT_FDCWD, "m", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
@@ -276,8 +354,11 @@ static int run_child(const struct child_plan *plan, int parent_sock, struct pf_e
 static int by_paths(const struct layers *l, bool read_only, struct pf_err *err)
 {
 	PF_BUF struct pf_buf opts = {0};
+	struct maker maker;
 	int sock[2];
 
+	if (find_maker(l, &maker, err) < 0)
+		return -1;
 	pf_buf_str(&opts, PATH_OPTIONS ",lowerdir=");
 	PF_FREE char(*names)[8] = pf_calloc(l->n, sizeof(*names));
 	for (size_t i = 0; i < l->n; i++) {
@@ -288,8 +369,12 @@ static int by_paths(const struct layers *l, bool read_only, struct pf_err *err)
 		pf_buf_str(&opts, ",upperdir=w/upper,workdir=w/work");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		return pf_fail(err, errno, "socketpair");
-	struct child_plan plan = {
-		.l = l, .names = names, .options = opts.data, .read_only = read_only, .sock = sock[1]};
+	struct child_plan plan = {.l = l,
+		.names = names,
+		.options = opts.data,
+		.maker = maker,
+		.read_only = read_only,
+		.sock = sock[1]};
 	int fd = run_child(&plan, sock[0], err);
 	close(sock[0]);
 	close(sock[1]);
@@ -322,13 +407,18 @@ int pf_overlay_mount_via(enum pf_overlay_via via, const int *lower_fds, size_t n
 		if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_FDS, &l, err) == 0)
 			fd = by_fds(&l, read_only, err);
 		layers_done(&l);
-		/* EINVAL is how older kernels say that they know no "lowerdir+", or no detached layers. */
-		if (fd >= 0 || via == PF_OVERLAY_VIA_FDS || err->errnum != EINVAL)
-			return fd;
 	}
-	if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_PATHS, &l, err) == 0)
-		fd = by_paths(&l, read_only, err);
-	layers_done(&l);
+	/* EINVAL is how older kernels say that they know no "lowerdir+", or no detached layers. */
+	if (fd < 0 &&
+		(via == PF_OVERLAY_VIA_PATHS || (via == PF_OVERLAY_VIA_AUTO && err->errnum == EINVAL))) {
+		if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_PATHS, &l, err) == 0)
+			fd = by_paths(&l, read_only, err);
+		layers_done(&l);
+	}
+	if (fd >= 0 && !read_only && rw_fd >= 0 && check_writable(fd, err) < 0) {
+		close(fd);
+		return -1;
+	}
 	return fd;
 }
 
