@@ -25,7 +25,7 @@ static void block(uint32_t h[8], const uint8_t *p)
 
 	for (int i = 0; i < 16; i++)
 		w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 |
-			(uint32_t)p[4 * i + 3];
+		       (uint32_t)p[4 * i + 3];
 	for (int i = 16; i < 64; i++) {
 		uint32_t s0 = ror(w[i - 15], 7) ^ ror(w[i - 15], 18) ^ (w[i - 15] >> 3);
 		uint32_t s1 = ror(w[i - 2], 17) ^ ror(w[i - 2], 19) ^ (w[i - 2] >> 10);
@@ -84,7 +84,7 @@ void pf_digest_from_raw(const uint8_t raw[32], struct pf_digest *out)
 bool pf_digest_ok(const char *s)
 {
 	return strncmp(s, "sha256:", 7) == 0 && strlen(s) == PF_DIGEST_LEN &&
-		strspn(s + 7, "0123456789abcdef") == 64;
+	       strspn(s + 7, "0123456789abcdef") == 64;
 }
 
 const char *pf_digest_hex(const struct pf_digest *d)

@@ -1,6 +1,6 @@
-/* SHA-256 (FIPS 180-4) for the small documents that name a checkpoint. `pinfold create --from` must check that
- * a manifest and a config are what their digests say, without loading a crypto library for a few KiB; bulk
- * data is hashed by libcrypto in pinfold-store. */
+/* SHA-256 (FIPS 180-4) for the small documents that name a checkpoint. `pinfold create --from` must check
+ * that a manifest and a config are what their digests say, without loading a crypto library for a few KiB;
+ * bulk data is hashed by libcrypto in pinfold-store. */
 #ifndef PF_CHECKPOINT_SHA256_H
 #define PF_CHECKPOINT_SHA256_H
 

@@ -65,8 +65,8 @@ char *pf_ckpt_layer_dir(const char *store, const struct pf_ckpt_layer *l)
 static int make_store(int fd, struct pf_err *err)
 {
 	static const char layout[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-	static const char index[] =
-		"{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\",\"manifests\":[]}";
+	static const char index[] = "{\"schemaVersion\":2,\"mediaType\":\"application/"
+				    "vnd.oci.image.index.v1+json\",\"manifests\":[]}";
 	static const char *const dirs[] = {"blobs", "blobs/sha256", "unpacked", "tmp"};
 	struct stat st;
 
@@ -125,7 +125,8 @@ cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
 		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "index.json: no list of manifests");
 		return NULL;
 	}
-	cJSON_ArrayForEach (m, manifests) {
+	cJSON_ArrayForEach(m, manifests)
+	{
 		digest = "";
 		if (!cJSON_IsObject(m) || pf_json_str(m, "manifests[]", "digest", &digest, err) < 0 ||
 			!pf_digest_ok(digest)) {
@@ -155,7 +156,8 @@ cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *na
 {
 	cJSON *m;
 
-	cJSON_ArrayForEach (m, cJSON_GetObjectItemCaseSensitive(index, "manifests")) {
+	cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(index, "manifests"))
+	{
 		const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "digest"));
 		if (digest && d && strcmp(d, digest) == 0)
 			return m;
@@ -203,8 +205,8 @@ static int copy_digest(const char *where, const char *s, struct pf_digest *out, 
 	return 0;
 }
 
-static int read_layer(int storefd, const cJSON *desc, const cJSON *diff_id, struct pf_ckpt_layer *l,
-	struct pf_err *err)
+static int read_layer(
+	int storefd, const cJSON *desc, const cJSON *diff_id, struct pf_ckpt_layer *l, struct pf_err *err)
 {
 	const char *digest = NULL, *type = "";
 	char path[96];
@@ -217,17 +219,16 @@ static int read_layer(int storefd, const cJSON *desc, const cJSON *diff_id, stru
 		copy_digest("diff_ids[]", cJSON_GetStringValue(diff_id), &l->diff_id, err) < 0)
 		return -1;
 	if (strcmp(type, PF_OCI_LAYER_ZSTD_TYPE) != 0)
-		return pf_fail_kind(
-			err, PF_ERR_CORRUPT, 0, "layers[]: media type '%.80s' is not ours", type);
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "layers[]: media type '%.80s' is not ours", type);
 	l->present = fstatat(storefd, pf_ckpt_blob_path(&l->digest, path), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		S_ISREG(st.st_mode) && st.st_size == l->size;
+		     S_ISREG(st.st_mode) && st.st_size == l->size;
 	snprintf(path, sizeof(path), "unpacked/sha256-%s/fs", pf_digest_hex(&l->diff_id));
 	l->unpacked = fstatat(storefd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 	return 0;
 }
 
-static int read_layers(int storefd, const cJSON *manifest, const cJSON *config, struct pf_ckpt *out,
-	struct pf_err *err)
+static int read_layers(
+	int storefd, const cJSON *manifest, const cJSON *config, struct pf_ckpt *out, struct pf_err *err)
 {
 	const cJSON *layers = NULL, *rootfs = NULL, *diff_ids = NULL, *desc, *diff;
 
@@ -317,7 +318,8 @@ int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ck
 	if (load(storefd, digest, out, err) < 0) {
 		pf_ckpt_done(out);
 		if (err->kind == PF_ERR_INVALID)
-			err->kind = PF_ERR_CORRUPT; /* what was wrong is stored data, not the caller's input */
+			err->kind =
+				PF_ERR_CORRUPT; /* what was wrong is stored data, not the caller's input */
 		return pf_wrap(err, "checkpoint %.19s", digest);
 	}
 	out->name = pf_strdup(name ? name : "");
@@ -337,11 +339,15 @@ static int not_found(const cJSON *index, const char *spec, struct pf_err *err)
 	const cJSON *m, *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
 	int n = cJSON_GetArraySize(list), i = 0;
 
-	cJSON_ArrayForEach (m, list) {
+	cJSON_ArrayForEach(m, list)
+	{
 		if (i++ < n - 8)
 			continue;
 		const char *name = pf_ckpt_index_note(m, PF_OCI_REF_NAME);
-		pf_buf_printf(&b, "%s%.60s", b.len ? ", " : n > 8 ? "…, " : "",
+		pf_buf_printf(&b, "%s%.60s",
+			b.len   ? ", "
+			: n > 8 ? "…, "
+				: "",
 			*name ? name
 			      : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "digest")) + 7);
 	}
@@ -354,8 +360,8 @@ static const char *entry_digest(const cJSON *m)
 	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "digest"));
 }
 
-static int resolve_latest(int storefd, const cJSON *index, const char *sandbox_id, struct pf_ckpt *out,
-	struct pf_err *err)
+static int resolve_latest(
+	int storefd, const cJSON *index, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err)
 {
 	const cJSON *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
 	struct pf_err first = PF_ERR_INIT;
@@ -370,8 +376,8 @@ static int resolve_latest(int storefd, const cJSON *index, const char *sandbox_i
 			continue;
 		struct pf_err why = PF_ERR_INIT;
 		size_t missing = 0;
-		if (pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_note(m, PF_OCI_REF_NAME), out, &why) ==
-			0) {
+		if (pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_note(m, PF_OCI_REF_NAME), out,
+			    &why) == 0) {
 			for (size_t l = 0; l < out->n_layers; l++)
 				missing += !out->layers[l].present;
 			/* The index's word for whose checkpoint this is counts only with the record's. */
@@ -393,47 +399,65 @@ static int resolve_latest(int storefd, const cJSON *index, const char *sandbox_i
 	return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0, "sandbox %s has no checkpoint", sandbox_id);
 }
 
-int pf_ckpt_resolve_at(int storefd, const char *spec, const char *sandbox_id, struct pf_ckpt *out,
-	struct pf_err *err)
+static const cJSON *find_entry(const cJSON *index, const char *spec, struct pf_err *err)
+{
+	const cJSON *m, *found = NULL;
+	const char *hex = pf_starts_with(spec, "sha256:") ? spec + 7 : spec;
+
+	if (*spec)
+		found = pf_ckpt_index_find(index, NULL, spec);
+	if (!found && is_hex_prefix(hex)) {
+		cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(index, "manifests"))
+		{
+			if (!pf_starts_with(entry_digest(m) + 7, hex))
+				continue;
+			if (found && strcmp(entry_digest(found), entry_digest(m)) != 0) {
+				pf_fail_kind(err, PF_ERR_INVALID, 0,
+					"checkpoint '%s' is ambiguous: give more digits", spec);
+				return NULL;
+			}
+			found = m;
+		}
+	}
+	if (!found)
+		not_found(index, spec, err);
+	return found;
+}
+
+int pf_ckpt_find_digest(int storefd, const char *spec, struct pf_digest *out, struct pf_err *err)
+{
+	PF_JSON cJSON *index = pf_ckpt_index_read(storefd, err);
+	const cJSON *m = index ? find_entry(index, spec, err) : NULL;
+
+	return m ? copy_digest("checkpoint", entry_digest(m), out, err) : -1;
+}
+
+int pf_ckpt_resolve_at(
+	int storefd, const char *spec, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err)
 {
 	*out = (struct pf_ckpt){0};
 	PF_JSON cJSON *index = pf_ckpt_index_read(storefd, err);
-	const cJSON *m, *found = NULL;
-	const char *hex = pf_starts_with(spec, "sha256:") ? spec + 7 : spec;
 
 	if (!index)
 		return -1;
 	if (strcmp(spec, "latest") == 0)
 		return resolve_latest(storefd, index, sandbox_id, out, err);
-	if (*spec)
-		found = pf_ckpt_index_find(index, NULL, spec);
-	if (!found && is_hex_prefix(hex)) {
-		cJSON_ArrayForEach (m, cJSON_GetObjectItemCaseSensitive(index, "manifests")) {
-			if (!pf_starts_with(entry_digest(m) + 7, hex))
-				continue;
-			if (found && strcmp(entry_digest(found), entry_digest(m)) != 0)
-				return pf_fail_kind(err, PF_ERR_INVALID, 0,
-					"checkpoint '%s' is ambiguous: give more digits", spec);
-			found = m;
-		}
-	}
-	if (!found)
-		return not_found(index, spec, err);
-	return pf_ckpt_load(
-		storefd, entry_digest(found), pf_ckpt_index_note(found, PF_OCI_REF_NAME), out, err);
+	const cJSON *m = find_entry(index, spec, err);
+	return m ? pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_note(m, PF_OCI_REF_NAME), out, err)
+		 : -1;
 }
 
-int pf_ckpt_resolve(const char *store, const char *spec, const char *sandbox_id, struct pf_ckpt *out,
-	struct pf_err *err)
+int pf_ckpt_resolve(
+	const char *store, const char *spec, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err)
 {
 	*out = (struct pf_ckpt){0};
 	PF_CLOSE int fd = pf_ckpt_store_open(store, false, err);
 
 	if (fd < 0)
 		return err->kind == PF_ERR_NOT_FOUND
-			? pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
-				  "no checkpoint '%.100s' (the store holds none)", spec)
-			: -1;
+			       ? pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
+					 "no checkpoint '%.100s' (the store holds none)", spec)
+			       : -1;
 	return pf_ckpt_resolve_at(fd, spec, sandbox_id, out, err);
 }
 
@@ -442,7 +466,8 @@ int pf_ckpt_check_base(const struct pf_ckpt *c, const char *image_digest, struct
 	if (*c->base_image_digest && strcmp(c->base_image_digest, image_digest) == 0)
 		return 0;
 	return pf_fail_kind(err, PF_ERR_STATE, 0,
-		"checkpoint %.19s was made on image %s (%.19s), not on %.19s: import that image, or start without "
+		"checkpoint %.19s was made on image %s (%.80s), not on %.80s: import that image, or start "
+		"without "
 		"the checkpoint",
 		c->digest.s, c->base_image_ref,
 		*c->base_image_digest ? c->base_image_digest : "digest unknown", image_digest);
@@ -458,7 +483,8 @@ int pf_ckpt_list(int storefd, struct pf_ckpt **out, size_t *n, struct pf_err *er
 	const cJSON *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
 	struct pf_ckpt *v = pf_calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*v));
 	size_t i = 0;
-	cJSON_ArrayForEach (m, list) {
+	cJSON_ArrayForEach(m, list)
+	{
 		struct pf_err why = PF_ERR_INIT;
 		const char *name = pf_ckpt_index_note(m, PF_OCI_REF_NAME);
 		if (pf_ckpt_load(storefd, entry_digest(m), name, &v[i], &why) < 0) {
@@ -476,7 +502,8 @@ int pf_ckpt_list(int storefd, struct pf_ckpt **out, size_t *n, struct pf_err *er
 int pf_ckpt_tmp_make(int storefd, char name[64], int *lockfd, struct pf_err *err)
 {
 	static unsigned counter;
-	/* Between mkdir and flock the directory looks abandoned; gc holds the store's lock, so take it too. */
+	/* Between mkdir and flock the directory looks abandoned; gc holds the store's lock, so take it too.
+	 */
 	PF_CLOSE int lock = pf_ckpt_lock(storefd, err);
 
 	if (lock < 0)

@@ -22,16 +22,20 @@
 #define PF_OCI_LAYER_ZSTD_TYPE "application/vnd.oci.image.layer.v1.tar+zstd"
 #define PF_OCI_REF_NAME "org.opencontainers.image.ref.name"
 #define PF_CKPT_KEY "io.pinfold.checkpoint" /* in the config, and the prefix of our annotations */
-#define PF_CKPT_MAX_LAYERS 400		    /* overlayfs takes 500 lowers, the image needs some of them */
+#define PF_CKPT_MAX_LAYERS 400              /* overlayfs takes 500 lowers, the image needs some of them */
 #define PF_CKPT_MAX_DOC ((size_t)8 << 20)   /* manifest, config or index, bytes */
+
+/* What writing and restoring both refuse to exceed, per layer. */
+#define PF_CKPT_MAX_BYTES ((int64_t)256 << 30) /* sum of file sizes, holes included */
+#define PF_CKPT_MAX_ENTRIES ((int64_t)16 << 20)
 
 /* One layer of a checkpoint. */
 struct pf_ckpt_layer {
 	struct pf_digest digest;  /* of the compressed blob */
 	struct pf_digest diff_id; /* of the tar stream */
-	int64_t size;		  /* of the compressed blob, bytes */
-	bool present;		  /* the blob is in the store with that size */
-	bool unpacked;		  /* pf_ckpt_layer_dir() is there, verified when it was made */
+	int64_t size;             /* of the compressed blob, bytes */
+	bool present;             /* the blob is in the store with that size */
+	bool unpacked;            /* pf_ckpt_layer_dir() is there, verified when it was made */
 };
 
 /* A checkpoint: its manifest and config, both checked against their digests. */
@@ -39,14 +43,14 @@ struct pf_ckpt {
 	struct pf_digest digest; /* of the manifest: the checkpoint's identity */
 	struct pf_digest config_digest;
 	int64_t manifest_size, config_size; /* bytes */
-	char *name;			    /* index name, "" if it has none */
+	char *name;                         /* index name, "" if it has none */
 	char *sandbox_id;
 	char *created; /* RFC 3339, UTC */
 	char *parent;  /* digest of the checkpoint before it in the same sandbox, "" for the first */
 	char *base_image_ref;
-	char *base_image_digest;	      /* "" when unknown: then nothing but the same reference fits */
-	cJSON *record;			      /* the config's io.pinfold.checkpoint object */
-	struct pf_ckpt_layer *layers;	      /* TOPMOST FIRST, as overlay wants them */
+	char *base_image_digest;      /* "" when unknown: then nothing but the same reference fits */
+	cJSON *record;                /* the config's io.pinfold.checkpoint object */
+	struct pf_ckpt_layer *layers; /* TOPMOST FIRST, as overlay wants them */
 	size_t n_layers;
 	size_t n_damaged; /* "latest": newer checkpoints passed over because they are damaged */
 };
@@ -56,15 +60,19 @@ void pf_ckpt_done(struct pf_ckpt *c);
 /* Open STORE/checkpoints; create=true makes it (0700) with an empty index. Returns a directory fd. */
 int pf_ckpt_store_open(const char *store, bool create, struct pf_err *err);
 
-/* Find a checkpoint: spec is a digest ("sha256:…" or at least 6 hex digits of it, unique), a name, or "latest"
- * = the newest undamaged one of sandbox_id (which may be NULL for the other forms). "Undamaged" here: the
- * documents match their digests and every layer is there with its size; layer bytes are checked by
- * pf_ckpt_prepare or verify. Errors: NOT_FOUND naming what exists, INVALID for an ambiguous prefix, CORRUPT. */
-int pf_ckpt_resolve(const char *store, const char *spec, const char *sandbox_id, struct pf_ckpt *out,
-	struct pf_err *err);
+/* Find a checkpoint: spec is a digest ("sha256:…" or at least 6 hex digits of it, unique), a name, or
+ * "latest" = the newest undamaged one of sandbox_id (which may be NULL for the other forms). "Undamaged"
+ * here: the documents match their digests and every layer is there with its size; layer bytes are checked by
+ * pf_ckpt_prepare or verify. Errors: NOT_FOUND naming what exists, INVALID for an ambiguous prefix, CORRUPT.
+ */
+int pf_ckpt_resolve(
+	const char *store, const char *spec, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err);
 /* The same on an open store. */
-int pf_ckpt_resolve_at(int storefd, const char *spec, const char *sandbox_id, struct pf_ckpt *out,
-	struct pf_err *err);
+int pf_ckpt_resolve_at(
+	int storefd, const char *spec, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err);
+
+/* Only the digest that a spec (not "latest") means; the checkpoint itself may be damaged. */
+int pf_ckpt_find_digest(int storefd, const char *spec, struct pf_digest *out, struct pf_err *err);
 
 /* Read manifest + config of one digest. name may be NULL. */
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err);

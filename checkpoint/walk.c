@@ -4,10 +4,11 @@
  * relative to the open directory it was listed in, never followed, so a process inside the box that swaps
  * directories for symlinks gains nothing. Paths are only labels; they may be longer than PATH_MAX.
  *
- * Overlay marks become properties of nodes: a 0/0 character device is a whiteout, the opaque attribute a flag.
- * Which attribute family counts is the caller's word, because with trusted.* in force anybody inside may set
- * user.overlay.opaque on his own directory and must not thereby edit what is restored. Marks that make an
- * upper unreadable as a plain difference (redirect, metacopy) are refused: our mounts never make them.
+ * Overlay marks become properties of nodes: a 0/0 character device is a whiteout, the opaque attribute a
+ * flag. Which attribute family counts is the caller's word, because with trusted.* in force anybody inside
+ * may set user.overlay.opaque on his own directory and must not thereby edit what is restored. Marks that
+ * make an upper unreadable as a plain difference (redirect, metacopy) are refused: our mounts never make
+ * them.
  *
  * The tree is kept: hard links need the path of their first name, and a live snapshot compares a second walk,
  * made while the box stands still, with the first. In that second walk the listing of a directory whose ctime
@@ -122,8 +123,8 @@ bool pf_node_unchanged(const struct pf_node *n, struct timespec since)
 	const struct pf_node *t = n->twin;
 
 	return t && !t->unstable && t->kind == n->kind && t->ino == n->ino && t->dev == n->dev &&
-		t->mode == n->mode && t->uid == n->uid && t->gid == n->gid && t->size == n->size &&
-		same_time(t->ctime, n->ctime) && same_time(t->mtime, n->mtime) && before(n->ctime, since);
+	       t->mode == n->mode && t->uid == n->uid && t->gid == n->gid && t->size == n->size &&
+	       same_time(t->ctime, n->ctime) && same_time(t->mtime, n->mtime) && before(n->ctime, since);
 }
 
 /* The first node of this inode, or NULL after having entered n as the first. */
@@ -153,8 +154,8 @@ static struct pf_node *link_leader(struct link_table *t, struct pf_node *n)
 	return NULL;
 }
 
-static struct pf_node *new_node(struct walk *w, struct pf_node *parent, const char *name,
-	const struct stat *st, struct pf_err *err)
+static struct pf_node *new_node(
+	struct walk *w, struct pf_node *parent, const char *name, const struct stat *st, struct pf_err *err)
 {
 	size_t len = strlen(name);
 	struct pf_node *n = tree_alloc(w->tree, sizeof(*n) + len + 1);
@@ -260,7 +261,8 @@ static int enter_dir(struct walk *w, struct pf_node *n, int dirfd, int depth, st
 
 	if (fd < 0) {
 		if (w->o->live && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {
-			n->unstable = n->cut = true; /* gone or replaced; the second walk sees what it is now */
+			n->unstable = n->cut =
+				true; /* gone or replaced; the second walk sees what it is now */
 			w->stats->vanished++;
 			return w->o->visit(w->o->ctx, n, dirfd, -1, w->path.data, err);
 		}

@@ -15,11 +15,11 @@ enum pf_node_kind { PF_NODE_DIR, PF_NODE_FILE, PF_NODE_SYMLINK, PF_NODE_FIFO, PF
 
 /* One name. Lives as long as its tree. */
 struct pf_node {
-	struct pf_node *parent;	  /* NULL for the root */
+	struct pf_node *parent;   /* NULL for the root */
 	struct pf_node *children; /* sorted by name (bytes) */
 	struct pf_node *next;
-	struct pf_node *leader; /* another name of the same inode came before: that one holds the data */
-	struct pf_node *twin;	/* rescan: the node at the same path in the previous tree */
+	struct pf_node *leader;      /* another name of the same inode came before: that one holds the data */
+	struct pf_node *twin;        /* rescan: the node at the same path in the previous tree */
 	uint64_t tar_start, tar_end; /* where the packer put it, bytes of the tar stream */
 	dev_t dev;
 	ino_t ino;
@@ -27,22 +27,23 @@ struct pf_node {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
-	int64_t size;	/* regular files */
+	int64_t size;   /* regular files */
 	int64_t blocks; /* 512-byte units on disk */
 	struct timespec mtime, ctime;
 	enum pf_node_kind kind;
 	unsigned skipped; /* directories: sockets, devices, reserved names left out directly below */
-	bool opaque;	  /* directories: hides what lower layers have */
-	bool cut;	  /* directories: excluded, children not walked */
-	bool unstable;	  /* changed while it was read: what was packed is not one version of it */
-	char name[];	  /* "" for the root */
+	bool opaque;      /* directories: hides what lower layers have */
+	bool cut;         /* directories: excluded, children not walked */
+	bool spooled;     /* second pass of a live snapshot: tar_start and tar_end are in the spool */
+	bool unstable;    /* changed while it was read: what was packed is not one version of it */
+	char name[];      /* "" for the root */
 };
 
 struct pf_walk_stats {
 	int64_t files, dirs, symlinks, fifos, whiteouts, hardlinks;
-	int64_t bytes;		/* sum of file sizes, each inode once */
-	int64_t skipped;	/* sockets, device nodes and reserved names, all together */
-	int64_t vanished;	/* live only: names that were gone when we came to them */
+	int64_t bytes;    /* sum of file sizes, each inode once */
+	int64_t skipped;  /* sockets, device nodes and reserved names, all together */
+	int64_t vanished; /* live only: names that were gone when we came to them */
 };
 
 struct pf_tree;
@@ -50,13 +51,15 @@ struct pf_tree;
 struct pf_walk_opts {
 	const char *const *exclude; /* NULL-terminated clean absolute paths: a directory stays, empty */
 	bool userxattr; /* the overlay keeps its marks in user.overlay.* (rootless) instead of trusted.* */
-	bool live;	/* somebody writes: what vanishes is counted; otherwise it is an error */
+	bool live;      /* somebody writes: what vanishes is counted; otherwise it is an error */
 	/* Rescan: nodes get twins, and a directory that has not changed since `since` is not listed again. */
 	const struct pf_tree *previous;
 	struct timespec since; /* ctimes from here on prove nothing: they count as changed */
 	/* Called for each node, parents first. dirfd is the directory the name is in (for the root: itself),
-	 * selffd is the open directory for directories, else -1. path has no leading slash; "" is the root. */
-	int (*visit)(void *ctx, struct pf_node *node, int dirfd, int selffd, const char *path, struct pf_err *err);
+	 * selffd is the open directory for directories, else -1. path has no leading slash; "" is the root.
+	 */
+	int (*visit)(
+		void *ctx, struct pf_node *node, int dirfd, int selffd, const char *path, struct pf_err *err);
 	void *ctx;
 };
 

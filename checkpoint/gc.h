@@ -1,0 +1,29 @@
+/* Removing checkpoints and what nothing refers to any more. Light. */
+#ifndef PF_CHECKPOINT_GC_H
+#define PF_CHECKPOINT_GC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct pf_ckpt_gc_stats {
+	int64_t blobs, unpacked, temps; /* removed */
+	int64_t bytes;                  /* sizes of the removed blobs */
+	bool kept_all; /* something could not be read, so nothing that may belong to it was removed */
+};
+
+/* Remove abandoned temporary directories, and blobs and unpacked layers that neither a checkpoint of the
+ * index nor a sandbox (field "checkpoint" of STORE/sandboxes/ID/sandbox.json) needs. A store that is not
+ * there has nothing to collect. */
+int pf_ckpt_gc(const char *store, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
+/* The same on an open store whose lock the caller holds; stats may be NULL. */
+int pf_ckpt_gc_locked(int storefd, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
+
+/* Remove a checkpoint (spec as for pf_ckpt_resolve, not "latest") and collect. A checkpoint that a sandbox
+ * was created from is refused (PF_ERR_STATE naming the sandbox) unless force; its layers then stay on disk
+ * until that sandbox is gone. A damaged checkpoint can be removed. */
+int pf_ckpt_remove(
+	const char *store, const char *spec, bool force, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
+
+#endif

@@ -1,0 +1,44 @@
+/* Where a layer's bytes go. Two forms behind one type, so that the code that makes tar entries knows neither:
+ * a *layer* is hashed, compressed and hashed again by threads while the caller is still reading files; a
+ * *spool* is the plain bytes in a file, for what must be taken while a box stands still. */
+#ifndef PF_CHECKPOINT_TAROUT_H
+#define PF_CHECKPOINT_TAROUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "checkpoint/sha256.h"
+
+struct pf_tarout;
+
+struct pf_tarout_result {
+	struct pf_digest digest;  /* of the compressed file */
+	struct pf_digest diff_id; /* of the tar stream */
+	int64_t size;             /* compressed bytes */
+	int64_t tar_size;         /* uncompressed bytes */
+};
+
+/* A layer written to fd (borrowed, empty, stays open), zstd level 1..19, threads 1..64. The bytes depend on
+ * the input and the level alone, not on threads or timing. NULL on error. */
+struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err *err);
+/* Plain bytes to fd (borrowed). */
+struct pf_tarout *pf_tarout_spool(int fd, struct pf_err *err);
+
+/* Add bytes. */
+int pf_tarout_write(struct pf_tarout *o, const void *data, size_t len, struct pf_err *err);
+/* Add exactly len bytes from fd's current position; what is missing at end of file is filled with zeros.
+ * *got is what the file had. */
+int pf_tarout_from_fd(struct pf_tarout *o, int fd, int64_t len, int64_t *got, struct pf_err *err);
+/* Add n zero bytes. */
+int pf_tarout_zeros(struct pf_tarout *o, size_t n, struct pf_err *err);
+/* Bytes added so far. */
+uint64_t pf_tarout_pos(const struct pf_tarout *o);
+
+/* Everything down to the file. A layer gets the two zero blocks that end a tar, is fsynced, and *res (NULL
+ * for a spool) is filled in. Frees o, also on error. */
+int pf_tarout_finish(struct pf_tarout *o, struct pf_tarout_result *res, struct pf_err *err);
+/* Stop the threads and free; the file holds rubbish. NULL is fine. */
+void pf_tarout_abort(struct pf_tarout *o);
+
+#endif
