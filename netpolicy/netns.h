@@ -1,0 +1,24 @@
+/* A network namespace that holds nothing but its loopback. */
+#ifndef PF_NETPOLICY_NETNS_H
+#define PF_NETPOLICY_NETNS_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+
+/* A visit to another network namespace by the calling thread. */
+struct pf_netns_visit {
+	int home; /* fd of the namespace to come back to; -1 when not away */
+};
+
+/* Make a new namespace and stay in it until pf_netns_leave. The namespace belongs to the caller's user
+ * namespace, so a payload with a user namespace of its own has no power over it. lo is up and every address
+ * of both families is local to it: whatever is dialled arrives at this namespace's own packet filter. *v6
+ * says whether the host has IPv6 (without it the namespace is IPv4 only). Returns an fd of the namespace
+ * (close-on-exec); on failure the caller is back home and nothing remains. */
+int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err);
+
+/* Come back. A thread that cannot is in the sandbox's network: the caller must give up. */
+int pf_netns_leave(struct pf_netns_visit *visit, struct pf_err *err);
+
+#endif
