@@ -1,4 +1,4 @@
-/* base/fd and base/proc: whole files, passed descriptors, helper programs. */
+/* base/fd and base/proc: whole files, passed descriptors, helper programs (parallel-safe). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

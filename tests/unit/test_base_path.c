@@ -1,5 +1,5 @@
-/* base/path: what a hostile tree cannot do to us. Every test works in a directory of its own below /tmp that
- * the teardown removes whatever happened. */
+/* base/path: what a hostile tree cannot do to us (parallel-safe). Every test works in a directory of its own
+ * below /tmp that the teardown removes whatever happened. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

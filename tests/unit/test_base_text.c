@@ -1,4 +1,4 @@
-/* base/str, base/units, base/json, base/err: reading text that others wrote. */
+/* base/str, base/units, base/json, base/err: reading text that others wrote (parallel-safe). */
 #include <errno.h>
 #include <inttypes.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
-/* session/config: what a sandbox file means, and what is refused in it and how it is named. */
+/* session/config: what a sandbox file means, and what is refused in it and how it is named (parallel-safe).
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
