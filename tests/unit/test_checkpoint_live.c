@@ -1,0 +1,361 @@
+/* A snapshot of a tree that is written to is the tree as it stood between freeze and thaw, whatever happened
+ * before and after. */
+#include "tests/unit/ckpt_tree.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/vfs.h>
+
+#include "checkpoint/restore.h"
+#include "checkpoint/store.h"
+#include "checkpoint/write.h"
+
+static struct ckpt_env env;
+
+/* What the writers do and what stood there while they were stopped. */
+struct box {
+	int fd;
+	void (*before_freeze)(struct box *b); /* between the passes: pass 1 has seen none of it */
+	void (*after_thaw)(struct box *b);
+	char *frozen; /* description while frozen */
+	bool fail_freeze, fail_thaw;
+	int thawed;
+	char *map;
+	pthread_t writer;
+	pthread_mutex_t mu; /* held while frozen */
+	bool stop;
+};
+
+static int freeze(void *ctx, struct pf_err *err)
+{
+	struct box *b = ctx;
+
+	if (b->fail_freeze)
+		return pf_fail(err, EIO, "freeze");
+	if (b->before_freeze)
+		b->before_freeze(b);
+	pthread_mutex_lock(&b->mu);
+	b->frozen = tree_describe(b->fd);
+	return 0;
+}
+
+static int thaw(void *ctx, struct pf_err *err)
+{
+	struct box *b = ctx;
+
+	b->thawed++;
+	pthread_mutex_unlock(&b->mu);
+	if (b->after_thaw)
+		b->after_thaw(b);
+	return b->fail_thaw ? pf_fail(err, EIO, "thaw") : 0;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	env_make(&env, "/tmp");
+	close(tree_mkdir(env.fd, "upper"));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	env_remove(&env);
+	return 0;
+}
+
+static void snapshot(struct box *b, struct pf_ckpt_result *r, struct pf_err *err, int expect)
+{
+	struct pf_live live = {freeze, thaw, b};
+	struct pf_ckpt_source s = {.upper_fd = b->fd,
+		.sandbox_id = "live",
+		.base_image_ref = "host",
+		.base_image_digest = "host:debian:12:x86_64",
+		.live = &live};
+
+	int got = pf_ckpt_write(env.store, &s, r, err);
+	if (got != expect)
+		fail_msg("write: %d %s", got, err->msg);
+}
+
+static void check_restored(struct box *b, struct pf_ckpt_result *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_ckpt_prepare_stats st;
+	PF_CKPT struct pf_ckpt c = {0};
+
+	if (pf_ckpt_prepare(env.store, r->digest.s, NULL, &st, &err) < 0 ||
+		pf_ckpt_resolve(env.store, r->digest.s, NULL, &c, &err) < 0)
+		fail_msg("prepare: %s", err.msg);
+	PF_FREE char *dir = pf_ckpt_layer_dir(env.store, &c.layers[0]);
+	PF_CLOSE int back = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_FREE char *got = tree_describe(back);
+	tree_assert_same(b->frozen, got);
+	free(b->frozen);
+	pf_ckpt_result_done(r);
+}
+
+static void box_init(struct box *b)
+{
+	*b = (struct box){.fd = openat(env.fd, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	pthread_mutex_init(&b->mu, NULL);
+	assert_true(b->fd >= 0);
+}
+
+/* Let what setup wrote become older than the tick that counts as uncertain. */
+static void settle(void)
+{
+	struct timespec t = {.tv_nsec = 60000000};
+	nanosleep(&t, NULL);
+}
+
+/* Nothing changed: the second pass finds that out and takes nothing. */
+static void quiet_tree_is_packed_once(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+
+	box_init(&b);
+	tree_fill(b.fd);
+	settle();
+	snapshot(&b, &r, &err, 0);
+	assert_int_equal(b.thawed, 1);
+	assert_int_equal(r.live.changed, 0);
+	check_restored(&b, &r);
+	close(b.fd);
+}
+
+static void edit(struct box *b)
+{
+	int a = openat(b->fd, "a", O_RDONLY | O_CLOEXEC), bb = openat(b->fd, "b", O_RDONLY | O_CLOEXEC);
+
+	tree_text(bb, "big", "now small");
+	assert_int_equal(unlinkat(a, "one", 0), 0); /* the first of three hard links */
+	assert_int_equal(renameat(b->fd, "opaque", b->fd, "renamed"), 0);
+	assert_int_equal(unlinkat(bb, "gone", 0), 0);
+	tree_text(bb, "gone", "a file where a deletion was");
+	assert_int_equal(unlinkat(bb, "fifo", 0), 0);
+	assert_int_equal(mknodat(bb, "fifo", S_IFCHR, 0), 0);
+	close(tree_mkdir(b->fd, "0-new"));
+	assert_int_equal(fsetxattr(a, "user.on-dir", "changed", 7, 0), 0);
+	assert_int_equal(fchmodat(bb, "setuid", 0700, 0), 0);
+	assert_int_equal(unlinkat(bb, "all-hole", 0), 0);
+	assert_int_equal(mkdirat(bb, "all-hole", 0700), 0); /* a directory where a file was */
+	int fd = openat(bb, "sparse", O_RDWR | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, "middle", 6, (off_t)1 << 30), 6);
+	close(fd);
+	close(a);
+	close(bb);
+}
+
+static void wreck(struct box *b)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	assert_int_equal(pf_rm_rf_at(b->fd, "b", &err), 0);
+	assert_int_equal(pf_rm_rf_at(b->fd, "odd", &err), 0);
+	tree_text(b->fd, "zzz-three", "after");
+}
+
+/* Edits of every kind between the passes are in; edits after the thaw are not. */
+static void edits_between_the_passes(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+
+	box_init(&b);
+	tree_fill(b.fd);
+	settle();
+	b.before_freeze = edit;
+	b.after_thaw = wreck;
+	snapshot(&b, &r, &err, 0);
+	assert_true(r.live.changed > 8);
+	assert_true(r.live.changed < 60); /* the 300 odd names are not taken again */
+	check_restored(&b, &r);
+	close(b.fd);
+}
+
+static void scribble(struct box *b)
+{
+	memcpy(b->map, "second", 6); /* same page, no new fault, no new time */
+}
+
+/* A write through a mapping that moves no time stamp: the file's ctime is too young to prove anything. */
+static void mapped_writes_are_seen(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+	char page[4096] = {0};
+
+	box_init(&b);
+	tree_file(b.fd, "mapped", page, sizeof(page));
+	settle();
+	PF_CLOSE int fd = openat(b.fd, "mapped", O_RDWR | O_CLOEXEC);
+	b.map = mmap(NULL, sizeof(page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(b.map, MAP_FAILED);
+	memcpy(b.map, "first", 5);
+	settle();
+	b.before_freeze = scribble;
+	snapshot(&b, &r, &err, 0);
+	assert_non_null(strstr(b.frozen, "mapped"));
+	check_restored(&b, &r);
+	munmap(b.map, sizeof(page));
+	close(b.fd);
+}
+
+static void *keep_writing(void *arg)
+{
+	struct box *b = arg;
+	unsigned seed = 1;
+
+	for (;;) {
+		pthread_mutex_lock(&b->mu);
+		bool stop = b->stop;
+		char name[32], to[32], data[3000];
+		seed = seed * 1103515245u + 12345u;
+		snprintf(name, sizeof(name), "d%u/f%u", seed >> 8 & 7, seed >> 16 & 63);
+		snprintf(to, sizeof(to), "d%u/g%u", seed >> 11 & 7, seed >> 22 & 63);
+		memset(data, (int)(seed >> 16), sizeof(data));
+		switch (seed >> 28) {
+		case 0:
+		case 1:
+			(void)unlinkat(b->fd, name, 0);
+			break;
+		case 2:
+			(void)renameat(b->fd, name, b->fd, to);
+			break;
+		case 3:
+			(void)linkat(b->fd, name, b->fd, to, 0);
+			break;
+		default: {
+			int fd = openat(b->fd, name,
+				O_WRONLY | O_CREAT | O_CLOEXEC | (seed & 64 ? O_TRUNC : 0), 0644);
+			if (fd >= 0) {
+				(void)!pwrite(fd, data, seed >> 5 & 2047, seed >> 7 & 4095);
+				close(fd);
+			}
+		}
+		}
+		pthread_mutex_unlock(&b->mu);
+		if (stop)
+			return NULL;
+	}
+}
+
+/* Ten snapshots in a row of a tree that is rewritten all the time: each is one moment of it. */
+static void busy_tree(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+	char name[16];
+
+	box_init(&b);
+	for (int i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), "d%d", i);
+		close(tree_mkdir(b.fd, name));
+	}
+	assert_int_equal(pthread_create(&b.writer, NULL, keep_writing, &b), 0);
+	for (int i = 0; i < 10; i++) {
+		snapshot(&b, &r, &err, 0);
+		check_restored(&b, &r);
+	}
+	pthread_mutex_lock(&b.mu);
+	b.stop = true;
+	pthread_mutex_unlock(&b.mu);
+	pthread_join(b.writer, NULL);
+	close(b.fd);
+}
+
+static void break_it(struct box *b)
+{
+	close(tree_mkdir(b->fd, "bad"));
+	assert_int_equal(fchownat(b->fd, "bad", 70000, 0, 0), 0);
+}
+
+/* Whatever goes wrong after the freeze, the writers are let go and nothing is left in the store. */
+static void failures_thaw(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+	PF_CKPT struct pf_ckpt c = {0};
+
+	box_init(&b);
+	tree_text(b.fd, "x", "y");
+	b.fail_freeze = true;
+	snapshot(&b, &r, &err, -1);
+	assert_int_equal(b.thawed, 0);
+	b.fail_freeze = false;
+	b.fail_thaw = true;
+	snapshot(&b, &r, &err, -1);
+	assert_int_equal(b.thawed, 1);
+	free(b.frozen);
+	b.fail_thaw = false;
+	b.before_freeze = break_it;
+	snapshot(&b, &r, &err, -1);
+	assert_int_equal(b.thawed, 2);
+	free(b.frozen);
+	assert_int_equal(pf_ckpt_resolve(env.store, "latest", "live", &c, &err), -1);
+	PF_CLOSE int storefd = pf_ckpt_store_open(env.store, false, &err);
+	PF_CLOSE int tmp = openat(storefd, "tmp", O_RDONLY | O_CLOEXEC);
+	PF_FREE char *left = tree_describe(tmp);
+	assert_string_equal(left, "");
+	close(b.fd);
+}
+
+/* On tmpfs no ctime is believed: a mapped page there is writable without a fault. */
+static void tmpfs_takes_everything(void **state)
+{
+	(void)state;
+	struct box b = {.fd = -1};
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+	char dir[64];
+	struct statfs fs;
+
+	snprintf(dir, sizeof(dir), "/dev/shm/pf-ckpt-%d", (int)getpid());
+	if (statfs("/dev/shm", &fs) < 0 || fs.f_type != 0x01021994 || mkdir(dir, 0700) < 0) {
+		printf("skipped: /dev/shm is no tmpfs\n");
+		skip();
+	}
+	b.fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	pthread_mutex_init(&b.mu, NULL);
+	tree_text(b.fd, "f", "x");
+	settle();
+	snapshot(&b, &r, &err, 0);
+	int64_t changed = r.live.changed;
+	close(b.fd);
+	(void)pf_rm_rf_at(AT_FDCWD, dir, &err);
+	free(b.frozen);
+	pf_ckpt_result_done(&r);
+	assert_int_equal(changed, 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(quiet_tree_is_packed_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(edits_between_the_passes, setup, teardown),
+		cmocka_unit_test_setup_teardown(mapped_writes_are_seen, setup, teardown),
+		cmocka_unit_test_setup_teardown(busy_tree, setup, teardown),
+		cmocka_unit_test_setup_teardown(failures_thaw, setup, teardown),
+		cmocka_unit_test_setup_teardown(tmpfs_takes_everything, setup, teardown),
+	};
+
+	if (geteuid() != 0) {
+		printf("skipped: needs root (whiteouts, ownership)\n");
+		return 0;
+	}
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
