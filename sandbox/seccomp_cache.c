@@ -1,16 +1,20 @@
 /* Compiled filters on disk: theory of operation.
  *
- * A file's name is a hash of the source text it was compiled from and of all that compiling depends on:
- * Pinfold's and libseccomp's versions and the machine. The file holds that whole text, which is compared, so
- * a collision of the hash is only a miss; and a checksum of the program, so that damage is one too.
+ * A file's name is a hash of the source text it was compiled from and of what compiled it: the running
+ * program, by the build id the linker gave it (libseccomp is linked into it; where it is not, its version
+ * counts too). So a filter never outlives a change of the lists or of the generator. The file holds that
+ * whole text, which is compared, so a collision of the hash is only a miss; and a checksum of the program, so
+ * that damage is one too.
  *
  * A filter is what stands between a session and the kernel, so nothing in a cache that others could have
  * written is believed: directory and file belong to us, nobody else may write them, the file is a regular one
  * of exactly the size its header says, and every instruction is one our generator makes, with jumps that stay
  * inside. Otherwise the filter is built as if there were no cache, and the file replaced (by rename: a reader
  * sees the old one or the new one). */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,6 +148,35 @@ static void store(int dirfd, const char *name, const struct pf_buf *key, const s
 	(void)pf_replace_file_at(dirfd, name, file.data, file.len, 0600, false, &ignored);
 }
 
+/* The build id of the program itself (it is the first object), as hexadecimal digits. */
+static int find_build_id(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	struct pf_buf *out = arg;
+
+	(void)size;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *ph = &info->dlpi_phdr[i];
+		const char *p = (const char *)(info->dlpi_addr + ph->p_vaddr), *end = p + ph->p_memsz;
+
+		if (ph->p_type != PT_NOTE)
+			continue;
+		while ((size_t)(end - p) >= sizeof(ElfW(Nhdr))) {
+			const ElfW(Nhdr) *note = (const void *)p;
+			size_t name = (note->n_namesz + 3U) & ~3U, desc = (note->n_descsz + 3U) & ~3U;
+
+			p += sizeof(*note);
+			if (name + desc > (size_t)(end - p))
+				break;
+			if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == 4 &&
+				memcmp(p, "GNU", 4) == 0)
+				for (size_t k = 0; k < note->n_descsz; k++)
+					pf_buf_printf(out, "%02x", (unsigned char)p[name + k]);
+			p += name + desc;
+		}
+	}
+	return 1;
+}
+
 int pf_seccomp_cached(int cache_dirfd, const char *key, size_t len, pf_seccomp_build_fn build, void *arg,
 	struct pf_bpf *out, struct pf_err *err)
 {
@@ -153,8 +186,11 @@ int pf_seccomp_cached(int cache_dirfd, const char *key, size_t len, pf_seccomp_b
 
 	if (len > MAX_KEY || !trusted_dir(cache_dirfd))
 		return build(arg, out, err);
-	pf_buf_printf(&full, "pinfold %s libseccomp %u.%u.%u arch 0x%x\n", PF_VERSION, v ? v->major : 0,
-		v ? v->minor : 0, v ? v->micro : 0, seccomp_arch_native());
+	(void)dl_iterate_phdr(find_build_id, &full);
+	if (full.len == 0) /* linked without one: nothing tells this program from its next version */
+		return build(arg, out, err);
+	pf_buf_printf(&full, " libseccomp %u.%u.%u arch 0x%x\n", v ? v->major : 0, v ? v->minor : 0,
+		v ? v->micro : 0, seccomp_arch_native());
 	pf_buf_add(&full, key, len);
 	snprintf(
 		name, sizeof(name), "%016llx.bpf", (unsigned long long)hash(HASH_START, full.data, full.len));

@@ -103,7 +103,7 @@ void pf_sc_add_segment(struct pf_sc_policy *p, uint32_t arch, uint32_t first, ui
 	p->segs[p->n_segs++] = (struct pf_sc_segment){.arch = arch, .first = first, .action = action};
 }
 
-void pf_sc_add_rule(struct pf_sc_policy *p, uint32_t arch, uint32_t nr, uint32_t action,
+struct pf_sc_rule *pf_sc_add_rule(struct pf_sc_policy *p, uint32_t arch, uint32_t nr, uint32_t action,
 	const struct pf_sc_cond *conds, size_t n_conds)
 {
 	size_t cond0 = p->n_conds;
@@ -119,7 +119,7 @@ void pf_sc_add_rule(struct pf_sc_policy *p, uint32_t arch, uint32_t nr, uint32_t
 		.cond0 = cond0,
 		.n_conds = n_conds,
 		.seq = p->n_rules};
-	p->n_rules++;
+	return &p->rules[p->n_rules++];
 }
 
 void pf_bpf_done(struct pf_bpf *bpf)
@@ -367,7 +367,7 @@ static size_t target_of(struct gen *g, const struct pf_sc_rule *rules, size_t n,
 	return intern(g, (struct target){.rules = rules, .n = n, .action = action});
 }
 
-static int by_arch_nr_seq(const void *a, const void *b)
+int pf_sc_rule_order(const void *a, const void *b)
 {
 	const struct pf_sc_rule *x = a, *y = b;
 
@@ -396,6 +396,31 @@ static void push(struct interval *v, size_t *n, uint32_t first, size_t target)
 	v[(*n)++] = (struct interval){.first = first, .target = target};
 }
 
+/* Numbers on a scale that counts what real calls use. */
+static uint32_t position(uint32_t nr)
+{
+	if (nr >= PF_SC_X32_BIT)
+		return 512 + (nr - PF_SC_X32_BIT < 512 ? nr - PF_SC_X32_BIT : 512);
+	return nr < 512 ? nr : 512;
+}
+
+/* Where to divide v[0..n), n > 1: in the middle of the numbers rather than of the intervals, because the
+ * kernel runs a new program once for every number. */
+static size_t split(const struct interval *v, size_t n)
+{
+	uint32_t first = position(v[0].first), last = position(v[n - 1].first),
+		 middle = first + (last - first) / 2;
+	size_t mid = 1;
+
+	if (first == last) /* another scale (MIPS) */
+		return n / 2;
+	while (mid + 1 < n && position(v[mid].first) < middle)
+		mid++;
+	if (mid > 1 && middle - position(v[mid - 1].first) < position(v[mid].first) - middle)
+		mid--;
+	return mid;
+}
+
 /* The tree over v[0..n). v is used up. */
 static ref emit_tree(struct gen *g, struct interval *v, size_t n)
 {
@@ -407,7 +432,7 @@ static ref emit_tree(struct gen *g, struct interval *v, size_t n)
 		return place_of(g, v[0].target);
 	/* A lone number between equals costs one test instead of two, but makes a chain: only near the
 	 * leaves. */
-	for (size_t i = 1; n <= 7 && i + 1 < n; i++) {
+	for (size_t i = 1; n <= 9 && i + 1 < n; i++) {
 		uint32_t nr = v[i].first;
 		size_t target = v[i].target;
 
@@ -418,7 +443,7 @@ static ref emit_tree(struct gen *g, struct interval *v, size_t n)
 		hi = place_of(g, target);
 		return emit_jump(g, BPF_JEQ, nr, hi, lo);
 	}
-	mid = n / 2;
+	mid = split(v, n);
 	middle = v[mid].first;
 	hi = emit_tree(g, v + mid, n - mid);
 	lo = emit_tree(g, v, mid);
@@ -458,7 +483,7 @@ static int emit_program(
 	size_t r = 0, s = 0;
 
 	if (p->n_rules > 0)
-		qsort(rules, p->n_rules, sizeof(*rules), by_arch_nr_seq);
+		qsort(rules, p->n_rules, sizeof(*rules), pf_sc_rule_order);
 	if (p->n_segs > 0)
 		qsort(segs, p->n_segs, sizeof(*segs), by_first);
 	while (s < p->n_segs && !g->overflow) {

@@ -38,6 +38,7 @@ struct pf_sc_rule {
 	uint32_t arch, nr, action;
 	size_t cond0, n_conds; /* in the policy's conds */
 	size_t seq;            /* rules of one number are tried in the order they were added */
+	bool derived;          /* the OCI front end's own note */
 };
 
 /* From number first up to the next segment of the same arch, numbers without a (matching) rule do action. */
@@ -60,8 +61,12 @@ void pf_sc_policy_done(struct pf_sc_policy *p);
 
 /* An arch's first segment must begin at 0. */
 void pf_sc_add_segment(struct pf_sc_policy *p, uint32_t arch, uint32_t first, uint32_t action);
-void pf_sc_add_rule(struct pf_sc_policy *p, uint32_t arch, uint32_t nr, uint32_t action,
+/* The rule that was added; until the next is. */
+struct pf_sc_rule *pf_sc_add_rule(struct pf_sc_policy *p, uint32_t arch, uint32_t nr, uint32_t action,
 	const struct pf_sc_cond *conds, size_t n_conds);
+
+/* qsort comparison: by arch, number, order of addition. */
+int pf_sc_rule_order(const void *a, const void *b);
 
 /* Exactly one action for every (arch, number, arguments): the first rule of that number whose conditions all
  * hold, else the segment's. PF_ERR_INVALID when it takes more than the kernel's 4096 instructions. */
