@@ -19,7 +19,7 @@ static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const cha
 	}
 }
 
-int pf_fail(struct pf_err *err, int errnum, const char *fmt, ...)
+int(pf_fail)(struct pf_err *err, int errnum, const char *fmt, ...)
 {
 	int saved = errno;
 	va_list ap;
@@ -31,7 +31,7 @@ int pf_fail(struct pf_err *err, int errnum, const char *fmt, ...)
 	return -1;
 }
 
-int pf_fail_kind(struct pf_err *err, enum pf_err_kind kind, int errnum, const char *fmt, ...)
+int(pf_fail_kind)(struct pf_err *err, enum pf_err_kind kind, int errnum, const char *fmt, ...)
 {
 	int saved = errno;
 	va_list ap;
@@ -43,7 +43,7 @@ int pf_fail_kind(struct pf_err *err, enum pf_err_kind kind, int errnum, const ch
 	return -1;
 }
 
-int pf_wrap(struct pf_err *err, const char *fmt, ...)
+int(pf_wrap)(struct pf_err *err, const char *fmt, ...)
 {
 	int saved = errno;
 	char old[sizeof(err->msg)];

@@ -38,6 +38,13 @@ int pf_fail_kind(struct pf_err *err, enum pf_err_kind kind, int errnum, const ch
 /* Put "context: " before the message that is there. Returns -1. */
 int pf_wrap(struct pf_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef __clang_analyzer__
+/* What the analyzer cannot see from another file: these never return 0. */
+#define pf_fail(...) (pf_fail(__VA_ARGS__), -1)
+#define pf_fail_kind(...) (pf_fail_kind(__VA_ARGS__), -1)
+#define pf_wrap(...) (pf_wrap(__VA_ARGS__), -1)
+#endif
+
 /* "exists", "not_found", … : stable words for JSON output. */
 const char *pf_err_kind_name(enum pf_err_kind kind);
 
