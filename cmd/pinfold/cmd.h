@@ -1,0 +1,68 @@
+/* What the verbs of pinfold share. One file per verb (or a few close kin); nothing but arguments and
+ * printing. */
+#ifndef PF_CMD_PINFOLD_CMD_H
+#define PF_CMD_PINFOLD_CMD_H
+
+#include <cjson/cJSON.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "session/dirs.h"
+
+/* Exit codes: the command's own for exec, else these (docker's and timeout(1)'s). */
+enum { PF_EXIT_FAILED = 125, PF_EXIT_NO_EXEC = 126, PF_EXIT_NO_COMMAND = 127, PF_EXIT_TIMEOUT = 124 };
+
+struct pf_globals {
+	struct pf_dirs dirs;
+	bool debug;
+	bool log_json;   /* --log-format json: errors as JSON lines */
+	const char *log; /* --log FILE: where errors go besides standard error */
+};
+extern struct pf_globals pf_globals;
+
+struct pf_verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *args, *summary; /* for --help */
+};
+
+/* Print the error where errors go and return its exit code. */
+int pf_report(const struct pf_err *err);
+/* A mistake on the command line: text and a pointer to the verb's help; returns PF_EXIT_FAILED. */
+int pf_usage(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* getopt_long for a verb: "--help" prints help and exits; an unknown option is reported with the nearest
+ * known one and exits. Operands may stand between options, unless stop_at_operand. Returns what getopt_long
+ * returns. */
+int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_operand, const char *help);
+
+/* Print one JSON object and a newline to standard output, and delete it. Pretty on a terminal. */
+void pf_print_json(cJSON *j);
+/* A warning for people, on standard error. */
+void pf_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Replace this process by the helper program with the given arguments ("image", "ls", …, NULL-terminated)
+ * behind
+ * --store. Returns only on failure, with its exit code. */
+int pf_exec_helper(char *const argv[]);
+
+int pf_cmd_create(int argc, char **argv);
+int pf_cmd_exec(int argc, char **argv);
+int pf_cmd_destroy(int argc, char **argv);
+int pf_cmd_state(int argc, char **argv);
+int pf_cmd_list(int argc, char **argv);
+int pf_cmd_pause(int argc, char **argv);
+int pf_cmd_resume(int argc, char **argv);
+int pf_cmd_snapshot(int argc, char **argv);
+int pf_cmd_fork(int argc, char **argv);
+int pf_cmd_diff(int argc, char **argv);
+int pf_cmd_image(int argc, char **argv);
+int pf_cmd_checkpoint(int argc, char **argv);
+int pf_cmd_logs(int argc, char **argv);
+int pf_cmd_policy(int argc, char **argv);
+int pf_cmd_gc(int argc, char **argv);
+int pf_cmd_doctor(int argc, char **argv);
+int pf_cmd_stats(int argc, char **argv);
+
+#endif

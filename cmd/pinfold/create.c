@@ -1,0 +1,68 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cmd/pinfold/cmd.h"
+#include "session/session.h"
+
+static const char help[] =
+	"create ID [options]\n\n"
+	"Makes and starts the sandbox ID and prints its state as one JSON object.\n\n"
+	"  --config FILE         sandbox file ('-': standard input); see docs/sandbox-file.md\n"
+	"  --image REF           image: host, a name in the store, or a root directory\n"
+	"  --from CHECKPOINT     start from a checkpoint: a digest, a name, or `latest` of this id\n"
+	"  --reuse               if ID exists: take it, resumed when paused, started again when stopped\n"
+	"  --strict-runtime      a runtime version that is not there is an error, not the nearest newer one\n"
+	"  --rebase              accept a checkpoint made on another version of the image\n";
+
+int pf_cmd_create(int argc, char **argv)
+{
+	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+		{"image", required_argument, NULL, 'i'}, {"from", required_argument, NULL, 'f'},
+		{"reuse", no_argument, NULL, 'r'}, {"strict-runtime", no_argument, NULL, 1},
+		{"rebase", no_argument, NULL, 2}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	struct pf_create_opts opts = {0};
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_state state;
+	bool existed;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
+		switch (c) {
+		case 'c':
+			opts.config_path = optarg;
+			break;
+		case 'i':
+			opts.image = optarg;
+			break;
+		case 'f':
+			opts.from = optarg;
+			break;
+		case 'r':
+			opts.reuse = true;
+			break;
+		case 1:
+			opts.strict_runtime = true;
+			break;
+		case 2:
+			opts.rebase = true;
+			break;
+		default:
+			break;
+		}
+	}
+	if (optind + 1 != argc)
+		return pf_usage("create", optind == argc ? "needs an ID" : "takes one ID");
+	if (pf_session_create(&pf_globals.dirs, argv[optind], &opts, &state, &existed, &err) < 0) {
+		pf_wrap(&err, "create");
+		return pf_report(&err);
+	}
+	for (char **w = state.warnings; !existed && w && *w; w++)
+		pf_warn("%s", *w);
+	cJSON *j = pf_state_json(&state);
+	if (existed)
+		cJSON_AddTrueToObject(cJSON_GetObjectItemCaseSensitive(j, "pinfold"), "reused");
+	pf_print_json(j);
+	pf_state_done(&state);
+	return 0;
+}

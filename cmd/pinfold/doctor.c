@@ -1,0 +1,223 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "base/sys.h"
+#include "cmd/pinfold/cmd.h"
+#include "sandbox/cgroup.h"
+#include "session/session.h"
+
+static const char help[] =
+	"doctor [--json]\n\n"
+	"What this machine offers, what is missing, and what to do about it. Ends with 0 when sandboxes\n"
+	"can be made here, 1 when something that they need is missing.\n";
+
+enum level { OK, WARN, FAIL };
+static const char *const level_names[] = {"ok", "warn", "fail"};
+
+struct report {
+	cJSON *checks;
+	bool failed;
+};
+
+static void add(struct report *r, const char *name, enum level level, const char *detail, const char *remedy)
+{
+	cJSON *c = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(c, "check", name);
+	cJSON_AddStringToObject(c, "status", level_names[level]);
+	cJSON_AddStringToObject(c, "detail", detail);
+	if (level != OK && remedy)
+		cJSON_AddStringToObject(c, "remedy", remedy);
+	cJSON_AddItemToArray(r->checks, c);
+	r->failed = r->failed || level == FAIL;
+}
+
+static void check_kernel(struct report *r)
+{
+	struct utsname u;
+	int major = 0, minor = 0;
+
+	uname(&u);
+	(void)sscanf(u.release, "%d.%d", &major, &minor);
+	bool ok = major > 5 || (major == 5 && minor >= 19);
+	add(r, "kernel", ok ? OK : FAIL, u.release,
+		"Linux 5.19 or newer is needed (id-mapped layers under overlayfs); Debian 12 has 6.1");
+	add(r, "user", geteuid() == 0 ? OK : FAIL, geteuid() == 0 ? "root" : "not root",
+		"session verbs need root; run with sudo");
+}
+
+/* Try each namespace in a child, which is what making a box does. */
+static void check_namespaces(struct report *r)
+{
+	static const struct {
+		const char *name;
+		int flag;
+	} kinds[] = {{"user", CLONE_NEWUSER}, {"mount", CLONE_NEWNS}, {"pid", CLONE_NEWPID},
+		{"network", CLONE_NEWNET}, {"ipc", CLONE_NEWIPC}, {"uts", CLONE_NEWUTS},
+		{"cgroup", CLONE_NEWCGROUP}};
+	PF_BUF struct pf_buf bad = {0};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		int status = 0;
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(unshare(kinds[i].flag) < 0 ? errno : 0);
+		(void)waitpid(pid, &status, 0);
+		if (!WIFEXITED(status) || WEXITSTATUS(status))
+			pf_buf_printf(&bad, "%s%s: %s", bad.len ? ", " : "", kinds[i].name,
+				strerrordesc_np(WEXITSTATUS(status)));
+	}
+	add(r, "namespaces", bad.len ? FAIL : OK,
+		bad.len ? bad.data : "user mount pid network ipc uts cgroup",
+		"in a container: allow unshare and clone (seccomp, CAP_SYS_ADMIN); on a host: "
+		"sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone");
+}
+
+static void check_cgroups(struct report *r)
+{
+	static const struct {
+		enum pf_cg_ctl ctl;
+		const char *limit;
+	} needed[] = {{PF_CG_MEMORY, "memory"}, {PF_CG_PIDS, "pids"}, {PF_CG_CPU, "cpu"}, {PF_CG_IO, "io"},
+		{PF_CG_CPUSET, "cpuset"}};
+	struct pf_cgroup_host host;
+	struct pf_err err = PF_ERR_INIT;
+
+	if (pf_cgroup_probe(&host, &err) < 0) {
+		add(r, "cgroups", FAIL, err.msg, "mount cgroup2 at /sys/fs/cgroup");
+		return;
+	}
+	add(r, "cgroups", OK, pf_cgroup_mode(&host), NULL);
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		PF_FREE char *name = pf_asprintf("limit %s", needed[i].limit);
+		int at = host.where[needed[i].ctl];
+		if (at < 0)
+			add(r, name, WARN, "no controller", "a sandbox file with this limit is refused here");
+		else if (host.hier[at].readonly)
+			add(r, name, FAIL, "its hierarchy is mounted read-only",
+				"run where /sys/fs/cgroup is writable");
+		else
+			add(r, name, OK, host.hier[at].v2 ? "cgroup v2" : "cgroup v1", NULL);
+	}
+}
+
+static void check_filesystems(struct report *r)
+{
+	static const char *const needed[] = {"overlay", "tmpfs", "ext4"};
+	PF_FREE char *text = NULL;
+	struct pf_err err = PF_ERR_INIT;
+
+	if (pf_read_pseudo_at(AT_FDCWD, "/proc/filesystems", 1 << 20, &text, &err) < 0)
+		return;
+	for (size_t i = 0; i < 3; i++) {
+		PF_FREE char *line = pf_asprintf("\t%s\n", needed[i]),
+			     *name = pf_asprintf("file system %s", needed[i]);
+		bool there = strstr(text, line) != NULL;
+		PF_FREE char *remedy = pf_asprintf("modprobe %s", needed[i]);
+		/* A module that is not loaded yet does not show: a warning only. */
+		add(r, name, there ? OK : WARN, there ? "there" : "not loaded", remedy);
+	}
+	int loop = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	add(r, "loop devices", loop >= 0 ? OK : WARN,
+		loop >= 0 ? "/dev/loop-control" : "no /dev/loop-control",
+		"modprobe loop; without it filesystem.size is refused");
+	if (loop >= 0)
+		close(loop);
+}
+
+static void check_programs(struct report *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_FREE char *helper = pf_helper_path("pinfold-store", &err);
+
+	add(r, "helper program", helper ? OK : FAIL, helper ? helper : err.msg,
+		"install pinfold whole (make install)");
+	add(r, "mke2fs", access("/sbin/mke2fs", X_OK) == 0 ? OK : WARN,
+		access("/sbin/mke2fs", X_OK) == 0 ? "/sbin/mke2fs" : "not there",
+		"apt-get install e2fsprogs; without it filesystem.size is refused");
+	add(r, "mmdebstrap", access("/usr/bin/mmdebstrap", X_OK) == 0 ? OK : WARN,
+		access("/usr/bin/mmdebstrap", X_OK) == 0 ? "/usr/bin/mmdebstrap" : "not there",
+		"apt-get install mmdebstrap; without it images cannot be built here");
+}
+
+static void check_rlimits(struct report *r)
+{
+	struct rlimit n;
+	char text[64];
+
+	if (getrlimit(RLIMIT_NOFILE, &n) < 0)
+		return;
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)n.rlim_max);
+	add(r, "descriptor limit", n.rlim_max >= 4096 ? OK : WARN, text,
+		"raise the hard RLIMIT_NOFILE: it bounds files in a sandbox and connections through its "
+		"gate");
+	bool swap = false;
+	PF_FREE char *swaps = NULL;
+	struct pf_err err = PF_ERR_INIT;
+	if (pf_read_pseudo_at(AT_FDCWD, "/proc/swaps", 65536, &swaps, &err) == 0)
+		swap = strchr(swaps, '\n') && strchr(swaps, '\n')[1] != '\0';
+	add(r, "swap", OK, swap ? "on" : "none", NULL);
+}
+
+static void print_people(const struct report *r)
+{
+	bool colour = isatty(STDOUT_FILENO);
+	const cJSON *c;
+
+	cJSON_ArrayForEach(c, r->checks)
+	{
+		const char *status = cJSON_GetObjectItemCaseSensitive(c, "status")->valuestring;
+		const cJSON *remedy = cJSON_GetObjectItemCaseSensitive(c, "remedy");
+		const char *on = !colour                       ? ""
+				 : strcmp(status, "ok") == 0   ? "\033[32m"
+				 : strcmp(status, "warn") == 0 ? "\033[33m"
+							       : "\033[31m";
+		printf("%s%-5s%s %-18s %s\n", on, status, colour ? "\033[0m" : "",
+			cJSON_GetObjectItemCaseSensitive(c, "check")->valuestring,
+			cJSON_GetObjectItemCaseSensitive(c, "detail")->valuestring);
+		if (remedy)
+			printf("      → %s\n", remedy->valuestring);
+	}
+}
+
+int pf_cmd_doctor(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	struct report r = {.checks = cJSON_CreateArray()};
+	bool json = false;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+		json = json || c == 'j';
+	check_kernel(&r);
+	check_namespaces(&r);
+	check_cgroups(&r);
+	check_filesystems(&r);
+	check_programs(&r);
+	check_rlimits(&r);
+	if (json) {
+		cJSON *j = cJSON_CreateObject();
+		cJSON_AddBoolToObject(j, "usable", !r.failed);
+		cJSON_AddItemToObject(j, "checks", r.checks);
+		pf_print_json(j);
+	} else {
+		print_people(&r);
+		cJSON_Delete(r.checks);
+	}
+	return r.failed ? 1 : 0;
+}

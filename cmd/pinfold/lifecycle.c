@@ -1,0 +1,214 @@
+/* destroy, state, list, pause, resume, gc, stats: the verbs about whole sandboxes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/snapshot.h"
+#include "sandbox/cgroup.h"
+#include "session/session.h"
+
+static const struct option only_help[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+
+/* The one ID of a verb without options, or NULL after an error. */
+static const char *one_id(int argc, char **argv, const char *help)
+{
+	while (pf_getopt(argc, argv, only_help, false, help) != -1)
+		;
+	if (optind + 1 != argc) {
+		pf_usage(argv[0], "takes one ID");
+		return NULL;
+	}
+	return argv[optind];
+}
+
+int pf_cmd_destroy(int argc, char **argv)
+{
+	static const struct option options[] = {{"snapshot", no_argument, NULL, 's'},
+		{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const char help[] =
+		"destroy ID… [--snapshot]\n\n"
+		"Ends each sandbox and removes all of it but its checkpoints and its log. One that is not\n"
+		"there is no error. With --snapshot a checkpoint is made first; if that fails the sandbox\n"
+		"stays.\n";
+	bool snapshot = false;
+	int c, code = 0;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+		snapshot = snapshot || c == 's';
+	if (optind >= argc)
+		return pf_usage("destroy", "needs an ID");
+	for (int i = optind; i < argc; i++) {
+		struct pf_err err = PF_ERR_INIT;
+		bool found;
+		if (snapshot) {
+			cJSON *result = pf_snapshot(argv[i], NULL, NULL, &err);
+			if (result)
+				pf_print_json(result);
+			else
+				pf_wrap(&err, "destroy: snapshot");
+		}
+		if (*err.msg || pf_session_destroy(&pf_globals.dirs, argv[i], &found, &err) < 0)
+			code = pf_report(&err);
+	}
+	return code;
+}
+
+int pf_cmd_state(int argc, char **argv)
+{
+	const char *id = one_id(argc, argv, "state ID\n\nPrints the sandbox's state as one JSON object.\n");
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_state s;
+
+	if (!id)
+		return PF_EXIT_FAILED;
+	if (pf_state_load(&pf_globals.dirs, id, &s, &err) < 0)
+		return pf_report(&err);
+	pf_print_json(pf_state_json(&s));
+	pf_state_done(&s);
+	return 0;
+}
+
+static int pause_resume(int argc, char **argv, bool pause, const char *help)
+{
+	const char *id = one_id(argc, argv, help);
+	struct pf_err err = PF_ERR_INIT;
+
+	if (!id)
+		return PF_EXIT_FAILED;
+	if (pf_session_pause(&pf_globals.dirs, id, pause, &err) < 0) {
+		pf_wrap(&err, pause ? "pause" : "resume");
+		return pf_report(&err);
+	}
+	return 0;
+}
+
+int pf_cmd_pause(int argc, char **argv)
+{
+	return pause_resume(
+		argc, argv, true, "pause ID\n\nStops every process of the sandbox until resume.\n");
+}
+
+int pf_cmd_resume(int argc, char **argv)
+{
+	return pause_resume(argc, argv, false, "resume ID\n\nLets a paused sandbox go on.\n");
+}
+
+static void print_table(cJSON *list)
+{
+	const cJSON *s;
+
+	printf("%-28s %-9s %-8s %-24s %s\n", "ID", "STATUS", "PID", "CREATED", "IMAGE");
+	cJSON_ArrayForEach(s, list)
+	{
+		const cJSON *p = cJSON_GetObjectItemCaseSensitive(s, "pinfold");
+		const cJSON *pid = cJSON_GetObjectItemCaseSensitive(s, "pid");
+		const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "id"));
+		const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "status"));
+		const char *created = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "created"));
+		const char *image = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(p, "image"));
+		printf("%-28s %-9s %-8d %-24s %s\n", id, status, pid ? pid->valueint : 0,
+			created ? created : "-", image ? image : "-");
+	}
+}
+
+int pf_cmd_list(int argc, char **argv)
+{
+	static const struct option options[] = {{"format", required_argument, NULL, 'f'},
+		{"quiet", no_argument, NULL, 'q'}, {"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const char help[] =
+		"list [--format table|json] [--quiet]\n\nThe sandboxes below --root; --quiet prints ids.\n";
+	struct pf_err err = PF_ERR_INIT;
+	bool json = false, quiet = false;
+	char **ids = NULL;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
+		if (c == 'f' && strcmp(optarg, "json") != 0 && strcmp(optarg, "table") != 0)
+			return pf_usage("list", "--format must be table or json");
+		json = json || c == 'j' || (c == 'f' && strcmp(optarg, "json") == 0);
+		quiet = quiet || c == 'q';
+	}
+	if (pf_state_ids(&pf_globals.dirs, &ids, &err) < 0) {
+		pf_strv_free(ids);
+		return pf_report(&err);
+	}
+	cJSON *list = cJSON_CreateArray();
+	for (char **id = ids; *id; id++) {
+		struct pf_err ignored = PF_ERR_INIT;
+		struct pf_state s;
+		if (pf_state_load(&pf_globals.dirs, *id, &s, &ignored) < 0)
+			continue; /* just being made or removed */
+		cJSON_AddItemToArray(list, pf_state_json(&s));
+		if (quiet)
+			puts(*id);
+		pf_state_done(&s);
+	}
+	pf_strv_free(ids);
+	if (quiet) {
+		cJSON_Delete(list);
+	} else if (json) {
+		pf_print_json(list);
+	} else {
+		print_table(list);
+		cJSON_Delete(list);
+	}
+	return 0;
+}
+
+int pf_cmd_gc(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"stopped", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const char help[] =
+		"gc [--stopped]\n\n"
+		"Finds what killed processes or a reboot left and removes it: cgroups, id ranges, locks,\n"
+		"half-made sandboxes, trash, half-made checkpoints. A sandbox that died keeps its workspace\n"
+		"(create --reuse starts it again) unless --stopped. Checkpoints are never touched.\n";
+	struct pf_gc_report report;
+	struct pf_err err = PF_ERR_INIT;
+	bool stopped = false;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+		stopped = stopped || c == 's';
+	if (pf_session_gc(&pf_globals.dirs, stopped, &report, &err) < 0) {
+		pf_wrap(&err, "gc");
+		return pf_report(&err);
+	}
+	cJSON *j = cJSON_CreateObject();
+	pf_json_add_int(j, "sandboxes", report.sandboxes);
+	pf_json_add_int(j, "id_ranges", report.id_ranges);
+	pf_json_add_int(j, "locks", report.locks);
+	pf_print_json(j);
+	return 0;
+}
+
+int pf_cmd_stats(int argc, char **argv)
+{
+	const char *id = one_id(argc, argv, "stats ID\n\nWhat the sandbox uses now, as one JSON object.\n");
+	struct pf_cgroup_host host;
+	PF_CGROUP struct pf_cgroup *cg = NULL;
+	struct pf_cgroup_stats st;
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_state s;
+
+	if (!id)
+		return PF_EXIT_FAILED;
+	if (pf_state_load(&pf_globals.dirs, id, &s, &err) < 0)
+		return pf_report(&err);
+	int r = s.status == PF_STATUS_STOPPED
+			? pf_fail_kind(&err, PF_ERR_STATE, 0, "sandbox '%s' has stopped", id)
+		: pf_cgroup_probe(&host, &err) < 0 || pf_cgroup_open(&host, s.cgroup, &cg, &err) < 0 ||
+				pf_cgroup_stats(cg, &st, &err) < 0
+			? -1
+			: 0;
+	pf_state_done(&s);
+	if (r < 0)
+		return pf_report(&err);
+	pf_print_json(pf_cgroup_stats_json(&st));
+	return 0;
+}

@@ -1,0 +1,124 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "cmd/pinfold/cmd.h"
+
+static const char help[] = "logs ID [--follow] [--denied] [--json]\n\n"
+			   "The sandbox's audit log: create, exec, egress verdicts, limits, snapshots, stop. "
+			   "It stays after destroy.\n\n"
+			   "  --denied    only connections and names that were refused\n"
+			   "  --json      the lines as they are stored\n"
+			   "  -f, --follow  go on with new lines until interrupted\n";
+
+static const char *str(const cJSON *j, const char *key)
+{
+	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+	return s ? s : "";
+}
+
+/* The rest of an event as "key=value" for people. */
+static void print_fields(const cJSON *j)
+{
+	const cJSON *f;
+
+	cJSON_ArrayForEach(f, j)
+	{
+		if (strcmp(f->string, "time") == 0 || strcmp(f->string, "event") == 0 || cJSON_IsNull(f))
+			continue;
+		if (cJSON_IsString(f)) {
+			printf(" %s=%s", f->string, f->valuestring);
+		} else {
+			PF_FREE char *text = cJSON_PrintUnformatted(f);
+			printf(" %s=%s", f->string, text ? text : "");
+		}
+	}
+}
+
+static void print_line(const char *line, size_t len, bool denied, bool json)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_FREE char *text = strndup(line, len);
+	PF_JSON cJSON *j = text ? pf_json_parse("log line", text, len, &ignored) : NULL;
+	bool colour = isatty(STDOUT_FILENO);
+
+	if (!j || (denied && strcmp(str(j, "event"), "egress_denied") != 0))
+		return;
+	if (json) {
+		printf("%s\n", text);
+		return;
+	}
+	const char *event = str(j, "event");
+	bool red = colour && (strstr(event, "denied") || strstr(event, "limit"));
+	printf("%s %s%-14s%s", str(j, "time"), red ? "\033[31m" : "", event, red ? "\033[0m" : "");
+	print_fields(j);
+	putchar('\n');
+}
+
+/* Print the whole lines that are there; what begins a line that is still being written stays in rest. */
+static void pump(int fd, struct pf_buf *rest, bool denied, bool json)
+{
+	char chunk[65536];
+	ssize_t n;
+
+	while ((n = read(fd, chunk, sizeof(chunk))) > 0) {
+		pf_buf_add(rest, chunk, (size_t)n);
+		char *start = rest->data, *nl;
+		while ((nl = memchr(start, '\n', rest->len - (size_t)(start - rest->data)))) {
+			print_line(start, (size_t)(nl - start), denied, json);
+			start = nl + 1;
+		}
+		size_t left = rest->len - (size_t)(start - rest->data);
+		memmove(rest->data, start, left);
+		rest->len = left;
+	}
+	fflush(stdout);
+}
+
+int pf_cmd_logs(int argc, char **argv)
+{
+	static const struct option options[] = {{"follow", no_argument, NULL, 'f'},
+		{"denied", no_argument, NULL, 'd'}, {"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	bool follow = false, denied = false, json = false;
+	struct pf_err err = PF_ERR_INIT;
+	PF_BUF struct pf_buf rest = {0};
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
+		follow = follow || c == 'f';
+		denied = denied || c == 'd';
+		json = json || c == 'j';
+	}
+	if (optind + 1 != argc)
+		return pf_usage("logs", "takes one ID");
+	if (pf_check_id("sandbox id", argv[optind], &err) < 0)
+		return pf_report(&err);
+	PF_FREE char *path = pf_asprintf("%s/logs/%s.jsonl", pf_globals.dirs.store, argv[optind]);
+	PF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC), in = -1;
+	if (fd < 0) {
+		pf_fail_kind(&err, PF_ERR_NOT_FOUND, errno == ENOENT ? 0 : errno, "no log of sandbox '%s'",
+			argv[optind]);
+		return pf_report(&err);
+	}
+	if (follow) {
+		in = inotify_init1(IN_CLOEXEC);
+		if (in < 0 || inotify_add_watch(in, path, IN_MODIFY) < 0) {
+			pf_fail(&err, errno, "watch the log");
+			return pf_report(&err);
+		}
+	}
+	for (;;) {
+		char events[4096];
+		pump(fd, &rest, denied, json);
+		if (!follow || (read(in, events, sizeof(events)) < 0 && errno != EINTR))
+			return 0;
+	}
+}

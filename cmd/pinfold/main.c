@@ -1,0 +1,270 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "cmd/pinfold/cmd.h"
+#include "session/session.h"
+
+struct pf_globals pf_globals = {.dirs = {.root = PF_DEFAULT_ROOT, .store = PF_DEFAULT_STORE}};
+
+static const struct pf_verb verbs[] = {
+	{"create", pf_cmd_create, "ID [--config FILE] [--image REF] [--from CHECKPOINT|latest]",
+		"make a sandbox"},
+	{"exec", pf_cmd_exec, "ID [options] -- COMMAND…", "run a command in a sandbox"},
+	{"snapshot", pf_cmd_snapshot, "ID [--name N] [--label K=V]", "make a checkpoint of its files"},
+	{"destroy", pf_cmd_destroy, "ID… [--snapshot]", "end it and remove all of it"},
+	{"fork", pf_cmd_fork, "CHECKPOINT ID…", "make sandboxes from one checkpoint"},
+	{"diff", pf_cmd_diff, "A [B]", "what changed between checkpoints or sandboxes"},
+	{"list", pf_cmd_list, "[--format table|json] [--quiet]", "the sandboxes of this machine"},
+	{"state", pf_cmd_state, "ID", "one sandbox, as JSON"},
+	{"stats", pf_cmd_stats, "ID", "what it uses, as JSON"},
+	{"pause", pf_cmd_pause, "ID", "stop all its processes for a while"},
+	{"resume", pf_cmd_resume, "ID", "let them go on"},
+	{"logs", pf_cmd_logs, "ID [--follow] [--denied]", "its audit log"},
+	{"policy", pf_cmd_policy, "ID show|set FILE", "what may leave it"},
+	{"image", pf_cmd_image, "build|import|ls|inspect|rm …", "root file systems"},
+	{"checkpoint", pf_cmd_checkpoint, "ls|inspect|verify|export|rm …", "stored checkpoints"},
+	{"gc", pf_cmd_gc, "[--stopped]", "remove what crashes and reboots left"},
+	{"doctor", pf_cmd_doctor, "[--json]", "what this machine offers and lacks"},
+};
+#define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static void print_help(FILE *f)
+{
+	fprintf(f,
+		"usage: pinfold [--root DIR] [--store DIR] [--log FILE] [--log-format text|json] VERB …\n\n");
+	for (size_t i = 0; i < N_VERBS; i++)
+		fprintf(f, "  %-11s %s\n", verbs[i].name, verbs[i].summary);
+	fprintf(f,
+		"\n`pinfold VERB --help` tells more; so does man pinfold.\n\n"
+		"  --root DIR    runtime state (default %s)\n"
+		"  --store DIR   images, workspaces, checkpoints, logs (default %s)\n"
+		"  --version     print the version\n",
+		PF_DEFAULT_ROOT, PF_DEFAULT_STORE);
+}
+
+int pf_report(const struct pf_err *err)
+{
+	if (pf_globals.log_json || pf_globals.log) {
+		PF_JSON cJSON *j = cJSON_CreateObject();
+		char now[32];
+		cJSON_AddStringToObject(j, "level", "error");
+		cJSON_AddStringToObject(j, "msg", err->msg);
+		cJSON_AddStringToObject(j, "code", pf_err_kind_name(err->kind));
+		cJSON_AddStringToObject(j, "time", pf_time_now(now));
+		PF_FREE char *text = pf_json_text(j);
+		int fd = pf_globals.log
+				 ? open(pf_globals.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
+				 : -1;
+		if (fd >= 0) {
+			if (pf_globals.log_json)
+				dprintf(fd, "%s\n", text);
+			else
+				dprintf(fd, "pinfold: %s\n", err->msg);
+			close(fd);
+		}
+		if (pf_globals.log_json)
+			fprintf(stderr, "%s\n", text);
+		else
+			fprintf(stderr, "pinfold: %s\n", err->msg);
+	} else {
+		fprintf(stderr, "pinfold: %s\n", err->msg);
+	}
+	if (err->kind == PF_ERR_NO_EXEC)
+		return PF_EXIT_NO_EXEC;
+	return err->kind == PF_ERR_NO_COMMAND ? PF_EXIT_NO_COMMAND : PF_EXIT_FAILED;
+}
+
+int pf_usage(const char *verb, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "pinfold%s%s: ", verb ? " " : "", verb ? verb : "");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "\ntry: pinfold %s%s--help\n", verb ? verb : "", verb ? " " : "");
+	return PF_EXIT_FAILED;
+}
+
+void pf_warn(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "pinfold: warning: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_operand, const char *help)
+{
+	char shorts[64];
+	size_t n = 0;
+	int c;
+
+	if (stop_at_operand)
+		shorts[n++] = '+';
+	shorts[n++] = ':';
+	for (const struct option *o = options; o->name; o++)
+		if (o->val > 32 && o->val < 127 && n + 3 < sizeof(shorts)) {
+			shorts[n++] = (char)o->val;
+			if (o->has_arg)
+				shorts[n++] = ':';
+		}
+	shorts[n++] = 'h';
+	shorts[n] = '\0';
+	opterr = 0;
+	c = getopt_long(argc, argv, shorts, options, NULL);
+	if (c == 'h' || (c == '?' && strcmp(argv[optind - 1], "--help") == 0)) {
+		printf("usage: pinfold %s", help);
+		exit(0);
+	}
+	if (c == ':') {
+		pf_usage(argv[0], "option %s needs a value", argv[optind - 1]);
+		exit(PF_EXIT_FAILED);
+	}
+	if (c == '?') {
+		const char *names[64], *given = argv[optind - 1];
+		size_t k = 0;
+		for (const struct option *o = options; o->name && k < 63; o++)
+			names[k++] = o->name;
+		names[k] = NULL;
+		const char *near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
+		pf_usage(argv[0], "unknown option %s%s%s%s", given, near ? ": did you mean --" : "",
+			near ? near : "", near ? "?" : "");
+		exit(PF_EXIT_FAILED);
+	}
+	return c;
+}
+
+void pf_print_json(cJSON *j)
+{
+	char *text = isatty(STDOUT_FILENO) ? cJSON_Print(j) : cJSON_PrintUnformatted(j);
+
+	if (!text)
+		abort();
+	puts(text);
+	free(text);
+	cJSON_Delete(j);
+}
+
+int pf_exec_helper(char *const argv[])
+{
+	struct pf_err err = PF_ERR_INIT;
+	char *path = pf_helper_path("pinfold-store", &err), *args[256];
+	size_t n = 0;
+
+	if (!path)
+		return pf_report(&err);
+	args[n++] = path;
+	args[n++] = (char *)"--root";
+	args[n++] = (char *)pf_globals.dirs.root;
+	args[n++] = (char *)"--store";
+	args[n++] = (char *)pf_globals.dirs.store;
+	for (; *argv && n < 255; argv++)
+		args[n++] = *argv;
+	args[n] = NULL;
+	if (*argv)
+		return pf_usage(NULL, "too many arguments");
+	execv(path, args);
+	pf_fail(&err, errno, "start %s", path);
+	return pf_report(&err);
+}
+
+/* A descriptor below 3 that the caller closed would otherwise be taken by one of our own files. */
+static void open_standard_fds(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd < 3);
+	if (fd >= 3)
+		close(fd);
+}
+
+static int find_verb(const char *name)
+{
+	const char *names[N_VERBS + 1];
+
+	for (size_t i = 0; i < N_VERBS; i++) {
+		if (strcmp(name, verbs[i].name) == 0)
+			return (int)i;
+		names[i] = verbs[i].name;
+	}
+	names[N_VERBS] = NULL;
+	const char *near = pf_nearest(name, names);
+	pf_usage(NULL, "unknown verb '%s'%s%s%s", name, near ? ": did you mean '" : "", near ? near : "",
+		near ? "'?" : "");
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {{"root", required_argument, NULL, 'r'},
+		{"store", required_argument, NULL, 's'}, {"log", required_argument, NULL, 'l'},
+		{"log-format", required_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'd'},
+		{"version", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	int c;
+
+	open_standard_fds();
+	while ((c = getopt_long(argc, argv, "+hv", options, NULL)) != -1) {
+		switch (c) {
+		case 'r':
+			pf_globals.dirs.root = optarg;
+			break;
+		case 's':
+			pf_globals.dirs.store = optarg;
+			break;
+		case 'l':
+			pf_globals.log = optarg;
+			break;
+		case 'f':
+			if (strcmp(optarg, "json") != 0 && strcmp(optarg, "text") != 0)
+				return pf_usage(NULL, "--log-format must be text or json");
+			pf_globals.log_json = strcmp(optarg, "json") == 0;
+			break;
+		case 'd':
+			pf_globals.debug = true;
+			break;
+		case 'v':
+			printf("pinfold version %s\nspec: 1.2.0\n", PF_VERSION);
+			return 0;
+		case 'h':
+			print_help(stdout);
+			return 0;
+		default:
+			fprintf(stderr, "try: pinfold --help\n");
+			return PF_EXIT_FAILED;
+		}
+	}
+	if (pf_globals.dirs.root[0] != '/' || pf_globals.dirs.store[0] != '/')
+		return pf_usage(NULL, "--root and --store must be absolute paths");
+	if (optind >= argc) {
+		print_help(stderr);
+		return PF_EXIT_FAILED;
+	}
+	if (getuid() != geteuid())
+		return pf_usage(NULL, "refusing to run set-user-id");
+	if (strcmp(argv[optind], "help") == 0) {
+		print_help(stdout);
+		return 0;
+	}
+	int verb = find_verb(argv[optind]);
+	if (verb < 0)
+		return PF_EXIT_FAILED;
+	argv += optind;
+	argc -= optind;
+	optind = 0;
+	return verbs[verb].run(argc, argv);
+}

@@ -1,0 +1,125 @@
+/* snapshot, fork, diff. */
+#include "cmd/pinfold/snapshot.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/str.h"
+#include "cmd/pinfold/cmd.h"
+#include "session/session.h"
+#include "session/snapshot.h"
+
+cJSON *pf_snapshot(const char *id, const char *name, char *const *labels, struct pf_err *err)
+{
+	PF_JSON cJSON *l = cJSON_CreateObject();
+
+	for (; labels && *labels; labels++) {
+		const char *eq = strchr(*labels, '=');
+		if (!eq || eq == *labels) {
+			pf_fail_kind(err, PF_ERR_INVALID, 0, "--label: '%.64s' is not KEY=VALUE", *labels);
+			return NULL;
+		}
+		PF_FREE char *key = strndup(*labels, (size_t)(eq - *labels));
+		cJSON_DeleteItemFromObjectCaseSensitive(l, key);
+		cJSON_AddStringToObject(l, key, eq + 1);
+	}
+	return pf_session_snapshot(&pf_globals.dirs, id, name, l, err);
+}
+
+int pf_cmd_snapshot(int argc, char **argv)
+{
+	static const struct option options[] = {{"name", required_argument, NULL, 'n'},
+		{"label", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
+	static const char help[] =
+		"snapshot ID [--name N] [--label K=V]…\n\n"
+		"Makes a checkpoint of the sandbox's files, while it runs or after it has stopped, and\n"
+		"prints {checkpoint, name, parent, frozen_ms, bytes_new, …}. A running sandbox is stopped\n"
+		"only for frozen_ms.\n";
+	const char *name = NULL;
+	struct pf_err err = PF_ERR_INIT;
+	char **labels = pf_calloc((size_t)argc + 1, sizeof(*labels));
+	size_t n = 0;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
+		if (c == 'n')
+			name = optarg;
+		if (c == 'l')
+			labels[n++] = optarg;
+	}
+	if (optind + 1 != argc) {
+		free(labels);
+		return pf_usage("snapshot", "takes one ID");
+	}
+	cJSON *result = pf_snapshot(argv[optind], name, labels, &err);
+	free(labels);
+	if (!result) {
+		pf_wrap(&err, "snapshot");
+		return pf_report(&err);
+	}
+	pf_print_json(result);
+	return 0;
+}
+
+int pf_cmd_fork(int argc, char **argv)
+{
+	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const char help[] =
+		"fork CHECKPOINT ID… [--config FILE]\n\n"
+		"Makes a sandbox of each ID from one checkpoint; they share every byte until they write.\n"
+		"The sandbox file is the one that the checkpoint remembers, unless --config.\n";
+	struct pf_create_opts opts = {0};
+	int c, code = 0;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+		if (c == 'c')
+			opts.config_path = optarg;
+	if (argc - optind < 2)
+		return pf_usage("fork", "needs a CHECKPOINT and at least one ID");
+	opts.from = argv[optind];
+	if (strcmp(opts.from, "latest") == 0)
+		return pf_usage("fork",
+			"'latest' is the newest of one id; name the checkpoint (pinfold checkpoint ls)");
+	for (int i = optind + 1; i < argc && code == 0; i++) {
+		struct pf_err err = PF_ERR_INIT;
+		struct pf_state state;
+		bool existed;
+		if (pf_session_create(&pf_globals.dirs, argv[i], &opts, &state, &existed, &err) < 0) {
+			pf_wrap(&err, "fork");
+			code = pf_report(&err);
+			continue;
+		}
+		pf_print_json(pf_state_json(&state));
+		pf_state_done(&state);
+	}
+	return code;
+}
+
+int pf_cmd_diff(int argc, char **argv)
+{
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+		{"stat", no_argument, NULL, 's'}, {"name-only", no_argument, NULL, 'n'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const char help[] =
+		"diff A [B] [--stat] [--name-only] [--json]\n\n"
+		"What was added, changed and deleted from A to B, with sizes. A and B are checkpoints or\n"
+		"ids of sandboxes (their files as they are now). With A alone: against what A began as.\n";
+	struct pf_err err = PF_ERR_INIT;
+	char *pass[4] = {NULL};
+	size_t n = 0;
+	int c;
+
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+		if (n < 3)
+			pass[n++] = (char *)(c == 'j' ? "--json" : c == 's' ? "--stat" : "--name-only");
+	if (argc - optind < 1 || argc - optind > 2)
+		return pf_usage("diff", "takes one or two of checkpoint and ID");
+	pf_session_diff(
+		&pf_globals.dirs, argv[optind], optind + 1 < argc ? argv[optind + 1] : NULL, pass, &err);
+	pf_wrap(&err, "diff");
+	return pf_report(&err);
+}

@@ -1,0 +1,185 @@
+/* Theory of operation: putting the root together, in the child.
+ *
+ * The root arrives as a detached mount. It is attached over "/" of the child's private mount namespace, so
+ * that other mounts can be attached below it; then every mount of the configuration in turn, each at a target
+ * that is resolved from the root's descriptor with RESOLVE_IN_ROOT, whatever symlinks an image has put there;
+ * then the masked and read-only pieces; then the child pivots into it and lets the host's tree go. No path is
+ * ever given to mount(2) as text, and the host's tree is never reachable through a name that the image
+ * controls. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/path.h"
+#include "base/sys.h"
+#include "sandbox/child.h"
+#include "sandbox/mounts.h"
+
+static int attach(int mount_fd, int target_fd)
+{
+	return move_mount(mount_fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+/* The place for a mount below root: made if it is not there, a directory for a directory and a file for a
+ * file. */
+static int open_target(int root, const char *destination, int mount_fd, struct pf_err *err)
+{
+	struct stat st;
+	int fd;
+
+	if (fstat(mount_fd, &st) < 0)
+		return pf_fail(err, errno, "stat of a mount");
+	if (S_ISDIR(st.st_mode))
+		fd = pf_mkdirs_in_root(root, destination, 0755);
+	else
+		fd = pf_mkfile_in_root(root, destination);
+	if (fd < 0)
+		return pf_fail(err, errno, "mount point %s", destination);
+	return fd;
+}
+
+/* A clone of the box's own path onto itself, so that it can have attributes other than its surroundings'. */
+static int self_mount(int root, const struct pf_mount *mount, struct pf_err *err)
+{
+	PF_CLOSE int fd = pf_open_in_root(root, mount->destination, O_PATH, 0);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "%s", mount->destination);
+	return pf_mount_clone(fd, mount->recursive, mount->attr_set, -1, err);
+}
+
+static int attach_mounts(const struct pf_spec *spec, const struct pf_child_mounts *m, struct pf_err *err)
+{
+	int next = 0;
+
+	/* First what must be made in the root itself, while all of it is still writable. */
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		if (spec->mounts[i].kind == PF_MOUNT_SELF) {
+			PF_CLOSE int fd = pf_open_in_root(m->root, spec->mounts[i].destination, O_PATH, 0);
+			if (fd < 0 && errno == ENOENT)
+				fd = pf_mkdirs_in_root(m->root, spec->mounts[i].destination, 0755);
+			if (fd < 0)
+				return pf_fail(err, errno, "%s", spec->mounts[i].destination);
+		}
+	for (size_t i = 0; i < spec->n_mounts; i++) {
+		const struct pf_mount *mount = &spec->mounts[i];
+		PF_CLOSE int made = -1, target = -1;
+		int fd;
+
+		switch (mount->kind) {
+		case PF_MOUNT_BIND:
+		case PF_MOUNT_HOST:
+			fd = made = m->fds[next++];
+			break;
+		case PF_MOUNT_SELF:
+			fd = made = self_mount(m->root, mount, err);
+			break;
+		case PF_MOUNT_FS:
+		default:
+			fd = made = pf_mount_new(strcmp(mount->type, "cgroup") == 0 ? "cgroup2" : mount->type,
+				mount->source, mount->data, mount->attr_set, err);
+			break;
+		}
+		if (fd < 0)
+			return pf_wrap(err, "mount %s", mount->destination);
+		target = open_target(m->root, mount->destination, fd, err);
+		if (target < 0)
+			return -1;
+		if (attach(fd, target) < 0)
+			return pf_fail(err, errno, "mount %s", mount->destination);
+	}
+	return 0;
+}
+
+/* Masked files become the null device, masked directories an empty read-only tmpfs, one superblock for all of
+ * them. The null device is taken from the box's own /dev and believed only when it is character device 1:3,
+ * so that an image cannot make the mask a door (CVE-2025-31133). */
+static int mask_paths(const struct pf_spec *spec, int root, struct pf_err *err)
+{
+	PF_CLOSE int null = -1, empty = -1;
+	struct stat st;
+
+	for (char **p = spec->masked_paths; p && *p; p++) {
+		PF_CLOSE int target = pf_open_in_root(root, *p, O_PATH, 0), fd = -1;
+
+		if (target < 0) {
+			if (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
+				continue;
+			return pf_fail(err, errno, "masked path %s", *p);
+		}
+		if (fstat(target, &st) < 0)
+			return pf_fail(err, errno, "masked path %s", *p);
+		if (S_ISDIR(st.st_mode)) {
+			if (empty < 0)
+				empty = pf_mount_new("tmpfs", "tmpfs",
+					(char *[]){"nr_inodes=1", "mode=755", NULL},
+					MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+						MOUNT_ATTR_NOEXEC,
+					err);
+			if (empty < 0)
+				return -1;
+			fd = pf_mount_clone(empty, false, MOUNT_ATTR_RDONLY, -1, err);
+		} else {
+			if (null < 0) {
+				null = pf_open_in_root(root, "/dev/null", O_PATH | O_NOFOLLOW, 0);
+				if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) ||
+					st.st_rdev != makedev(1, 3))
+					return pf_fail(err, 0,
+						"masked path %s: /dev/null is not the null device", *p);
+			}
+			fd = pf_mount_clone(null, false, MOUNT_ATTR_RDONLY, -1, err);
+		}
+		if (fd < 0 || attach(fd, target) < 0)
+			return fd < 0 ? pf_wrap(err, "masked path %s", *p)
+				      : pf_fail(err, errno, "masked path %s", *p);
+	}
+	return 0;
+}
+
+static int read_only_paths(const struct pf_spec *spec, int root, struct pf_err *err)
+{
+	for (char **p = spec->readonly_paths; p && *p; p++) {
+		PF_CLOSE int target = pf_open_in_root(root, *p, O_PATH, 0);
+
+		if (target < 0) {
+			if (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
+				continue;
+			return pf_fail(err, errno, "read-only path %s", *p);
+		}
+		PF_CLOSE int fd = pf_mount_clone(target, true, MOUNT_ATTR_RDONLY, -1, err);
+		if (fd < 0)
+			return pf_wrap(err, "read-only path %s", *p);
+		if (attach(fd, target) < 0)
+			return pf_fail(err, errno, "read-only path %s", *p);
+	}
+	return 0;
+}
+
+int pf_child_enter_root(const struct pf_spec *spec, const struct pf_child_mounts *m, struct pf_err *err)
+{
+	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return pf_fail(err, errno, "make the mounts private");
+	if (move_mount(m->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return pf_fail(err, errno, "attach the root");
+	if (attach_mounts(spec, m, err) < 0 || mask_paths(spec, m->root, err) < 0 ||
+		read_only_paths(spec, m->root, err) < 0)
+		return -1;
+	if (spec->root_readonly && mount_setattr(m->root, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
+		return pf_fail(err, errno, "make the root read-only");
+	/* pivot_root(".", ".") puts the old root under the new one's top, from where it is let go: no
+	 * directory for it is needed in a root that is not ours to change. */
+	if (fchdir(m->root) < 0 || pf_pivot_root(".", ".") < 0)
+		return pf_fail(err, errno, "pivot_root");
+	if (umount2(".", MNT_DETACH) < 0)
+		return pf_fail(err, errno, "let the old root go");
+	if (chdir("/") < 0)
+		return pf_fail(err, errno, "chdir /");
+	return 0;
+}

@@ -1,0 +1,47 @@
+#include "session/audit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "session/state.h"
+
+int pf_audit_open(const struct pf_dirs *d, const char *id, struct pf_err *err)
+{
+	PF_CLOSE int dir = pf_dirs_open(d->store, "logs", err);
+	char name[200];
+
+	if (dir < 0)
+		return -1;
+	snprintf(name, sizeof(name), "%.128s.jsonl", id);
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return fd < 0 ? pf_fail(err, errno, "audit log %s", name) : fd;
+}
+
+int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err)
+{
+	PF_JSON cJSON *line = cJSON_CreateObject();
+	char now[32];
+
+	cJSON_AddStringToObject(line, "time", pf_time_now(now));
+	cJSON_AddStringToObject(line, "event", event);
+	while (fields && fields->child) {
+		cJSON *f = fields->child;
+		PF_FREE char *key = pf_strdup(f->string);
+		cJSON_AddItemToObject(line, key, cJSON_DetachItemViaPointer(fields, f));
+	}
+	cJSON_Delete(fields);
+	PF_FREE char *text = pf_json_text(line);
+	PF_BUF struct pf_buf b = {0};
+	pf_buf_str(&b, text);
+	pf_buf_add(&b, "\n", 1);
+	if (pf_write_all(fd, b.data, b.len) < 0)
+		return pf_fail(err, errno, "audit log");
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* The audit log: <store>/logs/ID.jsonl, one JSON object per line and event, kept when the sandbox is
+ * destroyed. Each line is one O_APPEND write, so that the keeper and the command line can both write. Never
+ * holds a secret: values of the environment are not logged, only commands' argv. */
+#ifndef PF_SESSION_AUDIT_H
+#define PF_SESSION_AUDIT_H
+
+#include <cjson/cJSON.h>
+
+#include "base/err.h"
+#include "session/dirs.h"
+
+/* Open (and make) the log. */
+int pf_audit_open(const struct pf_dirs *d, const char *id, struct pf_err *err);
+
+/* Adds time and event to fields, writes the line and deletes fields. fields may be NULL. */
+int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err);
+
+#endif

@@ -1,0 +1,490 @@
+/* Theory of operation: creating a session.
+ *
+ * Under the id's lock: resolve the sandbox file, the image and the checkpoint (reading only), then make the
+ * directory, the workspace, the id range and the bundle, then start the keeper, which makes the box. Whatever
+ * fails takes back all that was made before it, in reverse. Nothing here is fsynced: a sandbox that was being
+ * created when the power went is no sandbox, and gc removes its pieces; the files that a session must not
+ * lose are in checkpoints. */
+
+#include "session/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "checkpoint/store.h"
+#include "overlay/image.h"
+#include "overlay/runtime.h"
+#include "overlay/workspace.h"
+#include "sandbox/idrange.h"
+#include "session/audit.h"
+#include "session/bundle.h"
+#include "session/keeper.h"
+
+/* Any address would do: the gate answers all DNS of its namespace. This one is no address of anybody's. */
+#define NAMESERVER "198.18.0.1"
+
+struct making {
+	const struct pf_dirs *d;
+	const char *id;
+	const struct pf_create_opts *opts;
+	struct pf_config config;
+	struct pf_image image;
+	struct pf_ckpt ckpt;
+	bool has_ckpt;
+	char **lowers;
+	struct pf_workspace ws;
+	struct pf_spec spec;
+	struct pf_policy *policy;
+	struct pf_state *state;
+	int sandbox_fd, lock;
+	bool made_dir, reopened;
+	uint32_t id_base;
+	cJSON *record;    /* sandbox.json of the dead sandbox that is started again */
+	const char *from; /* checkpoint to start from, or NULL */
+};
+
+char *pf_helper_path(const char *name, struct pf_err *err)
+{
+	PF_FREE char *dir = pf_program_dir(err);
+
+	if (!dir)
+		return NULL;
+	char *path = pf_asprintf("%s/../libexec/pinfold/%s", dir, name);
+	if (access(path, X_OK) == 0)
+		return path;
+	/* The caller may be a libexec program itself. */
+	free(path);
+	path = pf_asprintf("%s/%s", dir, name);
+	if (access(path, X_OK) == 0)
+		return path;
+	pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+		"the helper program %s is not installed (looked in %s/../libexec/pinfold)", name, dir);
+	free(path);
+	return NULL;
+}
+
+char *pf_session_cgroup(const char *id)
+{
+	return pf_asprintf("/pinfold/%s", id);
+}
+
+/* ---- what it is to be
+ * ----------------------------------------------------------------------------------------- */
+
+static void warn(struct making *m, char *text)
+{
+	size_t n = pf_strv_len(m->state->warnings);
+	char **more = realloc(m->state->warnings, (n + 2) * sizeof(*more));
+
+	if (!more)
+		abort();
+	more[n] = text;
+	more[n + 1] = NULL;
+	m->state->warnings = more;
+}
+
+static int load_config(struct making *m, struct pf_err *err)
+{
+	const cJSON *recorded = NULL;
+
+	if (m->opts->config_path)
+		return pf_config_load(m->opts->config_path, &m->config, err);
+	if (m->record)
+		recorded = cJSON_GetObjectItemCaseSensitive(m->record, "config");
+	else if (m->has_ckpt)
+		recorded = cJSON_GetObjectItemCaseSensitive(m->ckpt.record, "sandbox_file");
+	if (recorded)
+		return pf_config_parse(recorded, &m->config, err) < 0
+			       ? pf_wrap(err, "sandbox file of the checkpoint")
+			       : 0;
+	PF_JSON cJSON *empty = cJSON_CreateObject();
+	return pf_config_parse(empty, &m->config, err);
+}
+
+/* The table that says which image serves which runtime: the administrator's, else the shipped one. */
+static cJSON *runtime_table(const struct pf_dirs *d, struct pf_err *err)
+{
+	PF_FREE char *dir = pf_program_dir(err);
+	PF_FREE char *own = pf_asprintf("%s/runtimes.json", d->store);
+	const char *places[] = {own, "/etc/pinfold/runtimes.json", NULL, NULL};
+
+	if (!dir)
+		return NULL;
+	PF_FREE char *installed = pf_asprintf("%s/../share/pinfold/images/runtimes.json", dir);
+	PF_FREE char *built = pf_asprintf("%s/../../images/runtimes.json", dir);
+	places[2] = installed;
+	places[3] = built;
+	for (size_t i = 0; i < 4; i++)
+		if (access(places[i], R_OK) == 0)
+			return pf_json_load(places[i], err);
+	pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
+		"no table of runtimes (looked for /etc/pinfold/runtimes.json and %s)", installed);
+	return NULL;
+}
+
+static int find_image(struct making *m, struct pf_err *err)
+{
+	PF_FREE char *ref = NULL, *note = NULL;
+
+	if (m->opts->image) {
+		ref = pf_strdup(m->opts->image);
+	} else if (m->config.image) {
+		ref = pf_strdup(m->config.image);
+	} else if (m->config.runtime) {
+		PF_JSON cJSON *table = runtime_table(m->d, err);
+		if (!table ||
+			pf_runtime_map(table, m->d->store, m->config.runtime,
+				m->opts->strict_runtime || m->config.strict_runtime, &ref, &note, err) < 0)
+			return -1;
+		if (note)
+			warn(m, pf_take(note));
+	} else {
+		ref = pf_strdup(m->has_ckpt && *m->ckpt.base_image_ref ? m->ckpt.base_image_ref : "host");
+	}
+	return pf_image_resolve(m->d->store, ref, &m->image, err);
+}
+
+/* The layers of the checkpoint must be directories before they can be stacked; the helper makes and checks
+ * them. */
+static int prepare_checkpoint(struct making *m, struct pf_err *err)
+{
+	bool ready = true;
+
+	if (!m->opts->rebase && pf_ckpt_check_base(&m->ckpt, m->image.digest, err) < 0)
+		return -1;
+	for (size_t i = 0; i < m->ckpt.n_layers; i++)
+		ready = ready && m->ckpt.layers[i].unpacked;
+	if (ready)
+		return 0;
+	PF_FREE char *helper = pf_helper_path("pinfold-store", err);
+	if (!helper)
+		return -1;
+	char *argv[] = {helper, (char *)"--store", (char *)m->d->store, (char *)"checkpoint",
+		(char *)"prepare", m->ckpt.digest.s, NULL};
+	return pf_run(argv, NULL, err);
+}
+
+static void stack_lowers(struct making *m)
+{
+	size_t n = 0, images = pf_strv_len(m->image.layers);
+
+	m->lowers = pf_calloc((m->has_ckpt ? m->ckpt.n_layers : 0) + images + 1, sizeof(*m->lowers));
+	for (size_t i = 0; m->has_ckpt && i < m->ckpt.n_layers; i++)
+		m->lowers[n++] = pf_ckpt_layer_dir(m->d->store, &m->ckpt.layers[i]);
+	for (size_t i = 0; i < images; i++)
+		m->lowers[n++] = pf_strdup(m->image.layers[i]);
+}
+
+/* ---- making it
+ * ------------------------------------------------------------------------------------------------ */
+
+/* The default working directory is there from the start, and belongs to whom commands run as. */
+static int make_workdir(struct making *m, struct pf_err *err)
+{
+	const char *cwd = pf_bundle_cwd(&m->config, &m->image);
+	int64_t uid = m->config.user.uid > 0 ? m->config.user.uid : 0,
+		gid = m->config.user.gid > 0 ? m->config.user.gid : uid;
+	PF_FREE char *path = NULL;
+
+	for (char **l = m->lowers; *l; l++) {
+		PF_CLOSE int layer = open(*l, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		PF_CLOSE int there = layer < 0 ? -1 : pf_open_in_root(layer, cwd, O_PATH | O_DIRECTORY, 0);
+		if (there >= 0)
+			return 0;
+	}
+	PF_CLOSE int fd = pf_mkdirs_in_root(m->ws.upper_fd, cwd, 0755);
+	if (fd < 0 || fchownat(fd, "", (uid_t)uid, (gid_t)gid, AT_EMPTY_PATH) < 0)
+		return pf_fail(err, errno, "make the working directory %s", cwd);
+	return 0;
+}
+
+static int make_workspace(struct making *m, struct pf_err *err)
+{
+	struct stat st;
+
+	if (fstatat(m->sandbox_fd, "workspace", &st, 0) == 0 ||
+		fstatat(m->sandbox_fd, "workspace.img", &st, 0) == 0)
+		return pf_workspace_open(m->sandbox_fd, &m->ws, err);
+	PF_CLOSE int templates = pf_dirs_open(m->d->store, "templates", err);
+	int64_t size = m->config.filesystem.size;
+	if (templates < 0 ||
+		pf_workspace_create(m->sandbox_fd, templates, size > 0 ? size : 0, &m->ws, err) < 0)
+		return -1;
+	return m->has_ckpt ? 0 : make_workdir(m, err);
+}
+
+/* sandbox.json: what `image rm`, `checkpoint rm`, snapshot and gc need to know of this sandbox. */
+static int write_record(struct making *m, struct pf_err *err)
+{
+	PF_JSON cJSON *j = cJSON_CreateObject();
+	cJSON *layers = cJSON_AddArrayToObject(j, "checkpoint_layers");
+
+	cJSON_AddStringToObject(j, "id", m->id);
+	cJSON_AddStringToObject(j, "image", m->image.ref);
+	cJSON_AddStringToObject(j, "image_digest", m->image.digest);
+	if (m->has_ckpt) {
+		cJSON_AddStringToObject(j, "checkpoint", m->ckpt.digest.s);
+		for (size_t i = 0; i < m->ckpt.n_layers; i++)
+			cJSON_AddItemToArray(layers, cJSON_CreateString(m->ckpt.layers[i].diff_id.s));
+	}
+	cJSON_AddItemToObject(j, "config", pf_config_to_json(&m->config));
+	PF_FREE char *text = pf_json_text(j);
+	return pf_replace_file_at(m->sandbox_fd, "sandbox.json", text, strlen(text), 0600, false, err);
+}
+
+static int write_bundle(struct making *m, struct pf_err *err)
+{
+	char hostname[64];
+	PF_FREE char *files = pf_asprintf("%s/sandboxes/%s/etc", m->d->store, m->id);
+	struct pf_bundle_params p = {.id = m->id,
+		.config = &m->config,
+		.image = &m->image,
+		.id_base = m->id_base,
+		.cgroup = m->state->cgroup,
+		.files_dir = files};
+	PF_CLOSE int etc = -1;
+
+	if (mkdirat(m->sandbox_fd, "etc", 0755) < 0 && errno != EEXIST)
+		return pf_fail(err, errno, "mkdir %s", files);
+	etc = openat(m->sandbox_fd, "etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (etc < 0)
+		return pf_fail(err, errno, "%s", files);
+	if (pf_bundle_write_files(etc, pf_bundle_hostname(&m->config, m->id, hostname), NAMESERVER, err) < 0)
+		return -1;
+	cJSON *document = pf_bundle_make(&p, err);
+	if (!document)
+		return -1;
+	PF_FREE char *text = pf_json_text(document);
+	if (pf_replace_file_at(m->sandbox_fd, "config.json", text, strlen(text), 0600, false, err) < 0) {
+		cJSON_Delete(document);
+		return -1;
+	}
+	return pf_spec_parse(document, &m->spec, err);
+}
+
+static void fill_state(struct making *m)
+{
+	struct pf_state *s = m->state;
+	char now[32];
+
+	s->id = pf_strdup(m->id);
+	s->created = pf_strdup(pf_time_now(now));
+	s->id_base = m->id_base;
+	s->image = pf_strdup(m->image.ref);
+	s->image_digest = pf_strdup(m->image.digest);
+	s->checkpoint = m->has_ckpt ? pf_strdup(m->ckpt.digest.s) : NULL;
+	s->bundle = pf_asprintf("%s/sandboxes/%s", m->d->store, m->id);
+	s->env = pf_bundle_env(&m->config, &m->image);
+	s->cwd = pf_strdup(pf_bundle_cwd(&m->config, &m->image));
+	const char *user = m->config.user.text ? m->config.user.text : m->image.user;
+	s->user = user && *user ? pf_strdup(user) : NULL;
+	s->exec_timeout_ms = m->config.limits.exec_timeout_ms;
+}
+
+static int start(struct making *m, struct pf_err *err)
+{
+	char hostname[64];
+	struct pf_keeper_params k = {.dirs = m->d,
+		.config = &m->config,
+		.spec = &m->spec,
+		.policy = m->policy,
+		.workspace = &m->ws,
+		.lowers = m->lowers,
+		.state = m->state,
+		.hostname = pf_bundle_hostname(&m->config, m->id, hostname),
+		.lock_fd = m->lock};
+
+	return pf_keeper_start(&k, err);
+}
+
+static int make(struct making *m, struct pf_err *err)
+{
+	if (m->from) {
+		if (pf_ckpt_resolve(m->d->store, m->from, m->id, &m->ckpt, err) < 0)
+			return -1;
+		m->has_ckpt = true;
+	}
+	if (load_config(m, err) < 0 || find_image(m, err) < 0)
+		return -1;
+	for (char **w = m->config.warnings; w && *w; w++)
+		warn(m, pf_strdup(*w));
+	if (m->config.credentials_note)
+		warn(m, pf_strdup(m->config.credentials_note));
+	if (m->has_ckpt && prepare_checkpoint(m, err) < 0)
+		return -1;
+	m->policy = pf_policy_compile(m->config.networking, err);
+	if (!m->policy)
+		return pf_wrap(err, "networking");
+	pf_policy_set_revision(m->policy, 1);
+	stack_lowers(m);
+	m->sandbox_fd = pf_dirs_sandbox(m->d, m->id, true, err);
+	if (m->sandbox_fd < 0)
+		return -1;
+	m->made_dir = true;
+	if (make_workspace(m, err) < 0 || pf_idrange_take(m->id, &m->id_base, err) < 0)
+		return -1;
+	m->state->cgroup = pf_session_cgroup(m->id);
+	if (write_record(m, err) < 0 || write_bundle(m, err) < 0)
+		return -1;
+	fill_state(m);
+	return start(m, err);
+}
+
+static void audit_create(struct making *m)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_CLOSE int fd = pf_audit_open(m->d, m->id, &ignored);
+	cJSON *line = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(line, "id", m->id);
+	cJSON_AddStringToObject(line, "image", m->image.ref);
+	cJSON_AddStringToObject(line, "image_digest", m->image.digest);
+	if (m->state->checkpoint)
+		cJSON_AddStringToObject(line, "from", m->state->checkpoint);
+	cJSON_AddItemToObject(line, "networking", cJSON_Duplicate(m->config.networking, true));
+	if (fd >= 0)
+		(void)pf_audit_write(fd, "create", line, &ignored);
+	else
+		cJSON_Delete(line);
+}
+
+/* What is taken back when it failed. A workspace that was there before is not ours to remove. */
+static void unmake(struct making *m)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (m->id_base)
+		pf_idrange_release(m->id, m->id_base);
+	pf_workspace_close(&m->ws);
+	if (m->made_dir && !m->reopened && pf_dirs_trash(m->d, m->id, &ignored) == 0)
+		(void)pf_dirs_empty_trash(m->d, &ignored);
+	PF_CLOSE int root = pf_dirs_open(m->d->root, "", &ignored);
+	if (root >= 0 && !m->reopened)
+		(void)pf_rm_rf_at(root, m->id, &ignored);
+}
+
+static void done(struct making *m)
+{
+	pf_workspace_close(&m->ws);
+	pf_config_done(&m->config);
+	pf_image_done(&m->image);
+	pf_ckpt_done(&m->ckpt);
+	pf_strv_free(m->lowers);
+	pf_spec_done(&m->spec);
+	pf_policy_unref(m->policy);
+	cJSON_Delete(m->record);
+	if (m->sandbox_fd >= 0)
+		close(m->sandbox_fd);
+	if (m->lock >= 0)
+		close(m->lock);
+}
+
+/* The workspace of a dead sandbox lies on the layers that it was started with, whatever is asked for now. */
+static int reopen(struct making *m, struct pf_err *err)
+{
+	PF_CLOSE int dir = pf_dirs_sandbox(m->d, m->id, false, err);
+	PF_FREE char *text = NULL;
+	size_t len;
+
+	if (dir < 0 || pf_read_file_at(dir, "sandbox.json", (size_t)8 << 20, &text, &len, err) < 0)
+		return pf_wrap(err,
+			"sandbox '%s' is dead and cannot be started again (`pinfold destroy %s` removes it)",
+			m->id, m->id);
+	m->record = pf_json_parse("sandbox.json", text, len, err);
+	if (!m->record)
+		return -1;
+	if (m->opts->from)
+		return pf_fail_kind(err, PF_ERR_EXISTS, 0,
+			"sandbox '%s' has stopped and still has its workspace; --from would lose it: "
+			"`pinfold destroy %s` "
+			"first, or leave --from out",
+			m->id, m->id);
+	m->from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m->record, "checkpoint"));
+	m->reopened = true;
+	return 0;
+}
+
+/* Another sandbox has this id. Returns 1 when --reuse returns it as it is, 0 when it is dead and to be
+ * started again on its workspace. */
+static int meet_existing(struct making *m, struct pf_err *err)
+{
+	struct pf_state old;
+	struct pf_err seen = PF_ERR_INIT;
+
+	if (pf_state_load(m->d, m->id, &old, &seen) < 0)
+		return seen.kind == PF_ERR_NOT_FOUND ? 0 : (*err = seen, -1);
+	if (!m->opts->reuse) {
+		pf_fail_kind(err, PF_ERR_EXISTS, 0,
+			"sandbox '%s' exists (%s); use --reuse to take it, or `pinfold destroy %s`", m->id,
+			pf_status_name(old.status), m->id);
+		pf_state_done(&old);
+		return -1;
+	}
+	if (old.status == PF_STATUS_STOPPED) {
+		pf_idrange_release(m->id, old.id_base);
+		pf_state_done(&old);
+		return reopen(m, err);
+	}
+	*m->state = old;
+	if (old.status == PF_STATUS_PAUSED && pf_session_pause(m->d, m->id, false, err) < 0)
+		return -1;
+	m->state->status = PF_STATUS_RUNNING;
+	return 1;
+}
+
+int pf_session_create(const struct pf_dirs *d, const char *id, const struct pf_create_opts *opts,
+	struct pf_state *state, bool *existed, struct pf_err *err)
+{
+	struct making m = {.d = d,
+		.id = id,
+		.opts = opts,
+		.ws = PF_WORKSPACE_INIT,
+		.state = state,
+		.sandbox_fd = -1,
+		.lock = -1,
+		.from = opts->from};
+	int r;
+
+	*state = (struct pf_state){.exit_code = -1, .exec_timeout_ms = -1};
+	*existed = false;
+	if (pf_check_id("sandbox id", id, err) < 0)
+		return -1;
+	m.lock = pf_dirs_lock(d, id, true, err);
+	if (m.lock < 0)
+		return -1;
+	r = meet_existing(&m, err);
+	if (r == 0) {
+		r = make(&m, err);
+		if (r == 0)
+			audit_create(&m);
+		else
+			unmake(&m);
+		if (r < 0 && !m.reopened)
+			pf_dirs_unlock_remove(d, id, &m.lock);
+	} else if (r == 1) {
+		*existed = true;
+		r = 0;
+	}
+	done(&m);
+	if (r < 0) {
+		pf_state_done(state);
+		return -1;
+	}
+	if (!*existed) {
+		/* The keeper wrote down what only it knew. */
+		pf_state_done(state);
+		return pf_state_load(d, id, state, err);
+	}
+	return 0;
+}

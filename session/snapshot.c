@@ -1,0 +1,329 @@
+/* Theory of operation: a snapshot.
+ *
+ * The helper (pinfold-store) packs; it gets the upper as a descriptor and says on its standard output how far
+ * it is:
+ *
+ *     helper: packs while the sandbox runs        → {"phase":"ready"}
+ *     we:     freeze the cgroup                   → a byte on its standard input
+ *     helper: syncs, finds what changed meanwhile,
+ *             sets that aside                     → {"phase":"thaw"}
+ *     we:     thaw
+ *     helper: finishes and commits                → the result
+ *
+ * Frozen is only the time between our byte and "thaw", which grows with what was written in the meantime and
+ * not with what there is. A sandbox in which nothing can write (stopped, or paused) needs no phases. */
+
+#include "session/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "sandbox/cgroup.h"
+#include "session/audit.h"
+#include "session/session.h"
+
+/* How long processes may take to stop: one in an uninterruptible wait holds up the rest. */
+#define FREEZE_MS 5000
+
+struct helper {
+	pid_t pid;
+	int in, out, errors;
+	struct pf_buf line;
+};
+
+static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool live, struct pf_err *err)
+{
+	int in[2], out[2], errors[2];
+	PF_FREE char *path = pf_helper_path("pinfold-store", err);
+	char fd_text[16];
+
+	if (!path)
+		return -1;
+	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	snprintf(fd_text, sizeof(fd_text), "%d", upper_fd);
+	const char *argv[] = {path, "--root", d->root, "--store", d->store, "snapshot-write", "--upper-fd",
+		fd_text, live ? "--live" : NULL, NULL};
+	h->pid = fork();
+	if (h->pid == 0) {
+		dup2(in[0], 0);
+		dup2(out[1], 1);
+		dup2(errors[1], 2);
+		pf_set_cloexec(upper_fd, false);
+		execv(path, (char *const *)argv);
+		_exit(127);
+	}
+	int saved = errno;
+	close(in[0]);
+	close(out[1]);
+	close(errors[1]);
+	h->in = in[1];
+	h->out = out[0];
+	h->errors = errors[0];
+	return h->pid < 0 ? pf_fail(err, saved, "start %s", path) : 0;
+}
+
+/* The helper's next line as JSON, NULL when it has ended. */
+static cJSON *next_line(struct helper *h)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	for (;;) {
+		char *nl = h->line.len ? memchr(h->line.data, '\n', h->line.len) : NULL;
+		if (nl) {
+			size_t len = (size_t)(nl - h->line.data);
+			*nl = '\0';
+			cJSON *j = pf_json_parse("helper", h->line.data, len, &ignored);
+			h->line.len -= len + 1;
+			memmove(h->line.data, nl + 1, h->line.len);
+			if (j)
+				return j;
+			continue;
+		}
+		char chunk[4096];
+		ssize_t n = read(h->out, chunk, sizeof(chunk));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0 || h->line.len > (1 << 20))
+			return NULL;
+		pf_buf_add(&h->line, chunk, (size_t)n);
+	}
+}
+
+/* What it wrote to standard error is our error. */
+static int helper_failed(struct helper *h, int status, struct pf_err *err)
+{
+	char text[800];
+	ssize_t n = pf_read_full(h->errors, text, sizeof(text) - 1);
+
+	while (n > 0 && text[n - 1] == '\n')
+		n--;
+	text[n > 0 ? n : 0] = '\0';
+	const char *msg = pf_starts_with(text, "pinfold-store: ") ? text + 15 : text;
+	if (!*msg)
+		msg = WIFSIGNALED(status) ? "the helper was killed" : "the helper failed";
+	return pf_fail(err, 0, "%s", msg);
+}
+
+static cJSON *request(const struct pf_dirs *d, const struct pf_state *s, const char *name,
+	const cJSON *labels, struct pf_err *err)
+{
+	PF_CLOSE int dir = pf_dirs_sandbox(d, s->id, false, err);
+	PF_FREE char *text = NULL;
+	size_t len;
+
+	if (dir < 0 || pf_read_file_at(dir, "sandbox.json", (size_t)8 << 20, &text, &len, err) < 0)
+		return NULL;
+	PF_JSON cJSON *record = pf_json_parse("sandbox.json", text, len, err);
+	if (!record)
+		return NULL;
+	const cJSON *config = cJSON_GetObjectItemCaseSensitive(record, "config");
+	const cJSON *from = cJSON_GetObjectItemCaseSensitive(record, "checkpoint");
+	cJSON *r = cJSON_CreateObject();
+	cJSON_AddStringToObject(r, "sandbox_id", s->id);
+	if (name)
+		cJSON_AddStringToObject(r, "name", name);
+	if (cJSON_IsString(from))
+		cJSON_AddStringToObject(r, "from", from->valuestring);
+	if (s->checkpoint)
+		cJSON_AddStringToObject(r, "parent", s->checkpoint);
+	cJSON *base = cJSON_AddObjectToObject(r, "base_image");
+	cJSON_AddStringToObject(base, "ref", s->image ? s->image : "");
+	cJSON_AddStringToObject(base, "digest", s->image_digest ? s->image_digest : "");
+	if (labels)
+		cJSON_AddItemToObject(r, "labels", cJSON_Duplicate(labels, true));
+	if (config) {
+		cJSON_AddItemToObject(r, "sandbox_file", cJSON_Duplicate(config, true));
+		const cJSON *net = cJSON_GetObjectItemCaseSensitive(config, "networking");
+		if (net)
+			cJSON_AddItemToObject(r, "policy", cJSON_Duplicate(net, true));
+		const cJSON *ck = cJSON_GetObjectItemCaseSensitive(config, "checkpoint");
+		const cJSON *exclude = cJSON_GetObjectItemCaseSensitive(ck, "exclude");
+		if (exclude)
+			cJSON_AddItemToObject(r, "exclude", cJSON_Duplicate(exclude, true));
+	}
+	return r;
+}
+
+/* Drive the helper through its phases. *result is its last line. */
+static int drive(struct helper *h, const cJSON *req, struct pf_cgroup *cg, cJSON **result, int64_t *frozen_us,
+	struct pf_err *err)
+{
+	PF_FREE char *text = pf_json_text(req);
+	int64_t since = 0;
+	bool frozen = false;
+	int r = 0;
+	cJSON *j;
+
+	if (pf_write_all(h->in, text, strlen(text)) < 0 || pf_write_all(h->in, "\n", 1) < 0)
+		r = -1; /* it has ended; its error text says why */
+	if (!cg)
+		close(pf_take_fd(&h->in));
+	while (r == 0 && (j = next_line(h))) {
+		const char *phase = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "phase"));
+		if (!phase) {
+			cJSON_Delete(*result);
+			*result = j;
+			continue;
+		}
+		if (strcmp(phase, "ready") == 0 && cg) {
+			since = pf_now_us();
+			r = pf_cgroup_freeze(cg, true, FREEZE_MS, err);
+			frozen = r == 0;
+			if (r < 0)
+				(void)kill(h->pid, SIGTERM); /* our own child */
+			else
+				(void)pf_write_all(h->in, "f", 1);
+		} else if (strcmp(phase, "thaw") == 0 && frozen) {
+			r = pf_cgroup_freeze(cg, false, FREEZE_MS, err);
+			frozen = false;
+			*frozen_us = pf_now_us() - since;
+		}
+		cJSON_Delete(j);
+	}
+	if (frozen) {
+		struct pf_err ignored = PF_ERR_INIT;
+		(void)pf_cgroup_freeze(cg, false, FREEZE_MS, &ignored);
+		*frozen_us = pf_now_us() - since;
+	}
+	return r;
+}
+
+static cJSON *run_helper(const struct pf_dirs *d, int upper_fd, const cJSON *req, struct pf_cgroup *cg,
+	int64_t *frozen_us, struct pf_err *err)
+{
+	struct helper h = {.in = -1, .out = -1, .errors = -1};
+	cJSON *result = NULL;
+	int status = 0, r;
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	r = spawn(&h, d, upper_fd, cg != NULL, err);
+	if (r == 0) {
+		r = drive(&h, req, cg, &result, frozen_us, err);
+		if (h.in >= 0)
+			close(h.in);
+		while (waitpid(h.pid, &status, 0) < 0 && errno == EINTR)
+			;
+		if (!*err->msg && (r < 0 || !result || !WIFEXITED(status) || WEXITSTATUS(status) != 0))
+			r = helper_failed(&h, status, err);
+		close(h.out);
+		close(h.errors);
+	}
+	pf_buf_done(&h.line);
+	if (r < 0) {
+		cJSON_Delete(result);
+		return NULL;
+	}
+	return result;
+}
+
+static void after(const struct pf_dirs *d, struct pf_state *s, const cJSON *result)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "checkpoint"));
+	PF_CLOSE int log = pf_audit_open(d, s->id, &ignored);
+
+	if (digest) {
+		free(s->checkpoint);
+		s->checkpoint = pf_strdup(digest);
+		(void)pf_state_save(d, s, &ignored);
+	}
+	if (log >= 0)
+		(void)pf_audit_write(log, "snapshot", cJSON_Duplicate(result, true), &ignored);
+}
+
+cJSON *pf_session_snapshot(
+	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err)
+{
+	struct pf_state s = {0};
+	struct pf_upper upper = {.fd = -1};
+	struct pf_cgroup_host host;
+	PF_CGROUP struct pf_cgroup *cg = NULL;
+	PF_CLOSE int lock = -1;
+	PF_JSON cJSON *req = NULL;
+	cJSON *result = NULL;
+	int64_t frozen_us = 0;
+
+	if (pf_check_id("sandbox id", id, err) < 0 || (name && pf_check_id("checkpoint name", name, err) < 0))
+		return NULL;
+	/* Not taking the lock on an id that was never there: it would leave a lock file behind. */
+	if (pf_state_load(d, id, &s, err) < 0)
+		return NULL;
+	pf_state_done(&s);
+	lock = pf_dirs_lock(d, id, true, err);
+	if (lock < 0 || pf_state_load(d, id, &s, err) < 0)
+		return NULL;
+	bool running = s.status == PF_STATUS_RUNNING;
+	req = request(d, &s, name, labels, err);
+	if (req && pf_session_upper(d, &s, &upper, err) == 0 &&
+		(!running ||
+			(pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0)))
+		result = run_helper(d, upper.fd, req, cg, &frozen_us, err);
+	pf_session_upper_done(&upper);
+	if (result) {
+		cJSON_DeleteItemFromObjectCaseSensitive(result, "frozen_ms");
+		cJSON_AddNumberToObject(result, "frozen_ms", (double)frozen_us / 1000);
+		after(d, &s, result);
+	}
+	pf_state_done(&s);
+	return result;
+}
+
+/* A sandbox's id on the command line of diff becomes its open upper; everything else is a checkpoint's name.
+ */
+static int diff_side(
+	const struct pf_dirs *d, const char *side, struct pf_upper *u, char **arg, struct pf_err *err)
+{
+	struct pf_state s;
+	struct pf_err e = PF_ERR_INIT;
+
+	*u = (struct pf_upper){.fd = -1};
+	if (pf_state_load(d, side, &s, &e) < 0) {
+		*arg = pf_strdup(side);
+		return 0;
+	}
+	int r = pf_session_upper(d, &s, u, err);
+	pf_state_done(&s);
+	if (r < 0)
+		return -1;
+	pf_set_cloexec(u->fd, false);
+	*arg = pf_asprintf("sandbox:%s:%d", side, u->fd);
+	return 0;
+}
+
+int pf_session_diff(
+	const struct pf_dirs *d, const char *a, const char *b, char *const *options, struct pf_err *err)
+{
+	struct pf_upper ua = {.fd = -1}, ub = {.fd = -1};
+	const char *argv[64] = {NULL, "--root", d->root, "--store", d->store, "diff"};
+	char *path = pf_helper_path("pinfold-store", err), *arg_a = NULL, *arg_b = NULL;
+	size_t n = 6;
+
+	if (path && diff_side(d, a, &ua, &arg_a, err) == 0 &&
+		(!b || diff_side(d, b, &ub, &arg_b, err) == 0)) {
+		argv[0] = path;
+		for (; options && *options && n < 60; options++)
+			argv[n++] = *options;
+		argv[n++] = arg_a;
+		argv[n++] = arg_b;
+		execv(path, (char *const *)argv);
+		pf_fail(err, errno, "start %s", path);
+	}
+	pf_session_upper_done(&ua);
+	pf_session_upper_done(&ub);
+	free(arg_a);
+	free(arg_b);
+	free(path);
+	return -1;
+}

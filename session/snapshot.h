@@ -1,0 +1,22 @@
+/* Taking a checkpoint of a sandbox, with the helper program doing the packing. */
+#ifndef PF_SESSION_SNAPSHOT_H
+#define PF_SESSION_SNAPSHOT_H
+
+#include <cjson/cJSON.h>
+
+#include "base/err.h"
+#include "session/state.h"
+
+/* Make a checkpoint of sandbox id, running, paused or stopped. name (NULL: the store chooses) must not be
+ * taken; labels is an object of strings or NULL. Returns {checkpoint, name, parent, frozen_ms, bytes_new, …}
+ * for the caller, NULL on error. The sandbox is stopped only for what frozen_ms says, and always goes on,
+ * whatever happens to the snapshot. */
+cJSON *pf_session_snapshot(
+	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err);
+
+/* What changed between two of: a checkpoint, a sandbox id (its live files), NULL (its image). argv are
+ * further options for the helper. Replaces this process; returns only on failure. */
+int pf_session_diff(
+	const struct pf_dirs *d, const char *a, const char *b, char *const *options, struct pf_err *err);
+
+#endif
