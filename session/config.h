@@ -97,10 +97,11 @@ struct pf_config {
 	struct pf_config_user user;
 	struct pf_config_resources resources;
 	struct pf_config_filesystem filesystem;
-	/* Canonical networking object; always there, always with "type"; {"type":"none"} when the document
-	 * says nothing. Hosts and ranges themselves are checked where the policy is compiled. */
+	/* What the policy compiler takes: type (always), allowed_hosts, denied_hosts, allowed_cidrs,
+	 * allow_private, resolver. {"type":"none"} when the document says nothing. Hosts and ranges
+	 * themselves are checked where the policy is compiled. */
 	cJSON *networking;
-	bool allow_package_managers; /* the same as in networking */
+	bool allow_package_managers; /* what that opens depends on the image: the caller's to add */
 	char **packages[PF_N_MANAGERS];
 	bool has_packages;
 	struct pf_config_credential *credentials;

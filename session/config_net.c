@@ -53,7 +53,19 @@ static bool has_entries(const cJSON *networking, const char *key)
 	return v && !cJSON_IsNull(v) && (!cJSON_IsArray(v) || v->child);
 }
 
-/* A type that makes a list mean nothing must not stand beside that list: its author expects an effect. */
+/* Whether some entry of the list asks for nothing that type "unrestricted" does not give anyway. */
+static bool has_idle_entry(const cJSON *net, const char *key)
+{
+	const cJSON *list = cJSON_GetObjectItemCaseSensitive(net, key), *e;
+
+	if (!cJSON_IsArray(list))
+		return false; /* a wrong type is found where the list is read */
+	cJSON_ArrayForEach(
+		e, list) if (!cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(e, "allow_private"))) return true;
+	return false;
+}
+
+/* A type that makes an entry mean nothing must not stand beside it: its author expects an effect. */
 static int check_type(const cJSON *net, const char *where, const char *type, struct pf_err *err)
 {
 	static const char *const opening[] = {"allowed_hosts", "allowed_cidrs"};
@@ -62,11 +74,17 @@ static int check_type(const cJSON *net, const char *where, const char *type, str
 	if (!none && !any && strcmp(type, "limited") != 0)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"%s.type: must be \"none\", \"limited\" or \"unrestricted\"", where);
-	for (size_t i = 0; i < 2; i++)
-		if ((none || any) && has_entries(net, opening[i]))
+	for (size_t i = 0; i < 2; i++) {
+		if (none && has_entries(net, opening[i]))
 			return pf_fail_kind(err, PF_ERR_INVALID, 0,
-				"%s.%s has no effect with type \"%s\": use type \"limited\"%s", where,
-				opening[i], type, none ? "" : ", or allow_private for private addresses");
+				"%s.%s has no effect with type \"none\": use type \"limited\"", where,
+				opening[i]);
+		if (any && has_idle_entry(net, opening[i]))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"%s.%s has no effect with type \"unrestricted\", but for entries with "
+				"\"allow_private\": true: use type \"limited\" to allow these alone",
+				where, opening[i]);
+	}
 	if (none && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(net, "allow_package_managers")))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"%s.allow_package_managers has no effect with type \"none\": use type \"limited\"",

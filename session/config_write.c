@@ -143,7 +143,10 @@ cJSON *pf_config_to_json(const struct pf_config *c)
 	add_text(o, "hostname", c->hostname);
 	cJSON_AddItemToObject(o, "resources", resources(&c->resources));
 	cJSON_AddItemToObject(o, "filesystem", filesystem(&c->filesystem));
-	cJSON_AddItemToObject(o, "networking", cJSON_Duplicate(c->networking, true));
+	cJSON *networking = cJSON_Duplicate(c->networking, true);
+	if (c->allow_package_managers)
+		cJSON_AddTrueToObject(networking, "allow_package_managers");
+	cJSON_AddItemToObject(o, "networking", networking);
 	for (int m = 0; m < PF_N_MANAGERS; m++)
 		add_list(packages, pf_config_manager_name((enum pf_config_manager)m), c->packages[m]);
 	add_object(o, "packages", packages);

@@ -461,6 +461,13 @@ static void networking(void **state)
 		"networking.allowed_hosts has no effect");
 	bad("{\"config\":{\"networking\":{\"type\":\"unrestricted\",\"allowed_hosts\":[\"a\"]}}}",
 		"config.networking.allowed_hosts has no effect");
+	struct pf_config c;
+	good("{\"networking\":{\"type\":\"unrestricted\",\"allowed_hosts\":[{\"host\":\"db.example\",\"allow_"
+	     "private\":true}]}}",
+		&c);
+	assert_string_equal(net(&c, "type"), "unrestricted");
+	round_trip(&c);
+	pf_config_done(&c);
 	bad("{\"networking\":{\"allowed_hosts\":\"a.example\"}}",
 		"networking.allowed_hosts: must be an array");
 	bad("{\"networking\":{\"allowed_hosts\":[\"\"]}}", "not empty");
