@@ -116,8 +116,8 @@ static int read_object(const struct pf_cfg_at *at, struct pf_config *c, struct p
 		return -1;
 
 	cJSON_AddStringToObject(c->networking, "type", type);
-	static const char *const copied[] = {"allowed_hosts", "denied_hosts", "allowed_cidrs",
-		"allow_private", "resolver", "allow_package_managers", "allow_mcp_servers"};
+	static const char *const copied[] = {
+		"allowed_hosts", "denied_hosts", "allowed_cidrs", "allow_private", "resolver"};
 	for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
 		add_copy(c->networking, net, copied[i]);
 	if (mcp)
