@@ -134,9 +134,9 @@ assert_refused() { # WORD... each in the message
 assert_gone() { # ID
 	local found
 	found=$(
-		find "$ROOT" "$STORE/sandboxes" -mindepth 1 -maxdepth 1 -name "*$1*" 2>/dev/null
-		find /sys/fs/cgroup -type d -name "*$1*" 2>/dev/null
-		grep -F "$1" /proc/self/mountinfo
+		find "$ROOT" "$STORE/sandboxes" -mindepth 1 -maxdepth 1 -name "*$1*" 2>/dev/null || true
+		find /sys/fs/cgroup -type d -name "*$1*" 2>/dev/null || true
+		grep -F "$1" /proc/self/mountinfo || true
 	)
 	[ -z "$found" ] || show "left of $1:" "$found"
 }
