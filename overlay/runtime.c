@@ -136,13 +136,20 @@ static int add_images(const cJSON *lang, const char *store, struct candidates *c
 	return 0;
 }
 
-/* "usr/bin/python3.%": every number that stands for % in that directory, at the version before it. */
+/* "usr/bin/python3.%": every number that stands for % in that directory, after the version before it. Without
+ * % the program is there or not, in a version that is not asked after. */
 static void add_host_names(const char *pattern, struct candidates *c)
 {
 	const char *slash = strrchr(pattern, '/'), *percent = strchr(pattern, '%');
 	struct dirent *e;
 
-	if (!slash || !percent || percent < slash)
+	if (!percent) {
+		PF_FREE char *path = pf_asprintf("/%s", pattern);
+		if (access(path, X_OK) == 0)
+			add(c, (struct version){-1, -1}, "host", 1);
+		return;
+	}
+	if (!slash || percent < slash)
 		return;
 	PF_FREE char *dir = pf_asprintf("/%.*s", (int)(slash - pattern), pattern);
 	PF_FREE char *prefix = pf_asprintf("%.*s", (int)(percent - slash - 1), slash + 1);
@@ -192,7 +199,7 @@ static void add_host(const cJSON *lang, struct candidates *c)
  * its major. */
 static long distance(struct version have, struct version want)
 {
-	if (want.major < 0)
+	if (want.major < 0 || have.major < 0)
 		return 0;
 	if (have.major != want.major) {
 		/* For languages numbered by major alone (node 18, 20, 22) the next major is the next version.
@@ -234,12 +241,14 @@ static const struct candidate *choose(
 	return best;
 }
 
-static void version_text(struct version v, char out[32])
+static void version_text(struct version v, char out[48])
 {
-	if (v.minor < 0)
-		snprintf(out, 32, "%ld", v.major);
+	if (v.major < 0)
+		snprintf(out, 48, "any");
+	else if (v.minor < 0)
+		snprintf(out, 48, "%ld", v.major);
 	else
-		snprintf(out, 32, "%ld.%ld", v.major, v.minor);
+		snprintf(out, 48, "%ld.%ld", v.major, v.minor);
 }
 
 static int unknown_language(const cJSON *table, const char *name, struct pf_err *err)
@@ -260,7 +269,7 @@ static int no_version(
 
 	pf_buf_str(&b, "");
 	for (size_t i = 0; i < c->n; i++) {
-		char text[32];
+		char text[48];
 		version_text(c->v[i].v, text);
 		pf_buf_printf(&b, "%s%s %s (%s)", i ? ", " : "", lang->string, text, c->v[i].image);
 	}
@@ -291,7 +300,7 @@ int pf_runtime_map(const cJSON *table, const char *store, const char *runtime, b
 		} else {
 			*image_ref = pf_strdup(best->image);
 			if (dist > 0) {
-				char text[32];
+				char text[48];
 				version_text(best->v, text);
 				*note = pf_asprintf("runtime %s is not there; using %s %s, the nearest newer "
 						    "version (image %s)",
