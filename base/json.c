@@ -276,6 +276,11 @@ void pf_json_add_int(cJSON *obj, const char *key, int64_t v)
 {
 	char text[32];
 
+	/* As far as cJSON prints a double with all its digits; so that what was built can be read like what was parsed. */
+	if (v > -1000000000000000 && v < 1000000000000000) {
+		cJSON_AddNumberToObject(obj, key, (double)v);
+		return;
+	}
 	snprintf(text, sizeof(text), "%" PRId64, v);
 	cJSON_AddRawToObject(obj, key, text);
 }

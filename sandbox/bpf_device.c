@@ -280,7 +280,7 @@ static int program_id(int fd, uint32_t *id)
 
 static int attach(const struct pf_cgroup *cg, int prog, struct pf_err *err)
 {
-	uint32_t ids[MAX_ATTACHED], own = 0;
+	uint32_t ids[MAX_ATTACHED] = {0}, own = 0;
 	union bpf_attr query = {.query = {.target_fd = (uint32_t)pf_cgroup_fd(cg),
 					.attach_type = BPF_CGROUP_DEVICE,
 					.prog_ids = (uint64_t)(uintptr_t)ids,
@@ -316,6 +316,16 @@ static int attach(const struct pf_cgroup *cg, int prog, struct pf_err *err)
 }
 
 /* ---- v1 alone ---- */
+
+int pf_device_in_force(const struct pf_cgroup *cg)
+{
+	union bpf_attr query = {
+		.query = {.target_fd = (uint32_t)pf_cgroup_fd(cg), .attach_type = BPF_CGROUP_DEVICE}};
+
+	if (pf_cgroup_fd(cg) < 0 || sys_bpf(BPF_PROG_QUERY, &query) < 0)
+		return -1;
+	return query.query.prog_cnt > 0;
+}
 
 /* Everything is denied first; devices.allow and devices.deny then take the rules in their order. */
 static int apply_v1(const struct pf_cgroup *cg, const struct pf_device_rules *r, struct pf_err *err)

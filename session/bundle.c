@@ -1,16 +1,23 @@
 #include "session/bundle.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "sandbox/caps.h"
+#include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
 
 #define SHM_SIZE "67108864"
@@ -173,27 +180,78 @@ static void add_map(cJSON *linux_, const char *key, uint32_t base)
 	cJSON_AddItemToArray(a, m);
 }
 
+/* The whole disk below path: limits are kept per disk, not per partition. */
+static int find_disk(const char *path, unsigned *major_, unsigned *minor_, struct pf_err *err)
+{
+	struct stat st;
+	char link[PATH_MAX], *text = NULL;
+
+	if (stat(path, &st) < 0)
+		return pf_fail(err, errno, "%s", path);
+	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u/partition", major(st.st_dev), minor(st.st_dev));
+	snprintf(link, sizeof(link), "/sys/dev/block/%u:%u/%sdev", major(st.st_dev), minor(st.st_dev),
+		access(link, F_OK) == 0 ? "../" : "");
+	struct pf_err e = PF_ERR_INIT;
+	int r = pf_read_pseudo_at(AT_FDCWD, link, 64, &text, &e);
+	if (r == 0 && sscanf(text, "%u:%u", major_, minor_) != 2)
+		r = -1;
+	free(text);
+	if (r < 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"resources.io: %s is not on a disk of its own (device %u:%u), so input and output to "
+			"it cannot be limited",
+			path, major(st.st_dev), minor(st.st_dev));
+	return 0;
+}
+
+static int add_io(cJSON *res, const struct pf_config_resources *r, const char *store, struct pf_err *err)
+{
+	const struct {
+		const char *key;
+		int64_t rate;
+	} limits[] = {{"throttleReadBpsDevice", r->read_bps}, {"throttleWriteBpsDevice", r->write_bps},
+		{"throttleReadIOPSDevice", r->read_iops}, {"throttleWriteIOPSDevice", r->write_iops}};
+	cJSON *io = NULL;
+	unsigned ma = 0, mi = 0;
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		if (limits[i].rate < 0)
+			continue;
+		if (!io && find_disk(store, &ma, &mi, err) < 0)
+			return -1;
+		if (!io)
+			io = cJSON_AddObjectToObject(res, "blockIO");
+		cJSON *d = cJSON_CreateObject();
+		cJSON_AddNumberToObject(d, "major", ma);
+		cJSON_AddNumberToObject(d, "minor", mi);
+		cJSON_AddNumberToObject(d, "rate", (double)limits[i].rate);
+		cJSON_AddItemToArray(cJSON_AddArrayToObject(io, limits[i].key), d);
+	}
+	return 0;
+}
+
 static cJSON *make_resources(const struct pf_config_resources *r)
 {
 	cJSON *res = cJSON_CreateObject(), *cpu = cJSON_CreateObject(), *mem = cJSON_CreateObject();
 
 	if (r->memory >= 0) {
-		pf_json_add_int(mem, "limit", r->memory);
+		cJSON_AddNumberToObject(mem, "limit", (double)(r->memory));
 		/* OCI counts swap together with memory. */
-		pf_json_add_int(mem, "swap", r->memory + (r->memory_swap > 0 ? r->memory_swap : 0));
+		cJSON_AddNumberToObject(
+			mem, "swap", (double)(r->memory + (r->memory_swap > 0 ? r->memory_swap : 0)));
 	}
 	cJSON_AddItemToObject(res, "memory", mem);
 	if (r->millicpus >= 0) {
-		pf_json_add_int(cpu, "quota", r->millicpus * 100);
+		cJSON_AddNumberToObject(cpu, "quota", (double)(r->millicpus * 100));
 		cJSON_AddNumberToObject(cpu, "period", 100000);
 	}
 	if (r->cpuset)
 		cJSON_AddStringToObject(cpu, "cpus", r->cpuset);
 	cJSON_AddItemToObject(res, "cpu", cpu);
 	if (r->pids >= 0)
-		pf_json_add_int(cJSON_AddObjectToObject(res, "pids"), "limit", r->pids);
+		cJSON_AddNumberToObject(cJSON_AddObjectToObject(res, "pids"), "limit", (double)r->pids);
 	if (r->cpu_weight >= 0)
-		pf_json_add_int(cJSON_AddObjectToObject(res, "unified"), "cpu.weight", r->cpu_weight);
+		cJSON_AddNumberToObject(cpu, "shares", (double)pf_cpu_weight_to_shares(r->cpu_weight));
 	return res;
 }
 
@@ -207,10 +265,14 @@ cJSON *pf_bundle_make(const struct pf_bundle_params *p, struct pf_err *err)
 		"/sys/firmware", "/sys/devices/virtual/powercap", NULL};
 	static const char *const read_only[] = {
 		"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", NULL};
-	cJSON *j = cJSON_CreateObject(), *root, *linux_, *ns;
+	cJSON *j, *root, *linux_, *ns, *resources = make_resources(&p->config->resources);
 	char hostname[64];
 
-	(void)err;
+	if (add_io(resources, &p->config->resources, p->store, err) < 0) {
+		cJSON_Delete(resources);
+		return NULL;
+	}
+	j = cJSON_CreateObject();
 	cJSON_AddStringToObject(j, "ociVersion", "1.2.0");
 	cJSON_AddItemToObject(j, "process", make_process(p));
 	root = cJSON_AddObjectToObject(j, "root");
@@ -230,7 +292,7 @@ cJSON *pf_bundle_make(const struct pf_bundle_params *p, struct pf_err *err)
 	add_map(linux_, "uidMappings", p->id_base);
 	add_map(linux_, "gidMappings", p->id_base);
 	cJSON_AddStringToObject(linux_, "cgroupsPath", p->cgroup);
-	cJSON_AddItemToObject(linux_, "resources", make_resources(&p->config->resources));
+	cJSON_AddItemToObject(linux_, "resources", resources);
 	cJSON_AddItemToObject(linux_, "maskedPaths", strings(masked));
 	cJSON_AddItemToObject(linux_, "readonlyPaths", strings(read_only));
 	return j;

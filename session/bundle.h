@@ -16,6 +16,7 @@ struct pf_bundle_params {
 	const struct pf_image *image;
 	uint32_t id_base;
 	const char *cgroup;    /* path below the cgroup mounts */
+	const char *store;     /* the directory whose disk the io limits are for */
 	const char *files_dir; /* host directory with resolv.conf, hosts and hostname for /etc */
 };
 

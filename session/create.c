@@ -76,7 +76,7 @@ char *pf_helper_path(const char *name, struct pf_err *err)
 
 char *pf_session_cgroup(const char *id)
 {
-	return pf_asprintf("/pinfold/%s", id);
+	return pf_asprintf(PF_SESSION_CGROUP "/%s", id);
 }
 
 /* ---- what it is to be
@@ -252,6 +252,7 @@ static int write_bundle(struct making *m, struct pf_err *err)
 		.image = &m->image,
 		.id_base = m->id_base,
 		.cgroup = m->state->cgroup,
+		.store = m->d->store,
 		.files_dir = files};
 	PF_CLOSE int etc = -1;
 
@@ -308,6 +309,17 @@ static int start(struct making *m, struct pf_err *err)
 	return pf_keeper_start(&k, err);
 }
 
+/* What the file asks for and nothing here does yet: better no sandbox than one that only seems to have it. */
+static int check_supported(const struct pf_config *c, struct pf_err *err)
+{
+	if (c->checkpoint.on_idle || c->checkpoint.on_destroy || c->checkpoint.every_ms >= 0 ||
+		c->checkpoint.keep >= 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"checkpoint.on, every and keep are not supported yet: take them out and call "
+			"`pinfold snapshot`");
+	return 0;
+}
+
 static int make(struct making *m, struct pf_err *err)
 {
 	if (m->from) {
@@ -315,7 +327,7 @@ static int make(struct making *m, struct pf_err *err)
 			return -1;
 		m->has_ckpt = true;
 	}
-	if (load_config(m, err) < 0 || find_image(m, err) < 0)
+	if (load_config(m, err) < 0 || check_supported(&m->config, err) < 0 || find_image(m, err) < 0)
 		return -1;
 	for (char **w = m->config.warnings; w && *w; w++)
 		warn(m, pf_strdup(*w));

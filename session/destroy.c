@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,7 +53,7 @@ static int end_processes(const struct pf_state *s, struct pf_err *err)
 	}
 	if (has_cgroup && pf_cgroup_remove(cg, 5000, err) < 0)
 		return pf_wrap(err, "sandbox '%s'", s->id);
-	pf_cgroup_prune(&host, "/pinfold");
+	pf_cgroup_prune(&host, PF_SESSION_CGROUP);
 	return 0;
 }
 
@@ -69,7 +70,7 @@ static void empty_trash_in_background(const struct pf_dirs *d)
 	for (int i = 0; null >= 0 && i < 3; i++)
 		(void)dup2(null, i);
 	close_range(3, ~0U, 0);
-	(void)nice(10);
+	(void)setpriority(PRIO_PROCESS, 0, 10);
 	(void)pf_dirs_empty_trash(d, &ignored);
 	_exit(0);
 }

@@ -39,8 +39,10 @@
 #include "netpolicy/gate.h"
 #include "overlay/mount.h"
 #include "sandbox/box.h"
+#include "sandbox/bpf_device.h"
 #include "session/audit.h"
 #include "session/control.h"
+#include "session/session.h"
 
 /* A connection to the control socket. */
 struct conn {
@@ -112,6 +114,22 @@ static int make_cgroup(struct keeper *k, struct pf_err *err)
 	return 0;
 }
 
+/* All sessions have the same devices, so the filter is attached once, to the cgroup above them all: loading
+ * one takes longer than making a box. Two keepers that both find none attach two equal ones, which is no
+ * harm. */
+static int limit_devices(struct keeper *k, struct pf_err *err)
+{
+	PF_CGROUP struct pf_cgroup *parent = NULL;
+	PF_DEVICE_RULES struct pf_device_rules rules = {0};
+
+	if (pf_cgroup_open(&k->host, PF_SESSION_CGROUP, &parent, err) < 0)
+		return -1;
+	if (pf_device_in_force(parent) == 1)
+		return 0;
+	pf_device_rules_add_default(&rules, false);
+	return pf_device_apply(parent, &rules, err);
+}
+
 static int build(struct keeper *k, struct pf_err *err)
 {
 	PF_CLOSE int netns = -1, init = -1, cache = -1;
@@ -127,7 +145,7 @@ static int build(struct keeper *k, struct pf_err *err)
 	k->gate = pf_gate_open(k->p->policy, &opts, &netns, err);
 	if (!k->gate)
 		return pf_wrap(err, "egress gate");
-	if (make_cgroup(k, err) < 0)
+	if (make_cgroup(k, err) < 0 || limit_devices(k, err) < 0)
 		return -1;
 	init = pf_init_memfd(err);
 	cache = pf_dirs_open(k->p->dirs->root, ".cache", err);

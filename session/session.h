@@ -79,7 +79,8 @@ int pf_session_gc(
  */
 char *pf_helper_path(const char *name, struct pf_err *err);
 
-/* The cgroup of a session. */
+/* The cgroup above all sessions, and that of one. */
+#define PF_SESSION_CGROUP "/pinfold"
 char *pf_session_cgroup(const char *id);
 
 #endif
