@@ -352,17 +352,34 @@ static void drop_strays(struct builder *b)
 	pf_nftmsg_end_rule(&b->m);
 }
 
-static void reject_rest(struct builder *b, bool only_listeners)
+static void count_and_log(struct builder *b)
+{
+	pf_nftmsg_count(&b->m, COUNTER);
+	pf_nftmsg_limit(&b->m, LOG_PER_SECOND, LOG_BURST);
+	pf_nftmsg_log(&b->m, PF_NFT_LOG_GROUP, LOG_SNAPLEN);
+	pf_nftmsg_end_rule(&b->m);
+}
+
+static void match_listeners(struct builder *b, uint8_t proto)
+{
+	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
+	pf_nftmsg_l4proto(&b->m, proto);
+	pf_nftmsg_load_dport(&b->m);
+	pf_nftmsg_range(&b->m, PF_NFT_RELAY_PORT, PF_NFT_DNS_PORT);
+}
+
+static void reject(struct builder *b, bool only_listeners)
 {
 	static const uint8_t protos[] = {IPPROTO_TCP, IPPROTO_UDP};
 
 	for (size_t i = 0; i < 2; i++) {
-		pf_nftmsg_rule(&b->m, CHAIN_FILTER);
-		pf_nftmsg_l4proto(&b->m, protos[i]);
 		if (only_listeners) {
-			pf_nftmsg_load_dport(&b->m);
-			pf_nftmsg_range(&b->m, PF_NFT_RELAY_PORT, PF_NFT_DNS_PORT);
-			pf_nftmsg_count(&b->m, COUNTER);
+			match_listeners(b, protos[i]);
+			count_and_log(b);
+			match_listeners(b, protos[i]);
+		} else {
+			pf_nftmsg_rule(&b->m, CHAIN_FILTER);
+			pf_nftmsg_l4proto(&b->m, protos[i]);
 		}
 		if (protos[i] == IPPROTO_TCP)
 			pf_nftmsg_reject(&b->m, NFT_REJECT_TCP_RST, 0);
@@ -384,7 +401,7 @@ static void add_filter_rules(struct builder *b)
 	pf_nftmsg_end_rule(&b->m);
 
 	accept_kernel_answers(b);
-	reject_rest(b, true);
+	reject(b, true);
 	for (int v6 = 0; v6 < 2; v6++) {
 		match_loopback(b, CHAIN_FILTER, v6);
 		pf_nftmsg_verdict(&b->m, NF_ACCEPT);
@@ -393,12 +410,8 @@ static void add_filter_rules(struct builder *b)
 	drop_strays(b);
 
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
-	pf_nftmsg_count(&b->m, COUNTER);
-	pf_nftmsg_limit(&b->m, LOG_PER_SECOND, LOG_BURST);
-	pf_nftmsg_log(&b->m, PF_NFT_LOG_GROUP, LOG_SNAPLEN);
-	pf_nftmsg_end_rule(&b->m);
-
-	reject_rest(b, false);
+	count_and_log(b);
+	reject(b, false);
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
 	pf_nftmsg_reject(&b->m, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	pf_nftmsg_end_rule(&b->m);

@@ -1,0 +1,369 @@
+/* Theory of operation.
+ *
+ * The gate ties the parts together in the order that fails closed: namespace, sockets, then rules; a
+ * namespace is handed out only when all three are there. Everything runs on one epoll descriptor that the
+ * keeper puts into its own poll loop; nothing blocks, and an idle gate wakes up for nothing.
+ *
+ * What a gate costs: ten descriptors, and memory for what is in use: names that were asked for, connections
+ * that are open. c-ares comes to life with the first name that is dialled. */
+#include "netpolicy/gate.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "netpolicy/gate_priv.h"
+#include "netpolicy/netns.h"
+
+#define DEFAULT_CONNECTIONS 4096
+#define BACKLOG 1024
+
+bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst)
+{
+	int64_t now = pf_now_us(), full = burst * 1000;
+
+	if (!b->last)
+		b->tokens = full;
+	else if (now - b->last > 3600 * 1000000LL)
+		b->tokens = full;
+	else
+		b->tokens += (now - b->last) * per_second / 1000;
+	b->last = now;
+	if (b->tokens > full)
+		b->tokens = full;
+	if (b->tokens < 1000)
+		return false;
+	b->tokens -= 1000;
+	return true;
+}
+
+const char *pf_sa_text(const struct sockaddr *sa, char out[PF_ADDR_TEXT])
+{
+	const union pf_sa *u = (const void *)sa;
+	const void *addr = sa->sa_family == AF_INET6 ? (const void *)&u->in6.sin6_addr : &u->in.sin_addr;
+
+	if (!inet_ntop(sa->sa_family, addr, out, PF_ADDR_TEXT))
+		strcpy(out, "?");
+	return out;
+}
+
+uint16_t pf_sa_port(const struct sockaddr *sa)
+{
+	return ntohs(((const union pf_sa *)(const void *)sa)->in.sin_port);
+}
+
+socklen_t pf_sa_len(const struct sockaddr *sa)
+{
+	return sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+}
+
+int pf_gate_socket(bool v6, int type, uint16_t port, struct pf_err *err)
+{
+	union pf_sa sa = {.in = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}}};
+	int on = 1;
+
+	if (v6)
+		sa = (union pf_sa){.in6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback}};
+	sa.in.sin_port = htons(port);
+	PF_CLOSE int fd = socket(sa.sa.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return pf_fail(err, errno, "socket");
+	if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
+		return pf_fail(err, errno, "IPV6_V6ONLY");
+	if (bind(fd, &sa.sa, pf_sa_len(&sa.sa)) < 0)
+		return pf_fail(err, errno, "bind to port %u of the sandbox's loopback", port);
+	if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
+		return pf_fail(err, errno, "listen");
+	return pf_take_fd(&fd);
+}
+
+/* --- the audit log -------------------------------------------------------------------------------------- */
+
+void pf_gate_audit(struct pf_gate *g, enum pf_audit_kind kind, struct pf_gate_event *ev)
+{
+	if (!g->opts.audit)
+		return;
+	if (strcmp(ev->verdict, "deny") == 0) {
+		if (!pf_bucket_take(&g->denials[kind], PF_GATE_DENIALS_PER_SECOND, PF_GATE_DENIALS_BURST)) {
+			g->suppressed[kind]++;
+			return;
+		}
+		ev->suppressed = g->suppressed[kind];
+		g->suppressed[kind] = 0;
+	}
+	ev->revision = pf_policy_revision(g->policy);
+	g->opts.audit(g->opts.user, ev);
+}
+
+cJSON *pf_gate_event_json(const struct pf_gate_event *ev)
+{
+	const struct {
+		const char *key, *value;
+	} strings[] = {{"kind", ev->kind}, {"verdict", ev->verdict}, {"reason", ev->reason},
+		{"detail", ev->detail}, {"name", ev->name}, {"rule", ev->rule}, {"orig", ev->orig},
+		{"addr", ev->addr}, {"proto", ev->proto}};
+	cJSON *j = cJSON_CreateObject();
+
+	for (size_t i = 0; i < sizeof(strings) / sizeof(*strings); i++)
+		if (strings[i].value)
+			cJSON_AddStringToObject(j, strings[i].key, strings[i].value);
+	if (ev->port)
+		pf_json_add_int(j, "port", ev->port);
+	if (strcmp(ev->kind, "close") == 0) {
+		pf_json_add_int(j, "bytes_out", (int64_t)ev->bytes_out);
+		pf_json_add_int(j, "bytes_in", (int64_t)ev->bytes_in);
+	}
+	if (ev->duration_us)
+		pf_json_add_int(j, "duration_us", ev->duration_us);
+	pf_json_add_int(j, "revision", (int64_t)ev->revision);
+	if (ev->suppressed)
+		pf_json_add_int(j, "suppressed", (int64_t)ev->suppressed);
+	return j;
+}
+
+static const char *proto_name(int proto, char text[8])
+{
+	switch (proto) {
+	case IPPROTO_TCP:
+		return "tcp";
+	case IPPROTO_UDP:
+		return "udp";
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return "icmp";
+	default:
+		snprintf(text, 8, "%d", proto & 255);
+		return text;
+	}
+}
+
+/* The filter only says that a packet was rejected; the policy says why. */
+static void on_packet(void *arg, const struct pf_nft_packet *p)
+{
+	struct pf_gate *g = arg;
+	const struct sockaddr *sa = (const struct sockaddr *)&p->dst;
+	const struct pf_rule *rule = NULL;
+	char orig[PF_ADDR_TEXT], proto[8];
+	enum pf_verdict v;
+	struct pf_gate_event ev = {.kind = "packet",
+		.verdict = "deny",
+		.orig = pf_sa_text(sa, orig),
+		.proto = proto_name(p->proto, proto),
+		.port = pf_sa_port(sa)};
+
+	if (pf_synth_has(&g->synth, sa)) {
+		struct pf_synth_name *e = pf_synth_addr(&g->synth, sa);
+		ev.name = e ? e->name : NULL;
+		v = e ? pf_policy_host(g->policy, e->name, ev.port, &rule) : PF_VERDICT_NOT_LISTED;
+	} else {
+		v = pf_policy_addr(g->policy, sa, IPPROTO_TCP, NULL, &rule);
+	}
+	if (p->proto != IPPROTO_TCP)
+		v = v == PF_VERDICT_ALLOW ? PF_VERDICT_PROTOCOL : v;
+	/* Allowed by now: the policy changed between the packet and its report. */
+	ev.reason = v == PF_VERDICT_ALLOW ? "policy_changed" : pf_verdict_reason(v);
+	if (pf_addr_classify_sa(sa, NULL) == PF_ADDR_LOOPBACK)
+		ev.reason = "direct_dial";
+	ev.rule = rule ? rule->text : NULL;
+	pf_gate_audit(g, PF_AUDIT_PACKET, &ev);
+}
+
+static void on_log(struct pf_src *src, uint32_t events)
+{
+	struct pf_gate *g = pf_container(src, struct pf_gate, log);
+
+	(void)events;
+	pf_nft_log_read(src->fd, on_packet, g);
+}
+
+/* --- opening and closing -------------------------------------------------------------------------------- */
+
+static unsigned int connection_limit(const struct pf_gate_opts *opts)
+{
+	unsigned int wanted = opts->max_connections ? opts->max_connections : DEFAULT_CONNECTIONS;
+	struct rlimit r;
+
+	/* A connection needs two descriptors, and a third now and then. */
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY) {
+		rlim_t fit = r.rlim_cur > 128 ? (r.rlim_cur - 64) / 3 : 16;
+		if (fit < wanted)
+			wanted = (unsigned int)fit;
+	}
+	return wanted;
+}
+
+static void read_hostname(struct pf_gate *g, const char *hostname)
+{
+	char normal[PF_NAME_MAX];
+
+	if (hostname && pf_name_normal(hostname, strlen(hostname), normal))
+		g->hostname = pf_strdup(normal);
+}
+
+/* In the namespace. */
+static int open_sockets(struct pf_gate *g, struct pf_err *err)
+{
+	if (pf_nft_open(&g->nft, &g->synth.net6, err) < 0 || pf_relay_open(g, err) < 0 ||
+		pf_dnsserver_open(g, err) < 0)
+		return -1;
+	g->log.fn = on_log;
+	g->log.fd = pf_nft_log_open(err);
+	if (g->log.fd < 0)
+		return -1;
+	if (pf_loop_add(&g->loop, &g->log, EPOLLIN) < 0)
+		return pf_fail(err, errno, "watch the packet log");
+	return pf_nft_load(&g->nft, g->policy, err);
+}
+
+static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
+{
+	struct pf_netns_visit visit;
+
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
+		return -1;
+	PF_CLOSE int fd = pf_netns_make(&visit, &g->v6, err);
+	if (fd < 0)
+		return -1;
+	int r = open_sockets(g, err);
+	struct pf_err back = PF_ERR_INIT;
+	if (pf_netns_leave(&visit, &back) < 0) {
+		*err = back;
+		r = -1;
+	}
+	if (r < 0)
+		return -1;
+	*netns_fd = pf_take_fd(&fd);
+	return 0;
+}
+
+struct pf_gate *pf_gate_open(
+	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err)
+{
+	struct pf_gate *g = pf_calloc(1, sizeof(*g));
+
+	g->loop.epfd = g->nft.fd = g->log.fd = -1;
+	for (int i = 0; i < 2; i++)
+		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = -1;
+	if (opts)
+		g->opts = *opts;
+	g->policy = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, err);
+	read_hostname(g, g->opts.hostname);
+	g->opts.hostname = g->hostname;
+	g->max_conns = connection_limit(&g->opts);
+	if (open_gate(g, netns_fd, err) < 0) {
+		pf_wrap(err, "egress gate");
+		g->opts.audit = NULL;
+		pf_gate_close(g);
+		return NULL;
+	}
+	return g;
+}
+
+void pf_gate_close(struct pf_gate *g)
+{
+	if (!g)
+		return;
+	pf_relay_close(g);
+	pf_dnsserver_close(g);
+	pf_upstream_reset(g);
+	pf_loop_close(&g->loop, &g->log);
+	pf_nft_close(&g->nft);
+	pf_loop_done(&g->loop);
+	pf_synth_done(&g->synth);
+	pf_own_addrs_done(&g->own);
+	pf_policy_unref(g->policy);
+	free(g->hostname);
+	free(g);
+}
+
+/* --- running -------------------------------------------------------------------------------------------- */
+
+int pf_gate_fd(const struct pf_gate *g)
+{
+	return g->loop.epfd;
+}
+
+int pf_gate_timeout_ms(const struct pf_gate *g)
+{
+	return pf_loop_timeout_ms(&g->loop);
+}
+
+/* splice(2) has no MSG_NOSIGNAL: a peer that went away between two events would kill the keeper. The signal
+ * is held back here, and taken off the thread if one arrived, so the process's own setting does not matter.
+ */
+void pf_gate_dispatch(struct pf_gate *g)
+{
+	const struct timespec no_wait = {0};
+	sigset_t pipe_only, before, pending;
+
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+	pf_loop_run(&g->loop);
+	if (!sigismember(&before, SIGPIPE)) {
+		if (sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE))
+			(void)sigtimedwait(&pipe_only, NULL, &no_wait);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+}
+
+static bool same_resolver(const struct pf_policy *a, const struct pf_policy *b)
+{
+	const char *x = pf_policy_resolver(a), *y = pf_policy_resolver(b);
+	return x == y || (x && y && strcmp(x, y) == 0);
+}
+
+int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct pf_err *err)
+{
+	struct pf_policy *fresh = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, err),
+			 *old = g->policy;
+
+	if (pf_nft_load(&g->nft, fresh, err) < 0) {
+		pf_policy_unref(fresh);
+		return pf_wrap(err, "egress gate: new policy (the old one stays in force)");
+	}
+	g->policy = fresh;
+	pf_relay_recheck(g);
+	if (!same_resolver(fresh, old))
+		pf_upstream_reset(g);
+	pf_policy_unref(old);
+	return 0;
+}
+
+const struct pf_policy *pf_gate_policy(const struct pf_gate *g)
+{
+	return g->policy;
+}
+
+cJSON *pf_gate_stats(struct pf_gate *g)
+{
+	cJSON *j = cJSON_CreateObject();
+	int64_t packets = pf_nft_denied(&g->nft);
+	const struct {
+		const char *key;
+		uint64_t value;
+	} counters[] = {{"revision", pf_policy_revision(g->policy)}, {"names", g->synth.n},
+		{"connections", g->n_conns}, {"connections_accepted", g->count.conns_accepted},
+		{"connections_denied", g->count.conns_denied}, {"connections_failed", g->count.conns_failed},
+		{"connections_overload", g->count.conns_overload}, {"dns_answered", g->count.dns_answered},
+		{"dns_denied", g->count.dns_denied}, {"dns_malformed", g->count.dns_malformed},
+		{"bytes_out", g->count.bytes_out}, {"bytes_in", g->count.bytes_in}};
+
+	for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++)
+		pf_json_add_int(j, counters[i].key, (int64_t)counters[i].value);
+	if (packets >= 0)
+		pf_json_add_int(j, "packets_denied", packets);
+	return j;
+}

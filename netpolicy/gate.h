@@ -1,0 +1,70 @@
+/* The gate: the one way out of a sandbox, held by its keeper. */
+#ifndef PF_NETPOLICY_GATE_H
+#define PF_NETPOLICY_GATE_H
+
+#include <cjson/cJSON.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "netpolicy/policy.h"
+
+/* One line of the audit log. Strings are valid during the callback only; NULL or 0: does not apply. */
+struct pf_gate_event {
+	const char *kind; /* "dns", "connect" (decided), "close" (over), "packet" (rejected by the filter) */
+	const char *verdict; /* "allow", "deny", "error" (allowed, and did not work out) */
+	const char *reason;  /* one word: "allowed", "not_listed", "port", "sni_mismatch", "resolve", … */
+	const char *detail;  /* the other name of a mismatch, the class of an address, an error text */
+	const char *name;    /* as the sandbox asked for it */
+	const char *rule;    /* the entry that decided */
+	const char *orig;    /* the address the sandbox dialled: synthetic, or a literal one */
+	const char *addr;    /* the real address the keeper dialled */
+	const char *proto;   /* "tcp", "udp", "icmp", … */
+	uint16_t port;       /* of orig */
+	uint64_t bytes_out, bytes_in; /* from and to the sandbox, of "close" */
+	int64_t duration_us;          /* since the sandbox connected */
+	uint64_t revision;            /* of the policy */
+	uint64_t suppressed;          /* denials that were not reported since the last one that was */
+};
+/* An event as the object that goes into the log (without time and sandbox id, which the caller knows). */
+cJSON *pf_gate_event_json(const struct pf_gate_event *ev);
+
+struct pf_gate_opts {
+	/* Called from pf_gate_dispatch, pf_gate_set_policy and pf_gate_close; must not call the gate. May be
+	 * NULL. Denials come at most at 20 a second after a burst of 200, per kind; the rest are counted in
+	 * suppressed. */
+	void (*audit)(void *user, const struct pf_gate_event *ev);
+	void *user;
+	const char *hostname;         /* the sandbox's own name: answered with loopback; may be NULL */
+	unsigned int max_connections; /* 0: 4096; never more than the descriptor limit allows */
+};
+
+struct pf_gate;
+
+/* Make a namespace, load the rules, open the sockets. The calling thread visits the new namespace and is back
+ * in its own on return; dials are made from wherever it is when pf_gate_dispatch runs. policy NULL: nothing
+ * leaves. The gate keeps its own reference. *netns_fd (close-on-exec, the caller's) is the namespace, owned
+ * by the caller's user namespace: the payload must be born in it, in a user namespace of its own. NULL with
+ * err; then nothing remains. */
+struct pf_gate *pf_gate_open(
+	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err);
+
+/* Readable when there is something to dispatch. */
+int pf_gate_fd(const struct pf_gate *g);
+/* Milliseconds until pf_gate_dispatch wants to be called whatever the descriptor says; -1: never. */
+int pf_gate_timeout_ms(const struct pf_gate *g);
+/* Serve what is ready. Never blocks. */
+void pf_gate_dispatch(struct pf_gate *g);
+
+/* Change the policy: one atomic update of the rules, then connections that the new policy would not admit are
+ * reset; the others live on. On failure the old policy stays in force. */
+int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct pf_err *err);
+const struct pf_policy *pf_gate_policy(const struct pf_gate *g);
+
+/* Counters since the gate was opened. */
+cJSON *pf_gate_stats(struct pf_gate *g);
+
+/* Reset all connections and close the sockets: from here on nothing in the namespace gets an answer. NULL is
+ * fine. */
+void pf_gate_close(struct pf_gate *g);
+
+#endif

@@ -1,0 +1,116 @@
+/* What the parts of the gate share. */
+#ifndef PF_NETPOLICY_GATE_PRIV_H
+#define PF_NETPOLICY_GATE_PRIV_H
+
+#include <ares.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "netpolicy/gate.h"
+#include "netpolicy/loop.h"
+#include "netpolicy/nft.h"
+#include "netpolicy/synth.h"
+
+#define PF_GATE_SPARE_PIPES 8
+#define PF_GATE_NAMES_PER_SECOND 50 /* new names below wildcards */
+#define PF_GATE_NAMES_BURST 500
+#define PF_GATE_DENIALS_PER_SECOND 20
+#define PF_GATE_DENIALS_BURST 200
+
+#define pf_container(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+struct pf_bucket {
+	int64_t tokens, last; /* thousandths; pf_now_us */
+};
+/* Take one token; false when there is none. */
+bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst);
+
+struct pf_conn;
+struct pf_dns_conn;
+
+struct pf_gate_counters {
+	uint64_t dns_answered, dns_denied, dns_malformed;
+	uint64_t conns_accepted, conns_denied, conns_failed, conns_overload;
+	uint64_t bytes_out, bytes_in;
+};
+
+enum pf_audit_kind { PF_AUDIT_DNS, PF_AUDIT_CONN, PF_AUDIT_PACKET, PF_AUDIT_KINDS };
+
+struct pf_gate {
+	struct pf_loop loop;
+	struct pf_policy *policy;
+	struct pf_gate_opts opts;
+	char *hostname; /* normal; NULL: none */
+	bool v6;
+	struct pf_nft nft;
+	struct pf_synth synth;
+	struct pf_bucket new_names;
+	struct pf_bucket denials[PF_AUDIT_KINDS];
+	uint64_t suppressed[PF_AUDIT_KINDS];
+	struct pf_gate_counters count;
+
+	struct pf_src log;
+	struct pf_src dns_udp[2], dns_tcp[2]; /* IPv4, IPv6 */
+	struct pf_dns_conn *dns_conns;
+	unsigned int n_dns_conns;
+
+	struct pf_src listener[2];
+	struct pf_timer listener_retry;
+	struct pf_conn *conns;
+	unsigned int n_conns, max_conns;
+	int spare_pipes[PF_GATE_SPARE_PIPES][2];
+	unsigned int n_spare_pipes;
+
+	struct ares_channeldata *ares; /* NULL until something is resolved */
+	struct pf_ares_state *ares_state;
+	struct pf_timer ares_timer;
+	struct pf_own_addrs own;
+	int64_t own_read; /* pf_now_us */
+};
+
+/* gate.c: report. kind's rate limit applies to denials. */
+void pf_gate_audit(struct pf_gate *g, enum pf_audit_kind kind, struct pf_gate_event *ev);
+
+/* gate.c: a socket on the loopback of the namespace the caller is in, listening if it is a stream. -1 with
+ * err. */
+int pf_gate_socket(bool v6, int type, uint16_t port, struct pf_err *err);
+
+/* relay.c: out of descriptors; stop accepting for a tenth of a second. */
+void pf_gate_pause_accept(struct pf_gate *g);
+
+/* dnsserver.c. open is called inside the namespace. */
+int pf_dnsserver_open(struct pf_gate *g, struct pf_err *err);
+void pf_dnsserver_close(struct pf_gate *g);
+
+/* relay.c. open is called inside the namespace. */
+int pf_relay_open(struct pf_gate *g, struct pf_err *err);
+/* After a change of policy: reset what is no longer admitted. */
+void pf_relay_recheck(struct pf_gate *g);
+void pf_relay_close(struct pf_gate *g);
+
+/* upstream.c: resolve a name. fn is called once, maybe before pf_upstream_resolve returns: error is NULL and
+ * there is at least one address, or error says what went wrong. */
+struct pf_query {
+	struct pf_gate *gate;
+	struct pf_synth_name *name; /* held */
+	void (*fn)(void *arg, const struct pf_resolved *res, const char *error);
+	void *arg;
+	bool starting, done;
+};
+/* The query, until fn was called; NULL when it was called already. */
+struct pf_query *pf_upstream_resolve(struct pf_gate *g, struct pf_synth_name *name,
+	void (*fn)(void *arg, const struct pf_resolved *res, const char *error), void *arg);
+/* fn will not be called. */
+void pf_upstream_forget(struct pf_query *q);
+/* The host's own addresses, at most two seconds old; NULL when they cannot be read. */
+const struct pf_own_addrs *pf_upstream_own(struct pf_gate *g);
+/* Drop the resolver, its sockets, and what it remembers; a later resolve makes a new one. */
+void pf_upstream_reset(struct pf_gate *g);
+
+/* Text of an address without the port. */
+#define PF_ADDR_TEXT 46
+const char *pf_sa_text(const struct sockaddr *sa, char out[PF_ADDR_TEXT]);
+uint16_t pf_sa_port(const struct sockaddr *sa);
+socklen_t pf_sa_len(const struct sockaddr *sa);
+
+#endif

@@ -1,0 +1,720 @@
+/* Theory of operation.
+ *
+ * A connection arrives at the listener inside the sandbox's namespace with its original destination. A
+ * synthetic address is a name, and the name has a rule or not; any other address needs a rule for a network.
+ * The name is then resolved and dialled (upstream.c, dial.c) from the host's namespace, while the client's
+ * first bytes are looked at (sniff.c); only when both have worked out do bytes flow (pump.c).
+ *
+ * Who speaks first is not known. If the server does, the protocol is neither TLS nor HTTP and nothing needs
+ * to be looked at, so there is no waiting time after which a silent client is believed: it may stay silent as
+ * long as it likes, and what it sends first, whenever that is, is looked at before it goes on. Only a client
+ * that has begun a head must finish it within ten seconds.
+ *
+ * SNI or Host must be the name that was dialled, or another name that the same rule allows. With an encrypted
+ * ClientHello the outer name must be the very name: what is inside cannot be seen. TLS to port 443 of a name
+ * needs an SNI. HTTP/2 without TLS hides its authority in compressed headers and is refused on port 80. Later
+ * requests on the same connection are not looked at: the host that was dialled was allowed.
+ *
+ * A refusal is a reset at once; only on port 80 the request is awaited for up to two seconds, so that it can
+ * be answered with a 403 that says what was refused. */
+#include "netpolicy/relay_priv.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/proc.h"
+#include "base/str.h"
+
+#ifndef SO_ORIGINAL_DST
+#define SO_ORIGINAL_DST \
+	80 /* linux/netfilter_ipv4.h and netfilter_ipv6/ip6_tables.h; the same number in both */
+#endif
+
+#define ACCEPTS_PER_EVENT 64
+#define HEAD_FIRST ((size_t)2 << 10)
+#define HEAD_US 10000000
+#define REFUSED_US 2000000
+#define GOODBYE_US 1000000
+#define RESOLVE_US 15000000
+#define HALF_CLOSED_US (600 * 1000000LL)
+#define RETRY_US 100000
+
+static void flow(struct pf_conn *c);
+static void read_head(struct pf_conn *c);
+
+/* --- the log, and the end ------------------------------------------------------------------------------- */
+
+static void report(
+	struct pf_conn *c, const char *kind, const char *verdict, const char *reason, const char *detail)
+{
+	char orig[PF_ADDR_TEXT], real[PF_ADDR_TEXT];
+	struct pf_gate_event ev = {.kind = kind,
+		.verdict = verdict,
+		.reason = reason,
+		.detail = detail,
+		.name = c->name ? c->name->name : NULL,
+		.rule = c->rule_text,
+		.orig = pf_sa_text(&c->orig.sa, orig),
+		.addr = c->real.sa.sa_family ? pf_sa_text(&c->real.sa, real) : NULL,
+		.proto = "tcp",
+		.port = pf_sa_port(&c->orig.sa),
+		.bytes_out = c->out.bytes,
+		.bytes_in = c->in.bytes,
+		.duration_us = pf_now_us() - c->began};
+
+	pf_gate_audit(c->gate, PF_AUDIT_CONN, &ev);
+}
+
+static void end_conn(struct pf_conn *c)
+{
+	struct pf_gate *g = c->gate;
+
+	c->state = PF_CONN_DEAD;
+	if (c->query)
+		pf_upstream_forget(c->query);
+	c->query = NULL;
+	pf_dial_stop(c);
+	pf_loop_cancel(&g->loop, &c->timer);
+	pf_loop_cancel(&g->loop, &c->pump);
+	pf_loop_close(&g->loop, &c->client.src);
+	pf_loop_close(&g->loop, &c->up.src);
+	pf_pump_release(g, &c->out);
+	pf_pump_release(g, &c->in);
+	g->count.bytes_out += c->out.bytes;
+	g->count.bytes_in += c->in.bytes;
+	if (c->name)
+		c->name->holds--;
+	free(c->rule_text);
+	free(c->other_name);
+	free(c->head);
+	c->rule_text = c->other_name = NULL;
+	c->head = NULL;
+	*c->prev = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	g->n_conns--;
+	pf_loop_free(&g->loop, c);
+}
+
+static void reset_on_close(int fd)
+{
+	const struct linger now = {.l_onoff = 1, .l_linger = 0};
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+static void end_with_reset(struct pf_conn *c)
+{
+	reset_on_close(c->client.src.fd);
+	reset_on_close(c->up.src.fd);
+	end_conn(c);
+}
+
+void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, const char *detail)
+{
+	if (strcmp(verdict, "deny") == 0)
+		c->gate->count.conns_denied++;
+	else
+		c->gate->count.conns_failed++;
+	report(c, c->state == PF_CONN_CONNECTED && c->judged ? "close" : "connect", verdict, reason, detail);
+	end_with_reset(c);
+}
+
+void pf_conn_finish(struct pf_conn *c)
+{
+	report(c, "close", "allow", "closed", NULL);
+	end_conn(c);
+}
+
+/* --- refusing ------------------------------------------------------------------------------------------- */
+
+static void send_403(struct pf_conn *c)
+{
+	char body[512], answer[1024], orig[PF_ADDR_TEXT];
+	const char *host = c->other_name ? c->other_name
+			   : c->name     ? c->name->name
+					 : pf_sa_text(&c->orig.sa, orig);
+
+	int len = snprintf(body, sizeof(body),
+		"%s:%u is denied by this sandbox's network policy (%s).\nAsk for it to be added to "
+		"allowed_hosts "
+		"if it is needed.\n",
+		host, pf_sa_port(&c->orig.sa), c->refusal);
+	len = snprintf(answer, sizeof(answer),
+		"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+		"Connection: close\r\n\r\n%s",
+		len, body);
+	(void)send(c->client.src.fd, answer, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)shutdown(c->client.src.fd, SHUT_WR);
+	c->state = PF_CONN_GOODBYE;
+	c->sniff_by = pf_now_us() + GOODBYE_US;
+	pf_conn_arm(c);
+}
+
+/* Bytes that were not read when a socket is closed turn the close into a reset, which can overtake the
+ * answer. */
+static void drain(struct pf_conn *c)
+{
+	char scrap[4096];
+	ssize_t n = 1;
+
+	for (int i = 0; i < 64 && n > 0; i++)
+		n = recv(c->client.src.fd, scrap, sizeof(scrap), MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		end_conn(c);
+	else if (n > 0)
+		end_with_reset(c);
+}
+
+void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
+{
+	c->gate->count.conns_denied++;
+	report(c, "connect", "deny", reason, detail);
+	if (c->query)
+		pf_upstream_forget(c->query);
+	c->query = NULL;
+	pf_dial_stop(c);
+	pf_loop_close(&c->gate->loop, &c->up.src);
+	c->refusal = reason;
+	c->rule = NULL;
+	if (c->http) {
+		send_403(c);
+	} else if (!c->judged && pf_sa_port(&c->orig.sa) == 80) {
+		c->state = PF_CONN_REFUSED;
+		c->sniff_by = pf_now_us() + REFUSED_US;
+		pf_conn_arm(c);
+		if (c->head_len)
+			c->sniff_need = 0;
+		read_head(c);
+	} else {
+		end_with_reset(c);
+	}
+}
+
+/* --- the first bytes ------------------------------------------------------------------------------------ */
+
+static bool same_rule(const struct pf_conn *c, const char *name)
+{
+	const struct pf_rule *rule;
+	const struct pf_policy *p = c->gate->policy;
+
+	return pf_policy_host(p, name, pf_sa_port(&c->orig.sa), &rule) == PF_VERDICT_ALLOW &&
+	       (rule == c->rule || pf_policy_type(p) == PF_POLICY_UNRESTRICTED);
+}
+
+/* Why the first bytes are not acceptable; NULL: they are. */
+static const char *judge(const struct pf_conn *c, const struct pf_sniff *s)
+{
+	const struct pf_rule *rule;
+	uint16_t port = pf_sa_port(&c->orig.sa);
+
+	if (s->kind == PF_SNIFF_BAD)
+		return "malformed_head";
+	if (s->kind == PF_SNIFF_OPAQUE)
+		return NULL;
+	if (!c->name)
+		return s->has_name && pf_policy_host(c->gate->policy, s->name, port, &rule) ==
+					       PF_VERDICT_DENIED_HOST
+			       ? "denied_host"
+			       : NULL;
+	bool same = s->has_name && strcmp(s->name, c->name->name) == 0;
+	if (s->kind == PF_SNIFF_TLS) {
+		if (s->ech && !same)
+			return "ech";
+		if (!s->has_name)
+			return port == 443 ? "sni_missing" : NULL;
+		return same || same_rule(c, s->name) ? NULL : "sni_mismatch";
+	}
+	if (s->h2c)
+		return port == 80 ? "h2c" : NULL;
+	return !s->has_name || same || same_rule(c, s->name) ? NULL : "host_mismatch";
+}
+
+static void on_head(struct pf_conn *c, const struct pf_sniff *s)
+{
+	c->http = s->kind == PF_SNIFF_HTTP;
+	if (s->has_name && !(c->name && strcmp(s->name, c->name->name) == 0)) {
+		free(c->other_name);
+		c->other_name = pf_strdup(s->name);
+	}
+	if (c->state == PF_CONN_REFUSED) {
+		if (c->http)
+			send_403(c);
+		else
+			end_with_reset(c);
+		return;
+	}
+	c->judged = true;
+	c->sniff_by = 0;
+	const char *why = judge(c, s);
+	if (why)
+		pf_conn_deny(c, why, c->other_name);
+	else
+		pf_conn_arm(c);
+}
+
+static void on_client_end(struct pf_conn *c)
+{
+	c->client_ended = true;
+	if (c->state == PF_CONN_REFUSED) {
+		end_with_reset(c);
+		return;
+	}
+	c->judged = true;
+	c->sniff_by = 0;
+	if (c->head_len)
+		pf_conn_deny(c, "malformed_head", NULL);
+	else
+		pf_conn_arm(c);
+}
+
+static bool wants_head(const struct pf_conn *c)
+{
+	return !c->judged && c->state != PF_CONN_GOODBYE && c->state != PF_CONN_DEAD;
+}
+
+static void read_head(struct pf_conn *c)
+{
+	struct pf_sniff s;
+
+	while (wants_head(c) && c->client.readable) {
+		if (c->head_len == c->head_cap) {
+			c->head_cap = c->head_cap ? c->head_cap * 2 : HEAD_FIRST;
+			uint8_t *more = realloc(c->head, c->head_cap);
+			if (!more)
+				abort();
+			c->head = more;
+		}
+		ssize_t n = recv(
+			c->client.src.fd, c->head + c->head_len, c->head_cap - c->head_len, MSG_DONTWAIT);
+		if (n < 0) {
+			if (errno == EAGAIN)
+				c->client.readable = false;
+			else if (errno != EINTR)
+				pf_conn_abort(c, "error", "reset", strerror(errno));
+			continue;
+		}
+		if (n == 0) {
+			on_client_end(c);
+			return;
+		}
+		bool line_end = memchr(c->head + c->head_len, '\n', (size_t)n) != NULL;
+		bool first = c->head_len == 0;
+		c->head_len += (size_t)n;
+		if (!c->sniff_by) {
+			c->sniff_by = pf_now_us() + HEAD_US;
+			pf_conn_arm(c);
+		}
+		/* A text head can only become complete with a line; asking for every byte would cost its
+		 * square. */
+		bool text = c->head[0] < 20 || c->head[0] > 23;
+		if (c->head_len < c->sniff_need ||
+			(text && !first && !line_end && c->head_len > 64 && c->head_len < PF_SNIFF_MAX))
+			continue;
+		pf_sniff(c->head, c->head_len, &s);
+		c->sniff_need = s.need;
+		if (s.kind != PF_SNIFF_MORE)
+			on_head(c, &s);
+	}
+}
+
+/* --- flowing -------------------------------------------------------------------------------------------- */
+
+static bool flush_head(struct pf_conn *c)
+{
+	while (c->head_sent < c->head_len && c->up.writable) {
+		ssize_t n = send(c->up.src.fd, c->head + c->head_sent, c->head_len - c->head_sent,
+			MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n >= 0) {
+			c->head_sent += (size_t)n;
+			c->out.bytes += (uint64_t)n;
+		} else if (errno == EAGAIN) {
+			c->up.writable = false;
+		} else if (errno != EINTR) {
+			pf_conn_abort(c, "error", "reset", strerror(errno));
+			return false;
+		}
+	}
+	if (c->head_sent == c->head_len) {
+		free(c->head);
+		c->head = NULL;
+		c->head_len = c->head_sent = 0;
+	}
+	return true;
+}
+
+static void flow(struct pf_conn *c)
+{
+	if (c->state != PF_CONN_CONNECTED || !c->judged)
+		return;
+	if (c->client_ended)
+		c->out.eof = true;
+	if (c->head && !flush_head(c))
+		return;
+	pf_pump(c);
+	if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof) && !c->timer.pos)
+		pf_conn_arm(c);
+}
+
+static void on_pump(struct pf_timer *t)
+{
+	flow(pf_container(t, struct pf_conn, pump));
+}
+
+/* Both conditions for the flow are there: say so, once, and begin. */
+static void maybe_begin(struct pf_conn *c)
+{
+	if (c->state != PF_CONN_CONNECTED || !c->judged)
+		return;
+	report(c, "connect", "allow", "allowed", NULL);
+	flow(c);
+}
+
+static void note(struct pf_end *e, uint32_t events)
+{
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		e->readable = true;
+	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+		e->writable = true;
+}
+
+/* An error that no read or write of ours would meet, because neither is due. */
+static bool died(struct pf_conn *c, const struct pf_end *e, uint32_t events)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (!(events & EPOLLERR) || getsockopt(e->src.fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 || !error)
+		return false;
+	pf_conn_abort(c, "error", "reset", strerror(error));
+	return true;
+}
+
+static void on_client(struct pf_src *src, uint32_t events)
+{
+	struct pf_conn *c = pf_container(src, struct pf_conn, client.src);
+
+	note(&c->client, events);
+	if (c->state == PF_CONN_GOODBYE) {
+		drain(c);
+		return;
+	}
+	if (died(c, &c->client, events))
+		return;
+	if (c->judged) {
+		flow(c);
+		return;
+	}
+	read_head(c);
+	if (c->judged)
+		maybe_begin(c);
+}
+
+static void on_up(struct pf_src *src, uint32_t events)
+{
+	struct pf_conn *c = pf_container(src, struct pf_conn, up.src);
+
+	note(&c->up, events);
+	if (died(c, &c->up, events))
+		return;
+	if (c->judged) {
+		flow(c);
+	} else if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP) && c->head_len == 0) {
+		c->judged = true; /* the server speaks first */
+		maybe_begin(c);
+	}
+}
+
+void pf_conn_connected(struct pf_conn *c)
+{
+	enum pf_addr_class class;
+
+	/* The policy may have changed since the address was chosen. */
+	if (pf_policy_result(c->gate->policy, c->rule, &c->real.sa, pf_upstream_own(c->gate), &class) !=
+		PF_VERDICT_ALLOW) {
+		pf_conn_deny(c, "policy_changed", pf_addr_class_name(class));
+		return;
+	}
+	c->state = PF_CONN_CONNECTED;
+	pf_conn_arm(c);
+	maybe_begin(c);
+}
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+void pf_conn_arm(struct pf_conn *c)
+{
+	int64_t at = INT64_MAX;
+
+	if (c->state == PF_CONN_DEAD)
+		return;
+	if (c->state == PF_CONN_RESOLVING)
+		at = c->began + RESOLVE_US;
+	else if (c->state == PF_CONN_DIALLING)
+		at = c->next_try < c->dial_by ? c->next_try : c->dial_by;
+	else if (c->state == PF_CONN_CONNECTED && c->judged && (c->out.eof || c->in.eof))
+		at = pf_now_us() + HALF_CLOSED_US;
+	if (c->sniff_by && (!c->judged || c->state == PF_CONN_GOODBYE) && c->sniff_by < at)
+		at = c->sniff_by;
+	if (at == INT64_MAX)
+		pf_loop_cancel(&c->gate->loop, &c->timer);
+	else
+		pf_loop_timer(&c->gate->loop, &c->timer, at);
+}
+
+static void on_timer(struct pf_timer *t)
+{
+	struct pf_conn *c = pf_container(t, struct pf_conn, timer);
+	int64_t now = pf_now_us();
+
+	if (c->sniff_by && now >= c->sniff_by && (!c->judged || c->state == PF_CONN_GOODBYE)) {
+		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+			end_with_reset(c);
+		else
+			pf_conn_abort(c, "deny", "slow_head", NULL);
+		return;
+	}
+	if (c->state == PF_CONN_RESOLVING && now >= c->began + RESOLVE_US) {
+		pf_conn_abort(c, "error", "resolve", "timed out");
+		return;
+	}
+	if (c->state == PF_CONN_CONNECTED && c->judged) {
+		/* Half closed, and the other half silent: the process that would read it is most likely gone.
+		 */
+		if (c->out.bytes + c->in.bytes == c->idle_mark) {
+			pf_conn_abort(c, "error", "idle", "half-closed for ten minutes");
+			return;
+		}
+		c->idle_mark = c->out.bytes + c->in.bytes;
+	}
+	if (c->state == PF_CONN_DIALLING)
+		pf_dial_tick(c, now);
+	else
+		pf_conn_arm(c);
+}
+
+/* --- admission ------------------------------------------------------------------------------------------ */
+
+static void on_resolved(void *arg, const struct pf_resolved *res, const char *error)
+{
+	struct pf_conn *c = arg;
+
+	c->query = NULL;
+	if (error)
+		pf_conn_abort(c, "error", "resolve", error);
+	else
+		pf_dial_start(c, res->addrs, res->n);
+}
+
+static void admit(struct pf_conn *c)
+{
+	struct pf_gate *g = c->gate;
+	uint16_t port = pf_sa_port(&c->orig.sa);
+	enum pf_verdict v;
+
+	if (pf_synth_has(&g->synth, &c->orig.sa)) {
+		c->name = pf_synth_addr(&g->synth, &c->orig.sa);
+		if (!c->name) {
+			pf_conn_deny(c, "stale_address", NULL);
+			return;
+		}
+		c->name->holds++;
+		v = pf_policy_host(g->policy, c->name->name, port, &c->rule);
+	} else {
+		v = pf_policy_addr(g->policy, &c->orig.sa, IPPROTO_TCP, pf_upstream_own(g), &c->rule);
+	}
+	if (c->rule)
+		c->rule_text = pf_strdup(c->rule->text);
+	if (v != PF_VERDICT_ALLOW) {
+		pf_conn_deny(c, pf_verdict_reason(v), NULL);
+	} else if (c->name) {
+		struct pf_query *q = pf_upstream_resolve(g, c->name, on_resolved, c);
+		if (c->state == PF_CONN_RESOLVING) {
+			c->query = q;
+			pf_conn_arm(c);
+		}
+	} else {
+		union pf_sa sa = c->orig;
+		pf_dial_start(c, &sa, 1);
+	}
+}
+
+/* Where the client wanted to go. Without a redirect (which the packet filter does not let through) it is the
+ * listener itself. */
+static bool original_dst(int fd, bool v6, union pf_sa *orig)
+{
+	socklen_t len = sizeof(*orig);
+
+	memset(orig, 0, sizeof(*orig));
+	if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, SO_ORIGINAL_DST, orig, &len) < 0)
+		return false;
+	if (v6)
+		return !IN6_IS_ADDR_LOOPBACK(&orig->in6.sin6_addr);
+	return (ntohl(orig->in.sin_addr.s_addr) >> 24) != 127;
+}
+
+static void refuse(struct pf_gate *g, int fd, const char *reason)
+{
+	struct pf_gate_event ev = {.kind = "connect", .verdict = "deny", .reason = reason, .proto = "tcp"};
+
+	reset_on_close(fd);
+	close(fd);
+	pf_gate_audit(g, PF_AUDIT_CONN, &ev);
+}
+
+static void take(struct pf_gate *g, int fd, bool v6)
+{
+	union pf_sa orig;
+	int on = 1;
+
+	g->count.conns_accepted++;
+	if (g->n_conns >= g->max_conns) {
+		g->count.conns_overload++;
+		refuse(g, fd, "too_many_connections");
+		return;
+	}
+	if (!original_dst(fd, v6, &orig)) {
+		g->count.conns_denied++;
+		refuse(g, fd, "direct_dial");
+		return;
+	}
+	struct pf_conn *c = pf_calloc(1, sizeof(*c));
+	c->gate = g;
+	c->orig = orig;
+	c->began = pf_now_us();
+	c->client.src = (struct pf_src){.fd = fd, .fn = on_client};
+	c->client.writable = true;
+	c->up.src = (struct pf_src){.fd = -1, .fn = on_up};
+	c->out.pipe[0] = c->out.pipe[1] = c->in.pipe[0] = c->in.pipe[1] = -1;
+	c->timer.fn = on_timer;
+	c->pump.fn = on_pump;
+	c->dial_errno = EHOSTUNREACH;
+	c->next = g->conns;
+	c->prev = &g->conns;
+	if (c->next)
+		c->next->prev = &c->next;
+	g->conns = c;
+	g->n_conns++;
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
+		pf_conn_abort(c, "error", "epoll", strerror(errno));
+	else
+		admit(c);
+}
+
+static void watch_listeners(struct pf_gate *g, uint32_t events)
+{
+	for (int i = 0; i < (g->v6 ? 2 : 1); i++) {
+		(void)pf_loop_mod(&g->loop, &g->listener[i], events);
+		(void)pf_loop_mod(&g->loop, &g->dns_tcp[i], events);
+	}
+}
+
+static void on_retry(struct pf_timer *t)
+{
+	watch_listeners(pf_container(t, struct pf_gate, listener_retry), EPOLLIN);
+}
+
+void pf_gate_pause_accept(struct pf_gate *g)
+{
+	watch_listeners(g, 0);
+	g->listener_retry.fn = on_retry;
+	pf_loop_timer(&g->loop, &g->listener_retry, pf_now_us() + RETRY_US);
+}
+
+static void on_listener(struct pf_gate *g, int listener, bool v6)
+{
+	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0) {
+			take(g, fd, v6);
+			continue;
+		}
+		if (errno == ECONNABORTED || errno == EINTR)
+			continue;
+		/* Out of descriptors: the backlog waits, and we must not spin on it. */
+		if (errno != EAGAIN)
+			pf_gate_pause_accept(g);
+		return;
+	}
+}
+
+static void on_listener4(struct pf_src *src, uint32_t events)
+{
+	(void)events;
+	on_listener(pf_container(src, struct pf_gate, listener[0]), src->fd, false);
+}
+
+static void on_listener6(struct pf_src *src, uint32_t events)
+{
+	(void)events;
+	on_listener(pf_container(src, struct pf_gate, listener[1]), src->fd, true);
+}
+
+int pf_relay_open(struct pf_gate *g, struct pf_err *err)
+{
+	static void (*const fn[2])(struct pf_src *, uint32_t) = {on_listener4, on_listener6};
+
+	for (int i = 0; i < (g->v6 ? 2 : 1); i++) {
+		g->listener[i].fn = fn[i];
+		g->listener[i].fd = pf_gate_socket(i == 1, SOCK_STREAM, PF_NFT_RELAY_PORT, err);
+		if (g->listener[i].fd < 0)
+			return pf_wrap(err, "relay listener");
+		if (pf_loop_add(&g->loop, &g->listener[i], EPOLLIN) < 0)
+			return pf_fail(err, errno, "watch the relay listener");
+	}
+	return 0;
+}
+
+/* --- a new policy --------------------------------------------------------------------------------------- */
+
+static bool still_admitted(struct pf_conn *c)
+{
+	struct pf_gate *g = c->gate;
+	uint16_t port = pf_sa_port(&c->orig.sa);
+	const struct pf_own_addrs *own = pf_upstream_own(g);
+	enum pf_addr_class class;
+
+	enum pf_verdict v = c->name ? pf_policy_host(g->policy, c->name->name, port, &c->rule)
+				    : pf_policy_addr(g->policy, &c->orig.sa, IPPROTO_TCP, own, &c->rule);
+	if (v != PF_VERDICT_ALLOW)
+		return false;
+	if (c->name && c->other_name && !same_rule(c, c->other_name))
+		return false;
+	return c->state != PF_CONN_CONNECTED ||
+	       pf_policy_result(g->policy, c->rule, &c->real.sa, own, &class) == PF_VERDICT_ALLOW;
+}
+
+void pf_relay_recheck(struct pf_gate *g)
+{
+	for (struct pf_conn *c = g->conns, *next; c; c = next) {
+		next = c->next;
+		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+			continue;
+		if (!still_admitted(c))
+			pf_conn_abort(c, "deny", "policy_changed", NULL);
+	}
+}
+
+void pf_relay_close(struct pf_gate *g)
+{
+	while (g->conns) {
+		struct pf_conn *c = g->conns;
+		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+			end_with_reset(c);
+		else
+			pf_conn_abort(c, "error", "gate_closed", NULL);
+	}
+	pf_pump_drop_spares(g);
+	pf_loop_cancel(&g->loop, &g->listener_retry);
+	for (int i = 0; i < 2; i++)
+		pf_loop_close(&g->loop, &g->listener[i]);
+}

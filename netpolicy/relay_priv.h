@@ -1,0 +1,94 @@
+/* One relayed connection; shared by relay.c (admission), dial.c (connecting) and pump.c (moving bytes). */
+#ifndef PF_NETPOLICY_RELAY_PRIV_H
+#define PF_NETPOLICY_RELAY_PRIV_H
+
+#include <stdbool.h>
+
+#include "netpolicy/gate_priv.h"
+#include "netpolicy/sniff.h"
+
+#define PF_DIAL_PARALLEL 3
+
+struct pf_end {
+	struct pf_src src;
+	bool readable, writable; /* as far as the edge-triggered events told */
+};
+
+/* One direction of the flow. */
+struct pf_flow {
+	int pipe[2]; /* borrowed while bytes are in it; -1 */
+	size_t in_pipe;
+	uint64_t bytes;
+	bool eof, shut; /* the source has ended; the destination was told so */
+};
+
+struct pf_attempt {
+	struct pf_src src;
+	struct pf_conn *conn;
+	union pf_sa addr;
+};
+
+enum pf_conn_state {
+	PF_CONN_RESOLVING,
+	PF_CONN_DIALLING,
+	PF_CONN_CONNECTED, /* upstream is there; bytes flow as soon as the first of them were looked at */
+	PF_CONN_REFUSED,   /* denied; waiting for a request that can be answered with 403 */
+	PF_CONN_GOODBYE,   /* the 403 was sent; waiting for the client to read it */
+	PF_CONN_DEAD,
+};
+
+struct pf_conn {
+	struct pf_gate *gate;
+	struct pf_conn *next, **prev;
+	enum pf_conn_state state;
+	bool judged;       /* the first bytes were looked at, or there is nothing to look at */
+	bool http;         /* they were an HTTP request */
+	bool client_ended; /* the client sent its end before it was judged */
+	struct pf_end client, up;
+	struct pf_flow out, in; /* client → up, up → client */
+	struct pf_timer timer;  /* sniffing, dialling, idling: one at a time */
+	struct pf_timer pump;   /* more to move right now */
+	int64_t began;          /* pf_now_us */
+	int64_t sniff_by;       /* 0: the client has sent nothing */
+	union pf_sa orig, real;
+	struct pf_synth_name *name; /* held; NULL for a literal address */
+	const struct pf_rule *rule; /* of the gate's policy */
+	char *rule_text;            /* survives a change of policy */
+	char *other_name;           /* SNI or Host when it is not the name that was dialled */
+	struct pf_query *query;
+	uint8_t *head; /* the first bytes, until they went upstream */
+	size_t head_len, head_cap, head_sent;
+	size_t sniff_need;
+	const char *refusal; /* reason, when REFUSED */
+	/* dialling */
+	union pf_sa *addrs;
+	size_t n_addrs, next_addr;
+	int64_t dial_by, next_try;
+	struct pf_attempt attempts[PF_DIAL_PARALLEL];
+	int dial_errno;
+	uint64_t idle_mark; /* bytes moved at the last idle check */
+};
+
+/* relay.c */
+/* End with a reset to both sides and one line in the log. verdict "deny" or "error". */
+void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, const char *detail);
+/* End after both sides have ended. */
+void pf_conn_finish(struct pf_conn *c);
+/* Denied: 403 if the client speaks plain HTTP, else a reset. */
+void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail);
+/* The upstream connection is there (c->up, c->real). */
+void pf_conn_connected(struct pf_conn *c);
+void pf_conn_arm(struct pf_conn *c);
+
+/* dial.c: filter the addresses and connect to the first that answers. */
+void pf_dial_start(struct pf_conn *c, const union pf_sa *addrs, size_t n);
+/* The dialling part of the connection's timer. */
+void pf_dial_tick(struct pf_conn *c, int64_t now);
+void pf_dial_stop(struct pf_conn *c);
+
+/* pump.c: move what can be moved. May end the connection. */
+void pf_pump(struct pf_conn *c);
+void pf_pump_release(struct pf_gate *g, struct pf_flow *f);
+void pf_pump_drop_spares(struct pf_gate *g);
+
+#endif

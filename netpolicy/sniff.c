@@ -1,0 +1,305 @@
+/* Theory of operation.
+ *
+ * The name that was dialled decides where a connection goes; the first bytes only may not contradict it, or
+ * one allowed host on a shared front end would stand for all hosts behind it. Both formats are read strictly:
+ * where two readers could see different names (two Host headers, a folded line, a blank before the colon, a
+ * second name in the SNI list) the answer is BAD. What is not TLS and not HTTP is opaque and passes: it went
+ * to the host it was dialled for.
+ *
+ * A method is any token followed by a blank, and it is HTTP only if the first line ends in HTTP/x.y:
+ * protocols with text commands (SMTP, FTP, IMAP, Redis) are not held up longer than one line. */
+#include "netpolicy/sniff.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define TLS_RECORD_HEADER 5
+#define TLS_HANDSHAKE 22
+#define TLS_CLIENT_HELLO 1
+#define EXT_SERVER_NAME 0
+#define EXT_ECH 0xfe0d
+
+/* A reader that stays failed once it went past the end. */
+struct cursor {
+	const uint8_t *p, *end;
+	bool failed;
+};
+
+static size_t take(struct cursor *c, size_t n)
+{
+	size_t v = 0;
+	if ((size_t)(c->end - c->p) < n) {
+		c->failed = true;
+		return 0;
+	}
+	while (n--)
+		v = v << 8 | *c->p++;
+	return v;
+}
+
+/* A vector with a length of n bytes before it. */
+static struct cursor take_vector(struct cursor *c, size_t n)
+{
+	size_t len = take(c, n);
+	if (c->failed || (size_t)(c->end - c->p) < len) {
+		c->failed = true;
+		return (struct cursor){.p = c->end, .end = c->end, .failed = true};
+	}
+	struct cursor v = {.p = c->p, .end = c->p + len};
+	c->p += len;
+	return v;
+}
+
+static void set_name(struct pf_sniff *out, const char *name, size_t len)
+{
+	out->has_name = true;
+	if (pf_name_normal(name, len, out->name))
+		return;
+	if (len >= sizeof(out->name))
+		len = sizeof(out->name) - 1;
+	for (size_t i = 0; i < len; i++)
+		out->name[i] = name[i] > ' ' && name[i] < 0x7f ? name[i] : '?';
+	out->name[len] = '\0';
+}
+
+/* false: malformed. */
+static bool read_server_name(struct cursor ext, struct pf_sniff *out)
+{
+	struct cursor list = take_vector(&ext, 2);
+	while (!list.failed && list.p < list.end) {
+		size_t type = take(&list, 1);
+		struct cursor name = take_vector(&list, 2);
+		if (list.failed || type != 0 || out->has_name || name.p == name.end)
+			return false;
+		set_name(out, (const char *)name.p, (size_t)(name.end - name.p));
+	}
+	return !list.failed && !ext.failed && ext.p == ext.end;
+}
+
+static bool read_client_hello(struct cursor c, struct pf_sniff *out)
+{
+	bool sni_seen = false;
+
+	take(&c, 2 + 32);   /* version, random */
+	take_vector(&c, 1); /* session id */
+	take_vector(&c, 2); /* cipher suites */
+	take_vector(&c, 1); /* compression */
+	if (!c.failed && c.p == c.end)
+		return true; /* no extensions: an old client without SNI */
+	struct cursor exts = take_vector(&c, 2);
+	while (!exts.failed && exts.p < exts.end) {
+		size_t type = take(&exts, 2);
+		struct cursor ext = take_vector(&exts, 2);
+		if (exts.failed)
+			return false;
+		if (type == EXT_ECH)
+			out->ech = true;
+		if (type == EXT_SERVER_NAME) {
+			if (sni_seen || !read_server_name(ext, out))
+				return false;
+			sni_seen = true;
+		}
+	}
+	return !c.failed && !exts.failed && c.p == c.end;
+}
+
+/* The ClientHello may be spread over records; it is put together in place of the caller's bytes only when it
+ * is complete, so each call costs one pass over the record headers. */
+static enum pf_sniff_kind sniff_tls(const uint8_t *data, size_t len, struct pf_sniff *out)
+{
+	uint8_t whole[PF_SNIFF_MAX];
+	size_t have = 0, want = 4;
+
+	for (size_t at = 0;;) {
+		if (have >= 4) {
+			want = 4 + ((size_t)whole[1] << 16 | (size_t)whole[2] << 8 | whole[3]);
+			if (whole[0] != TLS_CLIENT_HELLO || want > PF_SNIFF_MAX)
+				return PF_SNIFF_BAD;
+			if (have >= want)
+				break;
+		}
+		out->need = at + TLS_RECORD_HEADER;
+		if (len >= at + 1 && data[at] != TLS_HANDSHAKE)
+			return PF_SNIFF_BAD;
+		if (len < at + TLS_RECORD_HEADER)
+			return PF_SNIFF_MORE;
+		size_t rec = (size_t)data[at + 3] << 8 | data[at + 4];
+		if (data[at + 1] != 3 || rec == 0 || rec > 16384)
+			return PF_SNIFF_BAD;
+		at += TLS_RECORD_HEADER;
+		size_t got = rec < len - at ? rec : len - at;
+		if (got > sizeof(whole) - have)
+			return PF_SNIFF_BAD;
+		memcpy(whole + have, data + at, got);
+		have += got;
+		if (got < rec) {
+			out->need = at + rec;
+			return have >= 1 && whole[0] != TLS_CLIENT_HELLO ? PF_SNIFF_BAD : PF_SNIFF_MORE;
+		}
+		at += rec;
+	}
+	struct cursor hello = {.p = whole + 4, .end = whole + want};
+	return read_client_hello(hello, out) ? PF_SNIFF_TLS : PF_SNIFF_BAD;
+}
+
+static bool is_token_char(uint8_t c)
+{
+	return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') ||
+	       (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+/* Host without the port. false: malformed. */
+static bool set_authority(struct pf_sniff *out, const char *s, size_t len)
+{
+	const struct pf_sniff before = *out;
+	size_t host = len;
+
+	if (memchr(s, '@', len))
+		return false;
+	if (len && s[0] == '[') {
+		const char *end = memchr(s, ']', len);
+		if (!end)
+			return false;
+		host = (size_t)(end - s) + 1;
+	} else {
+		const char *colon = memchr(s, ':', len);
+		if (colon)
+			host = (size_t)(colon - s);
+	}
+	for (size_t i = host; i < len; i++)
+		if (i == host ? s[i] != ':' : s[i] < '0' || s[i] > '9')
+			return false;
+	if (host == 0)
+		return false;
+	set_name(out, s, host);
+	return !before.has_name || strcmp(before.name, out->name) == 0;
+}
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* The target of the request line: origin-form says nothing, the others name a host that wins over Host. */
+static bool read_target(struct pf_sniff *out, const char *s, size_t len, bool connect)
+{
+	const char *scheme;
+
+	if (len == 0)
+		return false;
+	if (connect)
+		return set_authority(out, s, len);
+	if (s[0] == '/' || (len == 1 && s[0] == '*'))
+		return true;
+	scheme = memmem(s, len, "://", 3);
+	if (!scheme)
+		return false;
+	const char *host = scheme + 3, *end = host;
+	while (end < s + len && *end != '/' && *end != '?' && *end != '#')
+		end++;
+	return set_authority(out, host, (size_t)(end - host));
+}
+
+static bool read_header(struct pf_sniff *out, const char *s, size_t len, bool *host_seen)
+{
+	size_t name = 0;
+
+	while (name < len && is_token_char((uint8_t)s[name]))
+		name++;
+	if (name == 0 || name == len || s[name] != ':')
+		return false;
+	if (name != 4 || strncasecmp(s, "host", 4) != 0)
+		return true;
+	if (*host_seen)
+		return false;
+	*host_seen = true;
+	s += name + 1;
+	len -= name + 1;
+	while (len && is_blank(*s))
+		s++, len--;
+	while (len && is_blank(s[len - 1]))
+		len--;
+	return set_authority(out, s, len);
+}
+
+/* The line at *at without its end; NULL: not complete. *bad: a carriage return or a NUL where none may be. */
+static const char *next_line(const char *data, size_t len, size_t *at, size_t *line_len, bool *bad)
+{
+	const char *line = data + *at, *nl = memchr(line, '\n', len - *at);
+
+	if (!nl)
+		return NULL;
+	*at = (size_t)(nl - data) + 1;
+	*line_len = (size_t)(nl - line);
+	if (*line_len && line[*line_len - 1] == '\r')
+		--*line_len;
+	*bad = memchr(line, '\r', *line_len) || memchr(line, '\0', *line_len);
+	return line;
+}
+
+static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sniff *out)
+{
+	size_t at = 0, method, line_len;
+	bool bad, host_seen = false;
+	const char *line;
+
+	/* Servers skip empty lines before a request. */
+	while (at < len && (data[at] == '\r' || data[at] == '\n'))
+		at++;
+	for (method = 0; at + method < len && is_token_char((uint8_t)data[at + method]);)
+		method++;
+	if (at + method == len)
+		return method > 32 ? PF_SNIFF_OPAQUE : PF_SNIFF_MORE;
+	if (method == 0 || method > 32 || !is_blank(data[at + method]))
+		return PF_SNIFF_OPAQUE;
+
+	line = next_line(data, len, &at, &line_len, &bad);
+	if (!line)
+		return PF_SNIFF_MORE;
+	while (line_len && is_blank(line[line_len - 1]))
+		line_len--;
+	size_t version = line_len;
+	while (version && !is_blank(line[version - 1]))
+		version--;
+	if (line_len - version < 5 || strncasecmp(line + version, "HTTP/", 5) != 0)
+		return PF_SNIFF_OPAQUE;
+	if (bad)
+		return PF_SNIFF_BAD;
+	if (method == 3 && memcmp(line, "PRI", 3) == 0) {
+		out->h2c = true;
+		return PF_SNIFF_HTTP;
+	}
+	const char *target = line + method, *end = line + version;
+	while (target < end && is_blank(*target))
+		target++;
+	while (end > target && is_blank(end[-1]))
+		end--;
+	if (!read_target(out, target, (size_t)(end - target), method == 7 && memcmp(line, "CONNECT", 7) == 0))
+		return PF_SNIFF_BAD;
+	while ((line = next_line(data, len, &at, &line_len, &bad))) {
+		if (bad)
+			return PF_SNIFF_BAD;
+		if (line_len == 0)
+			return PF_SNIFF_HTTP;
+		if (!read_header(out, line, line_len, &host_seen))
+			return PF_SNIFF_BAD;
+	}
+	return PF_SNIFF_MORE;
+}
+
+void pf_sniff(const uint8_t *data, size_t len, struct pf_sniff *out)
+{
+	*out = (struct pf_sniff){.need = len + 1};
+	if (len == 0)
+		return;
+	/* Any TLS record type: servers have been known to skip an alert before the hello. */
+	if (data[0] >= 20 && data[0] <= 23) {
+		if (len < 2)
+			return;
+		out->kind = data[1] == 3 ? sniff_tls(data, len, out) : PF_SNIFF_OPAQUE;
+	} else {
+		out->kind = sniff_http((const char *)data, len, out);
+	}
+	if (out->kind == PF_SNIFF_MORE && (len >= PF_SNIFF_MAX || out->need > PF_SNIFF_MAX))
+		out->kind = PF_SNIFF_BAD;
+}
