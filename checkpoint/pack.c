@@ -224,10 +224,12 @@ static int emit_file(
 	if (v) {
 		r = emit_sparse(o, n, fd, m, v, count, err);
 	} else {
-		r = emit(o, m, err);
-		if (r == 0 && n->size > 0)
-			r = lseek(fd, 0, SEEK_SET) < 0 ? pf_fail(err, errno, "seek")
-						       : read_part(o, n, fd, n->size, err);
+		/* find_extents has moved the file position, unless it was not called. */
+		r = n->blocks * 512 < n->size && lseek(fd, 0, SEEK_SET) < 0 ? pf_fail(err, errno, "seek") : 0;
+		if (r == 0)
+			r = emit(o, m, err);
+		if (r == 0)
+			r = read_part(o, n, fd, n->size, err);
 	}
 	if (r < 0)
 		return -1;

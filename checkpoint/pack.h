@@ -22,7 +22,7 @@ int pf_pack_node(struct pf_tarout *o, struct pf_node *n, int dirfd, int selffd, 
 	struct pf_pack_stats *stats, struct pf_err *err);
 
 /* Walk rootfd and write it as one layer into outfd (empty, borrowed). opts->visit and ctx are set by this
- * function. tree may be NULL; else the caller frees it. level 1..19, threads >= 1. */
+ * function. tree may be NULL; else the caller frees it. level 0..19, threads >= 1. */
 int pf_pack_layer(int rootfd, const struct pf_walk_opts *opts, int outfd, int level, int threads,
 	struct pf_tree **tree, struct pf_tarout_result *res, struct pf_walk_stats *walked,
 	struct pf_pack_stats *stats, struct pf_err *err);

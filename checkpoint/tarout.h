@@ -19,7 +19,8 @@ struct pf_tarout_result {
 	int64_t tar_size;         /* uncompressed bytes */
 };
 
-/* A layer written to fd (borrowed, empty, stays open), zstd level 1..19, threads 1..64. The bytes depend on
+/* A layer written to fd (borrowed, empty, stays open), zstd level 1..19 or 0 for
+ * our own choice, threads 1..64. The bytes depend on
  * the input and the level alone, not on threads or timing. NULL on error. */
 struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err *err);
 /* Plain bytes to fd (borrowed). */

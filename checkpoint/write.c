@@ -290,18 +290,17 @@ static int pack(int tmp_fd, const struct pf_ckpt_source *src, const char *const 
 	struct pf_ckpt_result *r, struct pf_err *err)
 {
 	struct pf_walk_opts o = {.exclude = exclude, .userxattr = src->userxattr};
-	int level = src->level ? src->level : PF_CKPT_LEVEL;
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int threads = src->threads ? src->threads : cpus < 1 ? 1 : cpus > 16 ? 16 : (int)cpus;
 
 	if (src->live)
-		return pf_live_pack(src->upper_fd, &o, tmp_fd, "layer", level, threads, src->live, &r->layer,
-			&r->walked, &r->packed, &r->live, err);
+		return pf_live_pack(src->upper_fd, &o, tmp_fd, "layer", src->level, threads, src->live,
+			&r->layer, &r->walked, &r->packed, &r->live, err);
 	PF_CLOSE int fd = openat(tmp_fd, "layer", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return pf_fail(err, errno, "create the layer");
 	return pf_pack_layer(
-		src->upper_fd, &o, fd, level, threads, NULL, &r->layer, &r->walked, &r->packed, err);
+		src->upper_fd, &o, fd, src->level, threads, NULL, &r->layer, &r->walked, &r->packed, err);
 }
 
 static int check_source(int storefd, const struct pf_ckpt_source *src, struct pf_err *err)

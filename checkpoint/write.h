@@ -11,8 +11,6 @@
 #include "checkpoint/sha256.h"
 #include "checkpoint/store.h"
 
-#define PF_CKPT_LEVEL 3 /* zstd */
-
 /* Everything borrowed. */
 struct pf_ckpt_source {
 	int upper_fd;           /* the overlay upper */
@@ -26,7 +24,7 @@ struct pf_ckpt_source {
 	const cJSON *policy;        /* as the caller keeps it; or NULL */
 	const char *const *exclude; /* besides the defaults below; NULL-terminated or NULL */
 	bool userxattr;             /* see struct pf_walk_opts */
-	int level, threads;         /* 0: PF_CKPT_LEVEL, number of cpus */
+	int level, threads;         /* 0: our own choice, number of cpus */
 	const struct pf_live *live; /* NULL: nobody writes to the upper */
 };
 

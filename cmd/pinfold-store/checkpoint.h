@@ -1,0 +1,11 @@
+/* Shared by the checkpoint verbs of pinfold-store. */
+#ifndef PF_CMD_STORE_CHECKPOINT_H
+#define PF_CMD_STORE_CHECKPOINT_H
+
+int pf_cmd_snapshot_write(int argc, char **argv); /* checkpoint_write.c */
+int pf_cmd_diff(int argc, char **argv);           /* checkpoint_diff.c */
+
+/* Deep trees need a descriptor per level: raise the soft limit to the hard one. */
+void pf_checkpoint_raise_nofile(void);
+
+#endif

@@ -1,0 +1,260 @@
+/* diff [--json | --stat | --name-only] A [B]
+ *
+ * A and B are checkpoints (as `checkpoint inspect` takes them), or sandbox:ID:FD, the live files of a sandbox
+ * whose upper directory was inherited as descriptor FD, or image:REF. Without B: what A changed against its
+ * image. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "base/units.h"
+#include "checkpoint/diff.h"
+#include "checkpoint/restore.h"
+#include "checkpoint/store.h"
+#include "checkpoint/write.h"
+#include "cmd/pinfold-store/checkpoint.h"
+#include "cmd/pinfold-store/verbs.h"
+#include "overlay/image.h"
+
+#define VERB "diff"
+
+/* One operand, resolved: what lies above the image, and which image. */
+struct side {
+	int *fds; /* topmost first, all ours */
+	size_t n;
+	char *image; /* reference */
+};
+
+enum style { STYLE_LIST, STYLE_JSON, STYLE_STAT, STYLE_NAMES };
+
+struct printer {
+	enum style style;
+	cJSON *list;
+};
+
+static void side_done(struct side *s)
+{
+	for (size_t i = 0; i < s->n; i++)
+		close(s->fds[i]);
+	free(s->fds);
+	free(s->image);
+	*s = (struct side){0};
+}
+
+static int add_dir(struct side *s, int dirfd, const char *path, struct pf_err *err)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "layer %s", path);
+	int *fds = realloc(s->fds, (s->n + 1) * sizeof(*fds));
+	if (!fds)
+		abort();
+	s->fds = fds;
+	s->fds[s->n++] = fd;
+	return 0;
+}
+
+static int add_checkpoint(struct side *s, const char *spec, struct pf_err *err)
+{
+	PF_CKPT struct pf_ckpt c = {0};
+	struct pf_ckpt_prepare_stats stats;
+
+	if (pf_ckpt_resolve(pf_store.store, spec, NULL, &c, err) < 0 ||
+		pf_ckpt_prepare(pf_store.store, c.digest.s, NULL, &stats, err) < 0)
+		return -1;
+	for (size_t i = 0; i < c.n_layers; i++) {
+		PF_FREE char *dir = pf_ckpt_layer_dir(pf_store.store, &c.layers[i]);
+		if (add_dir(s, AT_FDCWD, dir, err) < 0)
+			return -1;
+	}
+	if (!s->image)
+		s->image = pf_strdup(c.base_image_ref);
+	return 0;
+}
+
+/* "sandbox:ID:FD" */
+static int add_sandbox(struct side *s, const char *arg, struct pf_err *err)
+{
+	PF_FREE char *id = pf_strdup(arg + strlen("sandbox:"));
+	PF_FREE char *text = NULL;
+	char *colon = strchr(id, ':');
+	const char *from = NULL, *image = NULL;
+	size_t len;
+	int64_t fd;
+
+	if (colon)
+		*colon++ = '\0';
+	if (pf_check_id("sandbox id", id, err) < 0 ||
+		pf_parse_int("sandbox:ID:FD", colon ? colon : "", 0, 1 << 20, &fd, err) < 0)
+		return -1;
+	PF_FREE char *path = pf_asprintf("%s/sandboxes/%s/sandbox.json", pf_store.store, id);
+	if (pf_read_file_at(AT_FDCWD, path, PF_CKPT_MAX_DOC, &text, &len, err) < 0)
+		return -1;
+	PF_JSON cJSON *j = pf_json_parse(path, text, len, err);
+	if (!j || pf_json_str(j, "", "checkpoint", &from, err) < 0 ||
+		pf_json_str(j, "", "image", &image, err) < 0 || add_dir(s, (int)fd, ".", err) < 0)
+		return -1;
+	if (image)
+		s->image = pf_strdup(image);
+	return from && *from ? add_checkpoint(s, from, err) : 0;
+}
+
+static int read_side(const char *arg, struct side *s, struct pf_err *err)
+{
+	if (pf_starts_with(arg, "sandbox:"))
+		return add_sandbox(s, arg, err);
+	if (pf_starts_with(arg, "image:")) {
+		s->image = pf_strdup(arg + strlen("image:"));
+		return 0;
+	}
+	return add_checkpoint(s, arg, err);
+}
+
+/* Below everything the image's own layers, so that a change to its file is a change and not an addition. */
+static int add_image(struct side *s, struct pf_err *err)
+{
+	struct pf_image img = {0};
+	int r = pf_image_resolve(pf_store.store, s->image, &img, err);
+
+	for (char **l = img.layers; r == 0 && l && *l; l++)
+		r = add_dir(s, AT_FDCWD, *l, err);
+	pf_image_done(&img);
+	return r;
+}
+
+/* Names may hold anything; a terminal must not obey them. */
+static void print_path(const char *path)
+{
+	for (; *path; path++)
+		if ((unsigned char)*path < 0x20 || *path == 0x7f || *path == '\\')
+			printf("\\%03o", (unsigned char)*path);
+		else
+			putchar(*path);
+}
+
+static const char *type_name(char t)
+{
+	return t == 'f' ? "file" : t == 'd' ? "dir" : t == 'l' ? "symlink" : "other";
+}
+
+static int print_entry(void *ctx, const struct pf_diff_entry *e, struct pf_err *err)
+{
+	struct printer *p = ctx;
+
+	(void)err;
+	if (p->style == STYLE_STAT)
+		return 0;
+	if (p->style == STYLE_JSON) {
+		cJSON *j = cJSON_CreateObject();
+		cJSON_AddStringToObject(j, "change",
+			e->change == 'A'   ? "added"
+			: e->change == 'D' ? "deleted"
+					   : "changed");
+		cJSON_AddStringToObject(j, "path", e->path);
+		cJSON_AddStringToObject(j, "type", type_name(e->new ? e->new : e->old));
+		if (e->old == 'f')
+			pf_json_add_int(j, "old_size", e->old_size);
+		if (e->new == 'f')
+			pf_json_add_int(j, "size", e->new_size);
+		cJSON_AddItemToArray(p->list, j);
+		return 0;
+	}
+	if (p->style == STYLE_LIST) {
+		int64_t by = e->new_size - e->old_size;
+		printf("%c %+12" PRId64 "  ", e->change, by);
+	}
+	print_path(e->path);
+	if (p->style == STYLE_LIST && (e->new ? e->new : e->old) == 'd')
+		putchar('/');
+	putchar('\n');
+	return 0;
+}
+
+static void print_sum(const struct printer *p, const struct pf_diff_sum *s)
+{
+	char a[16], d[16], c0[16], c1[16];
+
+	if (p->style == STYLE_NAMES)
+		return;
+	if (p->style == STYLE_JSON) {
+		PF_JSON cJSON *j = cJSON_CreateObject();
+		cJSON_AddItemToObject(j, "entries", p->list);
+		cJSON *sum = cJSON_AddObjectToObject(j, "summary");
+		pf_json_add_int(sum, "added", s->added);
+		pf_json_add_int(sum, "changed", s->changed);
+		pf_json_add_int(sum, "deleted", s->deleted);
+		pf_json_add_int(sum, "added_bytes", s->added_bytes);
+		pf_json_add_int(sum, "deleted_bytes", s->deleted_bytes);
+		pf_json_add_int(sum, "changed_old_bytes", s->changed_old_bytes);
+		pf_json_add_int(sum, "changed_new_bytes", s->changed_new_bytes);
+		PF_FREE char *text = pf_json_text(j);
+		puts(text);
+		return;
+	}
+	printf("%" PRId64 " added (%s), %" PRId64 " changed (%s to %s), %" PRId64 " deleted (%s)\n", s->added,
+		pf_format_size(s->added_bytes, a, sizeof(a)), s->changed,
+		pf_format_size(s->changed_old_bytes, c0, sizeof(c0)),
+		pf_format_size(s->changed_new_bytes, c1, sizeof(c1)), s->deleted,
+		pf_format_size(s->deleted_bytes, d, sizeof(d)));
+}
+
+static int run(const char *arg_a, const char *arg_b, enum style style, struct pf_err *err)
+{
+	__attribute__((cleanup(side_done))) struct side a = {0}, b = {0};
+	struct printer p = {.style = style, .list = style == STYLE_JSON ? cJSON_CreateArray() : NULL};
+	struct pf_diff_sum sum;
+
+	/* One operand is "after"; its image is "before". */
+	if (read_side(arg_b ? arg_b : arg_a, &b, err) < 0 || (arg_b && read_side(arg_a, &a, err) < 0))
+		goto fail;
+	if (!arg_b && b.image)
+		a.image = pf_strdup(b.image);
+	if (!a.image || !b.image) {
+		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "no base image is recorded");
+		goto fail;
+	}
+	if (add_image(&a, err) < 0 || add_image(&b, err) < 0)
+		goto fail;
+	struct pf_diff_side sa = {a.fds, a.n}, sb = {b.fds, b.n};
+	if (pf_diff(&sa, &sb, pf_ckpt_default_exclude, print_entry, &p, &sum, err) < 0)
+		goto fail;
+	print_sum(&p, &sum);
+	return 0;
+fail:
+	cJSON_Delete(p.list);
+	return -1;
+}
+
+int pf_cmd_diff(int argc, char **argv)
+{
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+		{"stat", no_argument, NULL, 's'}, {"name-only", no_argument, NULL, 'n'}, {0}};
+	struct pf_err err = PF_ERR_INIT;
+	enum style style = STYLE_LIST;
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+		if (c == '?')
+			return 125;
+		else
+			style = c == 'j' ? STYLE_JSON : c == 's' ? STYLE_STAT : STYLE_NAMES;
+	if (argc - optind < 1 || argc - optind > 2) {
+		pf_fail_kind(&err, PF_ERR_INVALID, 0, "usage: diff [--json | --stat | --name-only] A [B]");
+		return pf_store_error(VERB, &err);
+	}
+	pf_checkpoint_raise_nofile();
+	return run(argv[optind], argc - optind == 2 ? argv[optind + 1] : NULL, style, &err) < 0
+		       ? pf_store_error(VERB, &err)
+		       : 0;
+}
