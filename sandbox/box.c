@@ -142,8 +142,8 @@ static int child_setup(
 	if ((spec->clone_flags & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
 		return pf_fail(err, errno, "cgroup namespace");
 	/* After the change of ids, which clears it. */
-	if (params->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
+	if (params->die_with_parent && pf_child_die_with_parent(sync, err) < 0)
+		return -1;
 	if (syscall(SYS_setsid) < 0)
 		return pf_fail(err, errno, "setsid");
 	if (spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)
@@ -156,10 +156,8 @@ static int child_setup(
 		return -1;
 	if (pf_child_become(&spec->process, params->seccomp, err) < 0)
 		return -1;
-	/* Undo PR_SET_PDEATHSIG's loss: a change of ids in pf_child_become cleared it once more. */
-	if (params->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
-	return 0;
+	/* The change of ids in pf_child_become cleared it once more. */
+	return params->die_with_parent ? pf_child_die_with_parent(sync, err) : 0;
 }
 
 __attribute__((noreturn)) static void child_main(

@@ -24,6 +24,18 @@ void pf_child_fail(int sync, const struct pf_err *err)
 	_exit(125);
 }
 
+int pf_child_die_with_parent(int sync, struct pf_err *err)
+{
+	char byte;
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
+	/* A parent that died before this call sends no signal; its end of the socket is closed. */
+	if (recv(sync, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+		return pf_fail(err, 0, "the parent died");
+	return 0;
+}
+
 int pf_child_result(int sync, struct pf_err *err)
 {
 	struct pf_err remote;

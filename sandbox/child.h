@@ -36,6 +36,9 @@ void pf_child_exec_init(int init_fd, const struct pf_process *process, struct pf
 /* Put the three descriptors at 0, 1 and 2; -1 is /dev/null. All others are closed on exec. */
 int pf_child_stdio(const int stdio[3], struct pf_err *err);
 
+/* SIGKILL when the parent dies, also if it has already. Lost at every change of ids. */
+int pf_child_die_with_parent(int sync, struct pf_err *err);
+
 /* Send the error to the parent and leave. */
 __attribute__((noreturn)) void pf_child_fail(int sync, const struct pf_err *err);
 

@@ -23,7 +23,8 @@
 #include "base/sys.h"
 #include "sandbox/child.h"
 
-static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *join, struct pf_err *err)
+static int exec_setup(
+	const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync, struct pf_err *err)
 {
 	int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
 		    (p->join_user ? CLONE_NEWUSER : 0) | (p->join_net ? CLONE_NEWNET : 0) |
@@ -56,9 +57,7 @@ static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *joi
 	if (pf_child_become(p->process, p->seccomp, err) < 0)
 		return -1;
 	/* If the caller is killed, its command does not stay behind alone. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
-	return 0;
+	return pf_child_die_with_parent(sync, err);
 }
 
 int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, struct pf_err *err)
@@ -85,7 +84,7 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 	if (pid == 0) {
 		struct pf_err cerr = PF_ERR_INIT;
 		close(sync);
-		if (exec_setup(p, &join, &cerr) == 0)
+		if (exec_setup(p, &join, remote, &cerr) == 0)
 			(void)pf_child_exec(p->process, &cerr);
 		pf_child_fail(remote, &cerr);
 	}

@@ -59,7 +59,7 @@ int pf_idrange_take(const char *owner, uint32_t *base, struct pf_err *err)
 
 void pf_idrange_release(const char *owner, uint32_t base)
 {
-	char path[PATH_MAX], target[256];
+	char path[PATH_MAX], target[PATH_MAX];
 
 	if (base < FIRST)
 		return;
@@ -81,7 +81,7 @@ int pf_idrange_gc(bool (*alive)(const char *owner, void *arg), void *arg, struct
 	if (!d)
 		return errno == ENOENT ? 0 : pf_fail(err, errno, "%s", DIR_PATH);
 	while ((e = readdir(d))) {
-		char target[256];
+		char target[PATH_MAX];
 		ssize_t len = readlinkat(dirfd(d), e->d_name, target, sizeof(target) - 1);
 		if (len < 0)
 			continue;

@@ -11,7 +11,8 @@
 
 #define PF_IDRANGE_SIZE 65536u
 
-/* Take a range for owner (any text without '/', for gc: who has it). *base is its first host id. */
+/* Take a range for owner: the path of the sandbox's runtime directory, which gc looks at. *base is its first
+ * host id. */
 int pf_idrange_take(const char *owner, uint32_t *base, struct pf_err *err);
 /* Give it back; one that is not taken, or is somebody else's by now, is left alone. */
 void pf_idrange_release(const char *owner, uint32_t base);

@@ -344,7 +344,10 @@ static int make(struct making *m, struct pf_err *err)
 	if (m->sandbox_fd < 0)
 		return -1;
 	m->made_dir = true;
-	if (make_workspace(m, err) < 0 || pf_idrange_take(m->id, &m->id_base, err) < 0)
+	/* Before the id range that it owns. */
+	PF_CLOSE int run = pf_dirs_run(m->d, m->id, true, err);
+	PF_FREE char *owner = pf_asprintf("%s/%s", m->d->root, m->id);
+	if (run < 0 || make_workspace(m, err) < 0 || pf_idrange_take(owner, &m->id_base, err) < 0)
 		return -1;
 	m->state->cgroup = pf_session_cgroup(m->id);
 	if (write_record(m, err) < 0 || write_bundle(m, err) < 0)
@@ -376,8 +379,7 @@ static void unmake(struct making *m)
 {
 	struct pf_err ignored = PF_ERR_INIT;
 
-	if (m->id_base)
-		pf_idrange_release(m->id, m->id_base);
+	pf_session_release_ids(m->d, m->id, m->id_base);
 	pf_workspace_close(&m->ws);
 	if (m->made_dir && !m->reopened && pf_dirs_trash(m->d, m->id, &ignored) == 0)
 		(void)pf_dirs_empty_trash(m->d, &ignored);
@@ -444,7 +446,7 @@ static int meet_existing(struct making *m, struct pf_err *err)
 		return -1;
 	}
 	if (old.status == PF_STATUS_STOPPED) {
-		pf_idrange_release(m->id, old.id_base);
+		pf_session_release_ids(m->d, m->id, old.id_base);
 		pf_state_done(&old);
 		return reopen(m, err);
 	}

@@ -118,7 +118,7 @@ int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, str
 		r = remove_files(d, id, err);
 	if (r == 0) {
 		PF_CLOSE int log = *found ? pf_audit_open(d, id, &e) : -1;
-		pf_idrange_release(id, s.id_base);
+		pf_session_release_ids(d, id, s.id_base);
 		if (log >= 0)
 			(void)pf_audit_write(log, "destroy", NULL, &e);
 		pf_dirs_unlock_remove(d, id, &lock);
@@ -140,14 +140,10 @@ int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct
 		pf_fail_kind(err, PF_ERR_STATE, 0, "sandbox '%s' is %s", id, pf_status_name(s.status));
 	else if (pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0 &&
 		 pf_cgroup_freeze(cg, pause, 10000, err) == 0)
-		r = 0;
-	if (r == 0) {
-		s.status = pause ? PF_STATUS_PAUSED : PF_STATUS_RUNNING;
-		r = pf_state_save(d, &s, err);
-		if (r < 0 && pause) {
-			struct pf_err ignored = PF_ERR_INIT;
-			(void)pf_cgroup_freeze(cg, false, 1000, &ignored);
-		}
+		r = pf_state_mark_paused(d, id, pause, err);
+	if (r < 0 && pause && cg) {
+		struct pf_err ignored = PF_ERR_INIT;
+		(void)pf_cgroup_freeze(cg, false, 1000, &ignored);
 	}
 	pf_state_done(&s);
 	return r;
@@ -156,21 +152,34 @@ int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct
 /* ---- gc
  * ------------------------------------------------------------------------------------------------------- */
 
-static bool has_sandbox(const char *id, void *arg)
+void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base)
+{
+	PF_FREE char *owner = pf_asprintf("%s/%s", d->root, id);
+
+	if (base)
+		pf_idrange_release(owner, base);
+}
+
+/* Whether the sandbox with this runtime directory may still have processes. */
+static bool owner_lives(const char *owner, void *arg)
 {
 	const struct pf_dirs *d = arg;
 	struct pf_err ignored = PF_ERR_INIT;
+	const char *id = strrchr(owner, '/');
 	struct pf_state s;
 
-	/* Of another --root: not ours to judge, unless its process is provably gone, which we cannot see from
-	 * here. */
+	/* Below another --root: alive as long as its directory is there. */
+	if (!id || strlen(d->root) != (size_t)(id - owner) || !pf_starts_with(owner, d->root))
+		return access(owner, F_OK) == 0;
+	id++;
 	if (pf_state_load(d, id, &s, &ignored) < 0) {
+		/* None yet: somebody who is making it holds its lock. */
 		PF_CLOSE int lock = pf_dirs_lock(d, id, false, &ignored);
 		return lock < 0;
 	}
-	bool alive = s.status != PF_STATUS_STOPPED;
+	bool lives = s.status != PF_STATUS_STOPPED;
 	pf_state_done(&s);
-	return alive;
+	return lives;
 }
 
 /* A sandbox whose processes or keeper are gone and that nobody has tidied up after. */
@@ -195,7 +204,7 @@ static int collect_one(const struct pf_dirs *d, const char *id, bool remove_stop
 				pf_state_done(&s);
 				return -1;
 			}
-			pf_idrange_release(id, s.id_base);
+			pf_session_release_ids(d, id, s.id_base);
 			s.status = PF_STATUS_STOPPED;
 			(void)pf_state_save(d, &s, &e);
 		}
@@ -287,8 +296,8 @@ int pf_session_gc(
 	for (char **id = ids; *id && r == 0; id++)
 		r = collect_one(d, *id, remove_stopped, report, err);
 	pf_strv_free(ids);
-	if (r == 0 && strcmp(d->root, PF_DEFAULT_ROOT) == 0) {
-		report->id_ranges = pf_idrange_gc(has_sandbox, (void *)d, err);
+	if (r == 0) {
+		report->id_ranges = pf_idrange_gc(owner_lives, (void *)d, err);
 		r = report->id_ranges < 0 ? -1 : 0;
 	}
 	if (r == 0)

@@ -185,6 +185,7 @@ static int start(struct keeper *k, struct pf_err *err)
 
 	if (run < 0)
 		return -1;
+	(void)unlinkat(run, "paused", 0); /* of an earlier life of this sandbox */
 	k->audit = pf_audit_open(k->p->dirs, k->p->state->id, err);
 	if (k->audit < 0 || build(k, err) < 0)
 		return -1;

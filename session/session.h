@@ -79,6 +79,9 @@ int pf_session_gc(
  */
 char *pf_helper_path(const char *name, struct pf_err *err);
 
+/* Give the id range of a sandbox back; base 0: it has none. */
+void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base);
+
 /* The cgroup above all sessions, and that of one. */
 #define PF_SESSION_CGROUP "/pinfold"
 char *pf_session_cgroup(const char *id);

@@ -234,11 +234,8 @@ static void after(const struct pf_dirs *d, struct pf_state *s, const cJSON *resu
 	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(result, "checkpoint"));
 	PF_CLOSE int log = pf_audit_open(d, s->id, &ignored);
 
-	if (digest) {
-		free(s->checkpoint);
-		s->checkpoint = pf_strdup(digest);
-		(void)pf_state_save(d, s, &ignored);
-	}
+	if (digest)
+		(void)pf_state_mark_checkpoint(d, s->id, digest, &ignored);
 	if (log >= 0)
 		(void)pf_audit_write(log, "snapshot", cJSON_Duplicate(result, true), &ignored);
 }

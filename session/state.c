@@ -106,6 +106,42 @@ static int64_t get_int(const cJSON *j, const char *key, int64_t otherwise)
 	return cJSON_IsNumber(n) ? (int64_t)n->valuedouble : otherwise;
 }
 
+/* What others than the keeper have to tell stands in files of its own, so that state.json has one writer at a
+ * time: `paused` beside it, and the digest of the newest checkpoint in the sandbox's directory. */
+static void read_marks(const struct pf_dirs *d, int dir, struct pf_state *s)
+{
+	PF_FREE char *path = pf_asprintf("%s/sandboxes/%s/checkpoint", d->store, s->id);
+	struct pf_err ignored = PF_ERR_INIT;
+	char *digest = NULL;
+
+	if (s->status == PF_STATUS_RUNNING && faccessat(dir, "paused", F_OK, 0) == 0)
+		s->status = PF_STATUS_PAUSED;
+	if (pf_read_file_at(AT_FDCWD, path, 128, &digest, NULL, &ignored) == 0) {
+		free(s->checkpoint);
+		s->checkpoint = digest;
+	}
+}
+
+int pf_state_mark_paused(const struct pf_dirs *d, const char *id, bool paused, struct pf_err *err)
+{
+	PF_CLOSE int dir = pf_dirs_run(d, id, false, err);
+
+	if (dir < 0)
+		return -1;
+	if (paused)
+		return pf_replace_file_at(dir, "paused", "", 0, 0600, false, err);
+	if (unlinkat(dir, "paused", 0) < 0 && errno != ENOENT)
+		return pf_fail(err, errno, "state of '%s'", id);
+	return 0;
+}
+
+int pf_state_mark_checkpoint(const struct pf_dirs *d, const char *id, const char *digest, struct pf_err *err)
+{
+	PF_CLOSE int dir = pf_dirs_sandbox(d, id, false, err);
+
+	return dir < 0 ? -1 : pf_replace_file_at(dir, "checkpoint", digest, strlen(digest), 0600, false, err);
+}
+
 /* A state that says "running" is a claim about a process; look at the process. */
 static void check_alive(struct pf_state *s)
 {
@@ -169,6 +205,7 @@ int pf_state_load(const struct pf_dirs *d, const char *id, struct pf_state *s, s
 		pf_state_done(s);
 		return -1;
 	}
+	read_marks(d, dir, s);
 	check_alive(s);
 	return 0;
 }

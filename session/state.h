@@ -40,6 +40,10 @@ int pf_state_load(const struct pf_dirs *d, const char *id, struct pf_state *s, s
 int pf_state_save(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err);
 void pf_state_done(struct pf_state *s);
 
+/* What may change while the keeper owns state.json. */
+int pf_state_mark_paused(const struct pf_dirs *d, const char *id, bool paused, struct pf_err *err);
+int pf_state_mark_checkpoint(const struct pf_dirs *d, const char *id, const char *digest, struct pf_err *err);
+
 /* For people and programs: `pinfold state`, `create`. */
 cJSON *pf_state_json(const struct pf_state *s);
 const char *pf_status_name(enum pf_status status);
