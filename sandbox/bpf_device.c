@@ -281,12 +281,14 @@ static int program_id(int fd, uint32_t *id)
 static int attach(const struct pf_cgroup *cg, int prog, struct pf_err *err)
 {
 	uint32_t ids[MAX_ATTACHED] = {0}, own = 0;
-	union bpf_attr query = {.query = {.target_fd = (uint32_t)pf_cgroup_fd(cg),
-					.attach_type = BPF_CGROUP_DEVICE,
-					.prog_ids = (uint64_t)(uintptr_t)ids,
-					.prog_cnt = MAX_ATTACHED}};
+	union bpf_attr query;
 	bool there = false;
 
+	memset(&query, 0, sizeof(query));
+	query.query.target_fd = (uint32_t)pf_cgroup_fd(cg);
+	query.query.attach_type = BPF_CGROUP_DEVICE;
+	query.query.prog_ids = (uint64_t)(uintptr_t)ids;
+	query.query.prog_cnt = MAX_ATTACHED;
 	if (sys_bpf(BPF_PROG_QUERY, &query) < 0 || program_id(prog, &own) < 0)
 		return pf_fail(err, errno, "device filter of cgroup %s", pf_cgroup_path(cg));
 	for (uint32_t i = 0; i < query.query.prog_cnt; i++)
@@ -315,54 +317,97 @@ static int attach(const struct pf_cgroup *cg, int prog, struct pf_err *err)
 	return 0;
 }
 
-/* ---- v1 alone ---- */
-
 int pf_device_in_force(const struct pf_cgroup *cg)
 {
-	union bpf_attr query = {
-		.query = {.target_fd = (uint32_t)pf_cgroup_fd(cg), .attach_type = BPF_CGROUP_DEVICE}};
+	union bpf_attr query;
 
+	memset(&query, 0, sizeof(query));
+	query.query.target_fd = (uint32_t)pf_cgroup_fd(cg);
+	query.query.attach_type = BPF_CGROUP_DEVICE;
 	if (pf_cgroup_fd(cg) < 0 || sys_bpf(BPF_PROG_QUERY, &query) < 0)
 		return -1;
 	return query.query.prog_cnt > 0;
 }
 
-/* Everything is denied first; devices.allow and devices.deny then take the rules in their order. */
+/* ---- v1 alone ---- */
+
+static bool is_all(const struct pf_device_rule *e)
+{
+	return e->type == 'a' && e->major < 0 && e->minor < 0 && e->access == PF_DEV_ALL;
+}
+
+static bool same_numbers(const struct pf_device_rule *a, const struct pf_device_rule *b)
+{
+	return a->type == b->type && a->major == b->major && a->minor == b->minor;
+}
+
+static bool overlap(const struct pf_device_rule *a, const struct pf_device_rule *b)
+{
+	return (a->access & b->access) && (a->type == 'a' || b->type == 'a' || a->type == b->type) &&
+	       (a->major < 0 || b->major < 0 || a->major == b->major) &&
+	       (a->minor < 0 || b->minor < 0 || a->minor == b->minor);
+}
+
+/* v1 keeps one default and a list of exceptions. A rule that goes back on an exception takes effect only if
+ * it has exactly its numbers, and is ignored without a word otherwise. Such lists are refused. */
+static int check_v1(const struct pf_device_rules *r, size_t first, bool def, struct pf_err *err)
+{
+	for (size_t i = first; i < r->n; i++)
+		for (size_t k = first; k < i; k++)
+			if (r->rule[i].allow == def && r->rule[k].allow != def &&
+				overlap(&r->rule[i], &r->rule[k]) && !same_numbers(&r->rule[i], &r->rule[k]))
+				return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+					"device rules: cgroup v1 cannot take a part out of rule %zu as rule "
+					"%zu asks (remedy: "
+					"list what is allowed after a rule that denies everything)",
+					k, i);
+	return 0;
+}
+
+static int write_v1(int dir, const struct pf_cgroup *cg, const struct pf_device_rule *e, struct pf_err *err)
+{
+	const char *file = e->allow ? "devices.allow" : "devices.deny";
+	char major[16] = "*", minor[16] = "*", text[64];
+
+	if (e->major >= 0)
+		snprintf(major, sizeof(major), "%d", e->major);
+	if (e->minor >= 0)
+		snprintf(minor, sizeof(minor), "%d", e->minor);
+	/* For the kernel "a" means everything, whatever numbers and accesses follow: spell both types out. */
+	for (const char *t = is_all(e) ? "a" : e->type == 'a' ? "bc" : e->type == 'b' ? "b" : "c"; *t; t++) {
+		snprintf(text, sizeof(text), "%c %s:%s %s%s%s", *t, major, minor,
+			e->access & PF_DEV_READ ? "r" : "", e->access & PF_DEV_WRITE ? "w" : "",
+			e->access & PF_DEV_MKNOD ? "m" : "");
+		if (pf_write_pseudo_at(dir, file, text) < 0)
+			return pf_fail(
+				err, errno, "write '%s' to %s of cgroup %s", text, file, pf_cgroup_path(cg));
+	}
+	return 0;
+}
+
 static int apply_v1(const struct pf_cgroup *cg, const struct pf_device_rules *r, struct pf_err *err)
 {
 	int h = cg->host.where[PF_CG_DEVICES], dir = h < 0 ? -1 : cg->dir[h];
+	size_t first = r->n;
 
 	if (dir < 0)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"device rules: this host has neither cgroup v2 nor the devices controller (remedy: "
 			"mount a cgroup2 "
 			"file system)");
-	if (pf_write_pseudo_at(dir, "devices.deny", "a") < 0)
-		return pf_fail(err, errno, "write devices.deny of cgroup %s", pf_cgroup_path(cg));
-	for (size_t i = 0; i < r->n; i++) {
-		const struct pf_device_rule *e = &r->rule[i];
-		const char *file = e->allow ? "devices.allow" : "devices.deny";
-		char major[16] = "*", minor[16] = "*", text[64];
-		if (e->major >= 0)
-			snprintf(major, sizeof(major), "%d", e->major);
-		if (e->minor >= 0)
-			snprintf(minor, sizeof(minor), "%d", e->minor);
-		/* For the kernel "a" means everything, whatever numbers and accesses follow: spell both types
-		 * out. */
-		bool all = e->type == 'a' && e->major < 0 && e->minor < 0 && e->access == PF_DEV_ALL;
-		for (const char *t = all              ? "a"
-				     : e->type == 'a' ? "bc"
-				     : e->type == 'b' ? "b"
-						      : "c";
-			*t; t++) {
-			snprintf(text, sizeof(text), "%c %s:%s %s%s%s", *t, major, minor,
-				e->access & PF_DEV_READ ? "r" : "", e->access & PF_DEV_WRITE ? "w" : "",
-				e->access & PF_DEV_MKNOD ? "m" : "");
-			if (pf_write_pseudo_at(dir, file, text) < 0)
-				return pf_fail(err, errno, "write '%s' to %s of cgroup %s", text, file,
-					pf_cgroup_path(cg));
-		}
-	}
+	/* The last rule about everything sets the default; without one it is to deny. */
+	while (first > 0 && !is_all(&r->rule[first - 1]))
+		first--;
+	bool def = first > 0 && r->rule[first - 1].allow;
+	if (check_v1(r, first, def, err) < 0)
+		return -1;
+	/* Deny first, in any case: it also empties the list. */
+	if (pf_write_pseudo_at(dir, "devices.deny", "a") < 0 ||
+		(def && pf_write_pseudo_at(dir, "devices.allow", "a") < 0))
+		return pf_fail(err, errno, "write the default device rule of cgroup %s", pf_cgroup_path(cg));
+	for (size_t i = first; i < r->n; i++)
+		if (write_v1(dir, cg, &r->rule[i], err) < 0)
+			return -1;
 	return 0;
 }
 

@@ -44,8 +44,8 @@ int pf_device_rules_from_oci(const cJSON *resources, struct pf_device_rules *r, 
  * process. */
 int pf_device_apply(const struct pf_cgroup *cg, const struct pf_device_rules *r, struct pf_err *err);
 
-/* Whether some device filter is attached to cg itself (1), none (0), or that cannot be told (-1: a host with v1 alone,
- * an old kernel). A filter reaches everything below its cgroup. */
+/* Whether some device filter is attached to cg itself (1), none (0), or that cannot be told (-1: a host with
+ * v1 alone, an old kernel). A filter reaches everything below its cgroup. */
 int pf_device_in_force(const struct pf_cgroup *cg);
 
 #endif

@@ -304,6 +304,8 @@ static const enum pf_cg_ctl always_v2[] = {PF_CG_CPU, PF_CG_MEMORY, PF_CG_PIDS, 
 /* Freezer and devices are on v1 only where there is no v2 tree. */
 static const enum pf_cg_ctl always_v1[] = {
 	PF_CG_CPU, PF_CG_CPUACCT, PF_CG_MEMORY, PF_CG_PIDS, PF_CG_FREEZER, PF_CG_DEVICES};
+/* What tells a leaf's processes from the others' where no v2 tree does. */
+static const enum pf_cg_ctl membership[] = {PF_CG_FREEZER, PF_CG_CPUACCT};
 static const enum pf_cg_ctl counted[] = {PF_CG_MEMORY, PF_CG_PIDS};
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -463,7 +465,7 @@ int pf_cgroup_leaf(struct pf_cgroup *cg, const char *name, const struct pf_limit
 	if (flags & PF_CGROUP_OOM_GROUP)
 		must |= v2_part(&cg->host, counted, 1);
 	if (cg->host.v2 < 0)
-		v1 |= v1_part(&cg->host, (const enum pf_cg_ctl[]){PF_CG_FREEZER}, 1);
+		v1 |= v1_part(&cg->host, membership, COUNT(membership));
 	leaf = handle_new(&cg->host, path);
 	if (join_all_late(cg, v1, late, err) < 0)
 		goto fail;

@@ -166,15 +166,13 @@ static int cpu_from_oci(const cJSON *c, struct pf_limits *l, struct pf_err *err)
 	int64_t shares = 0, quota = 0, period = 0, burst = 0, rt_run = 0, rt_period = 0;
 	const char *cpus = NULL, *mems = NULL;
 
-	int idle;
-
 	if (pf_json_int(c, where, "shares", 0, exact, &shares, err) < 0 ||
 		pf_json_int(c, where, "quota", -1, exact, &quota, err) < 0 ||
 		pf_json_int(c, where, "period", 0, 1000000, &period, err) < 0 ||
 		pf_json_int(c, where, "burst", 0, exact, &burst, err) < 0 ||
 		pf_json_int(c, where, "realtimeRuntime", -1, exact, &rt_run, err) < 0 ||
 		pf_json_int(c, where, "realtimePeriod", 0, exact, &rt_period, err) < 0 ||
-		(idle = pf_json_int(c, where, "idle", 0, 1, &l->cpu_idle, err)) < 0 ||
+		pf_json_int(c, where, "idle", 0, 1, &l->cpu_idle, err) < 0 ||
 		pf_json_str(c, where, "cpus", &cpus, err) < 0 ||
 		pf_json_str(c, where, "mems", &mems, err) < 0)
 		return -1;

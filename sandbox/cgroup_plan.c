@@ -532,6 +532,7 @@ int pf_cg_plan_apply(const struct pf_cgroup *cg, struct pf_cg_plan *p, bool live
 			p->w[i] = p->w[i + 1];
 			p->w[i + 1] = t;
 			free(old[i]);
+			old[i] = NULL;
 			rc = apply_one(cg, &p->w[i], live, &old[i]);
 		}
 		if (rc < 0)

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -160,17 +161,19 @@ static int gone(const struct pf_cgroup *cg, struct pf_err *err)
 
 int pf_cgroup_pids(const struct pf_cgroup *cg, pid_t **pids, size_t *n, struct pf_err *err)
 {
-	PF_FREE pid_t *list = NULL;
+	pid_t *list = NULL;
 	size_t have = 0, cap = 0;
 	int dir = pf_cg_main_dir(cg);
 
 	if (dir < 0)
 		return gone(cg, err);
-	if (pf_cg_collect_pids(dir, &list, &have, &cap, err) < 0)
+	if (pf_cg_collect_pids(dir, &list, &have, &cap, err) < 0) {
+		free(list);
 		return -1;
+	}
 	if (have > 0)
 		qsort(list, have, sizeof(*list), by_pid);
-	*pids = pf_take(list);
+	*pids = list;
 	*n = have;
 	return 0;
 }
@@ -305,8 +308,11 @@ static int freeze_v2(struct pf_cgroup *cg, int dir, bool frozen, int64_t deadlin
 				cg->path);
 		return pf_fail(err, errno, "write cgroup.freeze of %s", cg->path);
 	}
-	for (;;) {
+	for (int64_t step = 50000;; step = step < 15000000 ? step * 2 : step) {
 		struct pollfd pfd = {.fd = events, .events = POLLPRI};
+		/* A box frozen within 10 ms of its last event hears of this one late: look a few times, at
+		 * growing distances, before the event alone is relied on. */
+		struct timespec early = {.tv_nsec = (long)step};
 		int64_t now = event_state(events, "frozen");
 		int ms = left_ms(deadline);
 		if (now < 0)
@@ -316,7 +322,9 @@ static int freeze_v2(struct pf_cgroup *cg, int dir, bool frozen, int64_t deadlin
 			return 0;
 		if (ms == 0)
 			return 1;
-		if (poll(&pfd, 1, ms) < 0 && errno != EINTR)
+		int r = step < 15000000 && (ms < 0 || ms > 15) ? ppoll(&pfd, 1, &early, NULL)
+							       : poll(&pfd, 1, ms);
+		if (r < 0 && errno != EINTR)
 			return pf_fail(err, errno, "poll of cgroup %s", cg->path);
 	}
 }

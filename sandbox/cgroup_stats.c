@@ -102,8 +102,8 @@ static void read_memory(const struct pf_cgroup *cg, struct pf_cgroup_stats *st)
 	if (v2 && pf_cg_read(dir, "memory.events.local", text, STAT_MAX) > 0) {
 		st->memory_limit_hits = pf_cg_value(text, "max");
 	} else if (!v2) {
-		/* With no room for swap both limits are one, the sum of memory and swap is met first, and newer
-		 * kernels do not count that: the peak tells. */
+		/* With no room for swap both limits are one, the sum of memory and swap is met first, and
+		 * newer kernels do not count that: the peak tells. */
 		int64_t sum = pf_cg_read_int(dir, "memory.memsw.failcnt");
 		st->memory_limit_hits = pf_cg_read_int(dir, "memory.failcnt") + (sum > 0 ? sum : 0);
 		if (st->memory_limit_hits == 0 && st->memory_peak >= st->memory_limit)

@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
@@ -31,13 +32,33 @@ static char dir[64], path[64];
 			fail_msg("%s: %s", #e, err.msg); \
 	} while (0)
 
+static bool as_v1;
+
+/* The v1 hierarchies alone, as on a host without a v2 tree. */
+static int probe_v1(void)
+{
+	PF_FREE char *text = NULL;
+	PF_BUF struct pf_buf v1 = {0};
+	char *save = NULL;
+
+	if (pf_read_pseudo_at(AT_FDCWD, "/proc/self/mountinfo", 1 << 24, &text, &err) < 0)
+		return -1;
+	pf_buf_str(&v1, "");
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		if (!strstr(line, " - cgroup2 "))
+			pf_buf_printf(&v1, "%s\n", line);
+	if (pf_cgroup_probe_mountinfo(&host, v1.data, &err) < 0)
+		return -1;
+	return host.where[PF_CG_DEVICES] < 0 ? -1 : 0;
+}
+
 static int setup(void **state)
 {
 	(void)state;
 	cg = NULL;
 	snprintf(path, sizeof(path), "/pf-test-dev-%d", (int)getpid());
 	snprintf(dir, sizeof(dir), "/tmp/pf-test-dev-%d", (int)getpid());
-	if (geteuid() != 0 || pf_cgroup_probe(&host, &err) < 0)
+	if (geteuid() != 0 || (as_v1 ? probe_v1() : pf_cgroup_probe(&host, &err)) < 0)
 		return 0;
 	(void)mkdir(dir, 0700);
 	return pf_cgroup_create(&host, path, NULL, 0, &cg, &err);
@@ -204,6 +225,18 @@ static void test_last_rule_wins(void **state)
 	}
 }
 
+/* v1 ignores a deny that is narrower than the allow before it; we refuse it instead. */
+static void test_v1_refuses(void **state)
+{
+	PF_DEVICE_RULES struct pf_device_rules r = {0};
+	(void)state;
+	need_cgroup();
+	pf_device_rules_add(&r, (struct pf_device_rule){true, 'c', -1, -1, PF_DEV_ALL});
+	pf_device_rules_add(&r, (struct pf_device_rule){false, 'c', 240, 1, PF_DEV_ALL});
+	assert_int_equal(pf_device_apply(cg, &r, &err), -1);
+	assert_int_equal(err.kind, PF_ERR_UNSUPPORTED);
+}
+
 /* Entries that are wrong are refused by name. */
 static void test_bad_rules(void **state)
 {
@@ -226,12 +259,12 @@ static void test_bad_rules(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_default, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_oci, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_replace, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_last_rule_wins, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_bad_rules, setup, teardown),
-	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+	const struct CMUnitTest found[] = {TEST(test_default), TEST(test_oci), TEST(test_replace),
+		TEST(test_last_rule_wins), TEST(test_bad_rules)};
+	const struct CMUnitTest v1[] = {
+		TEST(test_default), TEST(test_oci), TEST(test_replace), TEST(test_v1_refuses)};
+	int failed = cmocka_run_group_tests_name("devices as found", found, NULL, NULL);
+	as_v1 = true;
+	return failed + cmocka_run_group_tests_name("devices as on v1", v1, NULL, NULL);
 }

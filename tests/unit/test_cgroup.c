@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "base/fd.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
@@ -229,6 +230,26 @@ static void test_probe(void **state)
 	cJSON *j = pf_cgroup_host_json(&host);
 	assert_string_equal(cJSON_GetObjectItemCaseSensitive(j, "mode")->valuestring, pf_cgroup_mode(&host));
 	cJSON_Delete(j);
+}
+
+/* The v1 hierarchies of a hybrid host without its v2 tree: what a v1 host has. */
+static void test_probe_v1(void **state)
+{
+	PF_FREE char *text = NULL;
+	PF_BUF struct pf_buf v1 = {0};
+	char *save = NULL;
+	(void)state;
+	assert_int_equal(pf_read_pseudo_at(AT_FDCWD, "/proc/self/mountinfo", 1 << 24, &text, &err), 0);
+	pf_buf_str(&v1, "");
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		if (!strstr(line, " - cgroup2 "))
+			pf_buf_printf(&v1, "%s\n", line);
+	if (pf_cgroup_probe_mountinfo(&host, v1.data, &err) < 0 || host.where[PF_CG_FREEZER] < 0) {
+		memset(&host, 0, sizeof(host));
+		print_message("no cgroup v1 here\n");
+		skip();
+	}
+	assert_string_equal(pf_cgroup_mode(&host), "v1");
 }
 
 /* A process beyond the memory limit is killed for it, the count says so, the notice arrives; nothing is left.
@@ -656,21 +677,12 @@ static void test_attach(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_probe, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_pids, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cpu, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_leaf, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_freeze_kill, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_kill_trap, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_exists, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_update, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_update_joins, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_impossible, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_paths, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_v2_controller, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
-	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define ALL                                                                                          \
+	TEST(test_memory), TEST(test_pids), TEST(test_cpu), TEST(test_leaf), TEST(test_freeze_kill), \
+		TEST(test_kill_trap), TEST(test_exists), TEST(test_update), TEST(test_update_joins), \
+		TEST(test_impossible), TEST(test_paths), TEST(test_v2_controller), TEST(test_attach)
+	const struct CMUnitTest as_found[] = {TEST(test_probe), ALL}, as_v1[] = {TEST(test_probe_v1), ALL};
+	int failed = cmocka_run_group_tests_name("cgroups as found", as_found, NULL, NULL);
+	return failed + cmocka_run_group_tests_name("cgroups as on v1", as_v1, NULL, NULL);
 }
