@@ -35,8 +35,11 @@ static int unpack_into(int storefd, int tmp_fd, const struct pf_ckpt_layer *l,
 	PF_CLOSE int fs = openat(tmp_fd, "layer/fs", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fs < 0)
 		return pf_fail(err, errno, "layer/fs");
-	if (pf_unpack_layer(blob, fs, &o, &got, err) < 0)
+	if (pf_unpack_layer(blob, fs, &o, &got, err) < 0) {
+		if (err->kind == PF_ERR_INVALID) /* beyond a limit: our writer refuses to make such a layer */
+			err->kind = PF_ERR_CORRUPT;
 		return -1;
+	}
 	if (syncfs(fs) < 0)
 		return pf_fail(err, errno, "flush");
 	PF_CLOSE int dest = openat(storefd, "unpacked", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
