@@ -73,6 +73,39 @@ create_sandbox() {
 	pinfold create "$ID" --config "$CONFIG" "$@" >"$PF_DIR/state.json"
 }
 
+# ---- inside and around the sandbox of create_sandbox -----------------------------------------------------------
+
+# Runs a command in it, as pf does.
+inside() {
+	pf exec "$ID" -- "$@"
+}
+
+# One value of its state as the host sees it: state_of .pid
+state_of() { # JQ-EXPRESSION [ID]
+	pinfold state "${2:-$ID}" | jq -r "$1"
+}
+
+# Puts a program of tests/helpers into it as /tmp/NAME.
+give_helper() { # NAME
+	[ -x "$BUILD/tests/helpers/$1" ] || skip "needs $BUILD/tests/helpers/$1 (make test-programs)"
+	pinfold exec "$ID" -- sh -c "cat >/tmp/$1 && chmod 755 /tmp/$1" <"$BUILD/tests/helpers/$1"
+}
+
+# Until the command succeeds; fails when it has not after that many seconds.
+wait_for() { # SECONDS COMMAND...
+	local tries=$(($1 * 20))
+	shift
+	while ! "$@"; do
+		[ $((tries -= 1)) -gt 0 ] || return 1
+		sleep 0.05
+	done
+}
+
+# The pids of its processes, of the host's numbering, in one line; empty when there are none.
+pids_of() { # [ID]
+	find /sys/fs/cgroup -path "*/pinfold/${1:-$ID}*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -nu | xargs
+}
+
 # ---- what tests ask for ------------------------------------------------------------------------------------
 
 need_root() {
