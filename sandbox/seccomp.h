@@ -39,6 +39,9 @@ int pf_seccomp_default_cached(
  * that contradict each other combine is told in seccomp_oci.c. */
 int pf_seccomp_oci(
 	const cJSON *seccomp, struct pf_bpf *out, unsigned *flags, int *has_notify, struct pf_err *err);
+/* The same through the cache below, keyed by the object's text. */
+int pf_seccomp_oci_cached(int cache_dirfd, const cJSON *seccomp, struct pf_bpf *out, unsigned *flags,
+	int *has_notify, struct pf_err *err);
 /* Only *flags and *has_notify, without compiling: for a filter that comes from the cache. */
 int pf_seccomp_oci_flags(const cJSON *seccomp, unsigned *flags, int *has_notify, struct pf_err *err);
 

@@ -539,3 +539,25 @@ int pf_seccomp_oci(
 	combine_all(&p, &policy);
 	return pf_sc_compile(&policy, out, err);
 }
+
+static int build(void *arg, struct pf_bpf *out, struct pf_err *err)
+{
+	unsigned flags;
+	int has_notify;
+
+	return pf_seccomp_oci(arg, out, &flags, &has_notify, err);
+}
+
+int pf_seccomp_oci_cached(int cache_dirfd, const cJSON *seccomp, struct pf_bpf *out, unsigned *flags,
+	int *has_notify, struct pf_err *err)
+{
+	PF_BUF struct pf_buf key = {0};
+	PF_FREE char *text = NULL;
+
+	if (pf_seccomp_oci_flags(seccomp, flags, has_notify, err) < 0)
+		return -1;
+	text = pf_json_text(seccomp);
+	pf_buf_str(&key, "oci ");
+	pf_buf_str(&key, text);
+	return pf_seccomp_cached(cache_dirfd, key.data, key.len, build, (void *)(uintptr_t)seccomp, out, err);
+}

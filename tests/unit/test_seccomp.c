@@ -329,7 +329,8 @@ static struct trial *shared(size_t n)
 static void test_kernel_sockets(void **state)
 {
 	PF_BPF struct pf_bpf b = list(0, false);
-	struct trial *t = shared(47 * 12);
+	const size_t max = 47UL * 12;
+	struct trial *t = shared(max);
 	size_t n = 0;
 
 	(void)state;
@@ -344,7 +345,7 @@ static void test_kernel_sockets(void **state)
 			fail_msg("family %lu type %lu: errno %d, without the filter %d", t[i].args[0],
 				t[i].args[1], t[i].after, t[i].before);
 	}
-	munmap(t, 47 * 12 * sizeof(*t));
+	munmap(t, max * sizeof(*t));
 }
 
 /* Promise: the kernel refuses the calls themselves, with arguments that would be harmless. */
