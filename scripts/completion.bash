@@ -1,0 +1,36 @@
+# bash completion for pinfold
+_pinfold() {
+	local cur=${COMP_WORDS[COMP_CWORD]} verb="" i root="" store=""
+	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint gc doctor"
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		--root) root=${COMP_WORDS[++i]} ;;
+		--store) store=${COMP_WORDS[++i]} ;;
+		--log | --log-format) ((i++)) ;;
+		-*) ;;
+		*) verb=${COMP_WORDS[i]}; break ;;
+		esac
+	done
+	_pinfold_ids() { pinfold ${root:+--root "$root"} list --quiet 2>/dev/null; }
+	_pinfold_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
+	case $verb in
+	"") _pinfold_words "$verbs --root --store --log --log-format --version --help" ;;
+	create) case ${COMP_WORDS[COMP_CWORD - 1]} in
+		--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+		*) _pinfold_words "--config --image --from --reuse --strict-runtime --rebase --help" ;;
+		esac ;;
+	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
+	destroy) _pinfold_words "--snapshot --help $(_pinfold_ids)" ;;
+	snapshot) _pinfold_words "--name --label --help $(_pinfold_ids)" ;;
+	diff) _pinfold_words "--json --stat --name-only --help $(_pinfold_ids)" ;;
+	list) _pinfold_words "--format --quiet --json --help" ;;
+	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
+	policy) _pinfold_words "show set $(_pinfold_ids)" ;;
+	image) _pinfold_words "build import ls inspect rm --help" ;;
+	checkpoint) _pinfold_words "ls inspect verify export import rm --help" ;;
+	gc) _pinfold_words "--stopped --help" ;;
+	doctor) _pinfold_words "--json --help" ;;
+	*) _pinfold_words "--help $(_pinfold_ids)" ;;
+	esac
+}
+complete -F _pinfold pinfold
