@@ -191,6 +191,15 @@ static int setup(void **state)
 	return 0;
 }
 
+/* Root's subtree_control as it was before test_v2_controller: with or without hugetlb. */
+static bool lent_hugetlb;
+
+static void root_control(const char *word)
+{
+	PF_FREE char *p = pf_asprintf("%s/cgroup.subtree_control", host.hier[host.v2].mount);
+	(void)pf_write_pseudo_at(AT_FDCWD, p, word);
+}
+
 /* Whatever a failed test left: kill it, remove it. */
 static int teardown(void **state)
 {
@@ -202,6 +211,9 @@ static int teardown(void **state)
 		(void)pf_cgroup_remove(cg, 5000, &e);
 	}
 	pf_cgroup_free(cg);
+	if (lent_hugetlb)
+		root_control("-hugetlb");
+	lent_hugetlb = false;
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
 	return host.n_hier > 0 ? places(top) : 0;
@@ -633,6 +645,8 @@ static void test_v2_controller(void **state)
 		print_message("no hugetlb on cgroup v2 here\n");
 		skip();
 	}
+	read_at(PF_CG_HUGETLB, "", "cgroup.subtree_control", text, sizeof(text));
+	lent_hugetlb = !strstr(text, "hugetlb");
 	pf_limits_init(&l);
 	l.hugetlb = pf_calloc(1, sizeof(*l.hugetlb));
 	l.n_hugetlb = 1;
