@@ -206,7 +206,8 @@ int pf_cgroup_freeze(struct pf_cgroup *cg, bool frozen, int timeout_ms, struct p
 /* 1 frozen, 0 not, -1 error. */
 int pf_cgroup_is_frozen(const struct pf_cgroup *cg, struct pf_err *err);
 /* SIGKILL to everything in it, frozen or not; returns without waiting. After that the same cgroup takes no
- * CLONE_INTO_CGROUP any more (pf_cgroup_clone_safe). */
+ * CLONE_INTO_CGROUP any more (pf_cgroup_clone_safe), and neither do its leaves: drop handles of theirs, make
+ * new leaves. */
 int pf_cgroup_kill(struct pf_cgroup *cg, struct pf_err *err);
 /* 1 no process is left, 0 timeout_ms passed (-1: for ever), -1 error. Zombies do not count. */
 int pf_cgroup_wait_empty(const struct pf_cgroup *cg, int timeout_ms, struct pf_err *err);
