@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -476,7 +477,12 @@ static int pipe_sink(void *arg, const void *data, size_t len, struct pf_err *err
 static void *run_packer(void *arg)
 {
 	struct packer *p = arg;
+	sigset_t pipe_only;
 
+	/* A reader that gave up shall be an EPIPE to this thread, not the end of the process. */
+	sigemptyset(&pipe_only);
+	sigaddset(&pipe_only, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &pipe_only, NULL);
 	p->result = pf_pack_tree(p->dir, NULL, pipe_sink, p, &p->stats, &p->err);
 	close(p->out);
 	return NULL;
@@ -670,11 +676,14 @@ static int commit(struct import *im, struct pf_err *err)
 		return -1;
 	for (size_t i = 0; i < im->n_layers; i++) {
 		struct layer_tmp *l = &im->layers[i];
+		if (l->present)
+			l->stats.bytes = pf_layer_bytes(&im->store, l->stats.diff_id);
 		bytes += l->stats.bytes;
 		if (!l->present && pf_layer_commit(&im->store, &l->tmp, l->stats.diff_id, l->stats.bytes,
 					   l->stats.entries, err) < 0)
 			return -1;
 	}
+	pf_json_add_int(im->record, "bytes", bytes);
 	return pf_record_write(&im->store, im->record, err);
 }
 

@@ -125,6 +125,23 @@ bool pf_layer_present(const struct pf_layer_store *s, const char *diff_id)
 	return faccessat(s->layers, fs, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+int64_t pf_layer_bytes(const struct pf_layer_store *s, const char *diff_id)
+{
+	PF_FREE char *dir = pf_digest_dir(diff_id);
+	PF_FREE char *path = pf_asprintf("%s/info.json", dir);
+	PF_FREE char *text = NULL;
+	struct pf_err ignored = PF_ERR_INIT;
+	int64_t bytes = 0;
+	size_t len;
+
+	if (pf_read_file_at(s->layers, path, 4096, &text, &len, &ignored) < 0)
+		return 0;
+	PF_JSON cJSON *j = pf_json_parse(path, text, len, &ignored);
+	if (j && pf_json_int(j, "", "bytes", 0, INT64_MAX, &bytes, &ignored) < 0)
+		return 0;
+	return bytes;
+}
+
 /* What reads a root's accounts must not block on a FIFO or swallow gigabytes. */
 static int check_accounts(int fs_fd, const char *path, struct pf_err *err)
 {

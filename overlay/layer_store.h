@@ -41,6 +41,9 @@ void pf_store_tmp_drop(struct pf_layer_store *s, struct pf_store_tmp *t);
 /* Whether this layer is there, complete. */
 bool pf_layer_present(const struct pf_layer_store *s, const char *diff_id);
 
+/* The sum of its files' sizes, as noted when it came in; 0 if that is not known. */
+int64_t pf_layer_bytes(const struct pf_layer_store *s, const char *diff_id);
+
 /* Unpack an archive as t/fs. stats tells its diff id. Checks what a root file system must not have (a FIFO
  * for /etc/passwd). */
 int pf_layer_unpack(struct pf_store_tmp *t, int archive_fd, const struct pf_unpack_opts *opts,

@@ -409,34 +409,50 @@ static int pack_entry(struct pack *p, int dir, const char *parent, const char *n
 	return r < 0 && !S_ISDIR(st.st_mode) ? pf_wrap(err, "%.300s", path) : r;
 }
 
-static int pack_dir(struct pack *p, int dir, const char *path, struct pf_err *err)
+/* The names in dir, sorted. The directory stream is closed before anything below is visited: deep trees would
+ * run out of descriptors. */
+static int read_names(int dir, char ***out, size_t *n, struct pf_err *err)
 {
 	char **names = NULL;
-	size_t n = 0, cap = 0;
+	size_t cap = 0;
 	struct dirent *e;
-	int r = 0, fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	PF_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
+	*n = 0;
+	*out = NULL;
 	if (!d) {
 		if (fd >= 0)
 			close(fd);
-		return pf_fail(err, errno, "%.300s: open", path);
+		return pf_fail(err, errno, "open");
 	}
 	while ((errno = 0, e = readdir(d))) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		if (n == cap) {
+		if (*n == cap) {
 			cap = cap ? 2 * cap : 32;
 			names = realloc(names, cap * sizeof(*names));
 			if (!names)
 				abort();
+			*out = names;
 		}
-		names[n++] = pf_strdup(e->d_name);
+		names[(*n)++] = pf_strdup(e->d_name);
 	}
 	if (errno)
-		r = pf_fail(err, errno, "%.300s: read", path);
-	if (n)
-		qsort(names, n, sizeof(*names), by_name);
+		return pf_fail(err, errno, "read");
+	if (*n)
+		qsort(names, *n, sizeof(*names), by_name);
+	return 0;
+}
+
+static int pack_dir(struct pack *p, int dir, const char *path, struct pf_err *err)
+{
+	char **names;
+	size_t n;
+	int r = read_names(dir, &names, &n, err);
+
+	if (r < 0)
+		pf_wrap(err, "%.300s", path);
 	for (size_t i = 0; i < n; i++) {
 		if (r == 0)
 			r = pack_entry(p, dir, path, names[i], err);

@@ -1,0 +1,271 @@
+/* The image verbs: arguments in, JSON (or a table for people) out. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "base/units.h"
+#include "cmd/pinfold-store/verbs.h"
+#include "overlay/import.h"
+
+/* ---- progress, on a terminal only ---- */
+
+struct meter {
+	bool tty;
+	int64_t last; /* microseconds */
+	char stage[100];
+};
+
+static void show(void *arg, const char *what, int64_t done, int64_t total)
+{
+	struct meter *m = arg;
+	int64_t now = pf_now_us();
+	bool news = strncmp(m->stage, what, sizeof(m->stage) - 1) != 0;
+	char size[24];
+
+	if (!news && (!m->tty || now - m->last < 100000))
+		return;
+	m->last = now;
+	snprintf(m->stage, sizeof(m->stage), "%s", what);
+	if (!m->tty)
+		return;
+	if (total > 0)
+		fprintf(stderr, "\r\033[K%.60s  %lld%%", what, (long long)(done * 100 / total));
+	else if (done > 0)
+		fprintf(stderr, "\r\033[K%.60s  %s", what, pf_format_size(done, size, sizeof(size)));
+	else
+		fprintf(stderr, "\r\033[K%.76s", what);
+	fflush(stderr);
+}
+
+static void meter_end(const struct meter *m)
+{
+	if (m->tty && m->stage[0])
+		fputs("\r\033[K", stderr);
+}
+
+static int print(cJSON *j)
+{
+	PF_FREE char *text = pf_json_text(j);
+
+	cJSON_Delete(j);
+	return printf("%s\n", text) < 0 || fflush(stdout) == EOF ? 125 : 0;
+}
+
+static int usage(const char *verb, const char *help)
+{
+	fprintf(stderr, "usage: pinfold %s %s\n", verb, help);
+	return 125;
+}
+
+/* ---- options ---- */
+
+struct args {
+	const char *name, *max_size;
+	bool json;
+	char **rest;
+	int n_rest;
+};
+
+static int parse(int argc, char **argv, struct args *a)
+{
+	static const struct option known[] = {{"name", required_argument, NULL, 'n'},
+		{"json", no_argument, NULL, 'j'}, {"max-size", required_argument, NULL, 'm'},
+		{NULL, 0, NULL, 0}};
+	int c;
+
+	*a = (struct args){0};
+	optind = 1;
+	opterr = 1;
+	while ((c = getopt_long(argc, argv, "n:j", known, NULL)) != -1) {
+		if (c == 'n')
+			a->name = optarg;
+		else if (c == 'j')
+			a->json = true;
+		else if (c == 'm')
+			a->max_size = optarg;
+		else
+			return -1;
+	}
+	a->rest = argv + optind;
+	a->n_rest = argc - optind;
+	return 0;
+}
+
+static int import_opts(const struct args *a, struct meter *m, struct pf_import_opts *o, struct pf_err *err)
+{
+	*m = (struct meter){.tty = isatty(STDERR_FILENO) == 1};
+	*o = (struct pf_import_opts){.name = a->name, .progress = show, .progress_arg = m};
+	return a->max_size ? pf_parse_size("--max-size", a->max_size, &o->max_bytes, err) : 0;
+}
+
+/* ---- verbs ---- */
+
+static const char import_help[] =
+	"SOURCE [--name NAME[:TAG]] [--max-size BYTES]   add an image (oci:DIR[:TAG], oci-archive:F, "
+	"docker-archive:F, tar:F, dir:D, a path, or - )";
+static const char build_help[] =
+	"DIR|RECIPE [--name NAME[:TAG]]   build one from a recipe, with this machine's apt sources";
+static const char ls_help[] = "[--json]   list what is in the store";
+static const char inspect_help[] = "IMAGE   everything known of one, as JSON";
+static const char rm_help[] = "IMAGE...   remove, and free the layers that only they had";
+static const char export_help[] = "IMAGE oci:DIR[:TAG]   write one as an OCI image layout";
+static const char gc_help[] = "remove what interrupted work left behind";
+
+static int cmd_import(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_import_opts o;
+	struct meter m;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
+		return usage("image import", import_help);
+	if (import_opts(&a, &m, &o, &err) < 0)
+		return pf_store_error("image import", &err);
+	cJSON *j = pf_image_import(pf_store.store, a.rest[0], &o, &err);
+	meter_end(&m);
+	return j ? print(j) : pf_store_error("image import", &err);
+}
+
+/* A directory, or the name of a recipe that comes with pinfold. */
+static char *find_recipe(const char *arg)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_FREE char *here = pf_asprintf("%s/recipe.json", arg);
+
+	if (strchr(arg, '/') || access(here, F_OK) == 0)
+		return pf_strdup(arg);
+	PF_FREE char *program = pf_program_dir(&ignored);
+	PF_FREE char *share =
+		pf_store.share ? pf_asprintf("%s/images/%s", pf_store.share, arg)
+			       : pf_asprintf("%s/../../share/pinfold/images/%s", program ? program : "", arg);
+	return access(share, F_OK) == 0 ? pf_take(share) : pf_strdup(arg);
+}
+
+static int cmd_build(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_import_opts o;
+	struct meter m;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
+		return usage("image build", build_help);
+	if (import_opts(&a, &m, &o, &err) < 0)
+		return pf_store_error("image build", &err);
+	PF_FREE char *dir = find_recipe(a.rest[0]);
+	cJSON *j = pf_image_build(pf_store.store, dir, &o, &err);
+	meter_end(&m);
+	return j ? print(j) : pf_store_error("image build", &err);
+}
+
+static const char *text_of(const cJSON *j, const char *key)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, key);
+
+	return cJSON_IsString(v) ? v->valuestring : "-";
+}
+
+static int cmd_ls(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct args a;
+	const cJSON *img;
+	char size[24];
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 0)
+		return usage("image ls", ls_help);
+	PF_JSON cJSON *list = pf_image_list(pf_store.store, &err);
+	if (!list)
+		return pf_store_error("image ls", &err);
+	if (a.json)
+		return print(pf_take(list));
+	printf("%-32s %-20s %10s  %s\n", "IMAGE", "DIGEST", "SIZE", "ADDED");
+	printf("%-32s %-20s %10s  %s\n", "host", "-", "-", "this machine");
+	cJSON_ArrayForEach(img, list)
+	{
+		const cJSON *bytes = cJSON_GetObjectItemCaseSensitive(img, "bytes");
+		const char *digest = text_of(img, "digest"), *when = text_of(img, "imported");
+		printf("%-32s %-20.19s %10s  %s\n", text_of(img, "ref"), digest,
+			pf_format_size(
+				cJSON_IsNumber(bytes) ? (int64_t)bytes->valuedouble : 0, size, sizeof(size)),
+			strcmp(when, "-") != 0 ? when : text_of(img, "created"));
+	}
+	return 0;
+}
+
+static int cmd_inspect(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
+		return usage("image inspect", inspect_help);
+	cJSON *j = pf_image_inspect(pf_store.store, a.rest[0], &err);
+	return j ? print(j) : pf_store_error("image inspect", &err);
+}
+
+static int cmd_rm(int argc, char **argv)
+{
+	struct pf_image_places places = {.root = pf_store.root, .store = pf_store.store};
+	struct pf_err err = PF_ERR_INIT;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest < 1)
+		return usage("image rm", rm_help);
+	for (int i = 0; i < a.n_rest; i++) {
+		cJSON *j = pf_image_remove(pf_store.store, a.rest[i], pf_image_user_in_places, &places, &err);
+		if (!j)
+			return pf_store_error("image rm", &err);
+		if (print(j) != 0)
+			return 125;
+	}
+	return 0;
+}
+
+static int cmd_export(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_import_opts o;
+	struct meter m;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 2)
+		return usage("image export", export_help);
+	if (import_opts(&a, &m, &o, &err) < 0)
+		return pf_store_error("image export", &err);
+	cJSON *j = pf_image_export(pf_store.store, a.rest[0], a.rest[1], &o, &err);
+	meter_end(&m);
+	return j ? print(j) : pf_store_error("image export", &err);
+}
+
+static int cmd_gc(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct args a;
+
+	if (parse(argc, argv, &a) < 0 || a.n_rest != 0)
+		return usage("image gc", gc_help);
+	cJSON *j = pf_image_gc(pf_store.store, &err);
+	return j ? print(j) : pf_store_error("image gc", &err);
+}
+
+const struct pf_store_verb pf_image_verbs[] = {
+	{"image import", cmd_import, import_help},
+	{"image build", cmd_build, build_help},
+	{"image ls", cmd_ls, ls_help},
+	{"image inspect", cmd_inspect, inspect_help},
+	{"image rm", cmd_rm, rm_help},
+	{"image export", cmd_export, export_help},
+	{"image gc", cmd_gc, gc_help},
+	{0},
+};
