@@ -28,6 +28,8 @@ STATIC_CORE := -l:libseccomp.a -l:libcap.a -l:libcares.a
 CORE_LIBS   := $(STATIC_CORE) $(DYN_SMALL) -lm
 STORE_LIBS  := -larchive -lcrypto -lzstd $(CORE_LIBS)
 
+.DEFAULT_GOAL := all
+
 LAYERS := base sandbox overlay netpolicy checkpoint session
 define layer_rule
 $(1)_SRC := $$(wildcard $(1)/*.c)

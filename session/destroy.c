@@ -310,6 +310,18 @@ int pf_session_gc(
 /* ---- the upper
  * ------------------------------------------------------------------------------------------------ */
 
+/* The descriptor that mounts are made from is O_PATH; reading and syncing want an open directory. */
+static int reopen(struct pf_upper *u, struct pf_err *err)
+{
+	int fd = openat(u->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "open the workspace");
+	close(u->fd);
+	u->fd = fd;
+	return 0;
+}
+
 int pf_session_upper(
 	const struct pf_dirs *d, const struct pf_state *s, struct pf_upper *u, struct pf_err *err)
 {
@@ -320,7 +332,9 @@ int pf_session_upper(
 		PF_JSON cJSON *answer = pf_control_ask(d, s->id, ask, &u->fd, err);
 		if (!answer)
 			return -1;
-		return u->fd >= 0 ? 0 : pf_fail(err, 0, "the keeper of '%s' sent no workspace", s->id);
+		if (u->fd < 0)
+			return pf_fail(err, 0, "the keeper of '%s' sent no workspace", s->id);
+		return reopen(u, err);
 	}
 	PF_CLOSE int dir = pf_dirs_sandbox(d, s->id, false, err);
 	if (dir < 0)
@@ -331,17 +345,17 @@ int pf_session_upper(
 		free(pf_take(u->ws));
 		return -1;
 	}
-	u->fd = u->ws->upper_fd;
-	return 0;
+	u->fd = fcntl(u->ws->upper_fd, F_DUPFD_CLOEXEC, 3);
+	return u->fd < 0 ? pf_fail(err, errno, "workspace") : reopen(u, err);
 }
 
 void pf_session_upper_done(struct pf_upper *u)
 {
+	if (u->fd >= 0)
+		close(u->fd);
 	if (u->ws) {
 		pf_workspace_close(u->ws);
 		free(u->ws);
-	} else if (u->fd >= 0) {
-		close(u->fd);
 	}
 	*u = (struct pf_upper){.fd = -1};
 }

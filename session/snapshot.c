@@ -110,7 +110,9 @@ static int helper_failed(struct helper *h, int status, struct pf_err *err)
 	while (n > 0 && text[n - 1] == '\n')
 		n--;
 	text[n > 0 ? n : 0] = '\0';
-	const char *msg = pf_starts_with(text, "pinfold-store: ") ? text + 15 : text;
+	/* Its own name and verb say nothing to our user. */
+	static const char prefix[] = "pinfold: snapshot-write: ";
+	const char *msg = pf_starts_with(text, prefix) ? text + sizeof(prefix) - 1 : text;
 	if (!*msg)
 		msg = WIFSIGNALED(status) ? "the helper was killed" : "the helper failed";
 	return pf_fail(err, 0, "%s", msg);
