@@ -79,10 +79,10 @@ static int set_ids(const struct pf_process *p, struct pf_err *err)
 {
 	/* Raw calls: glibc's wrappers synchronise threads, of which there are none, by ways that are not
 	 * async-signal-safe. */
-	if (syscall(SYS_setgroups, p->n_groups, p->groups) < 0)
-		return pf_fail(err, errno, "setgroups");
 	if (syscall(SYS_setresgid, p->gid, p->gid, p->gid) < 0)
 		return pf_fail(err, errno, "group id %u (is it in the sandbox's id range?)", p->gid);
+	if (syscall(SYS_setgroups, p->n_groups, p->groups) < 0)
+		return pf_fail(err, errno, "supplementary groups (is each in the sandbox's id range?)");
 	if (syscall(SYS_setresuid, p->uid, p->uid, p->uid) < 0)
 		return pf_fail(err, errno, "user id %u (is it in the sandbox's id range?)", p->uid);
 	return 0;
