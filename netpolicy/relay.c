@@ -3,12 +3,13 @@
  * A connection arrives at the listener inside the sandbox's namespace with its original destination. A
  * synthetic address is a name, and the name has a rule or not; any other address needs a rule for a network.
  * The name is then resolved and dialled (upstream.c, dial.c) from the host's namespace, while the client's
- * first bytes are looked at (sniff.c); only when both have worked out do bytes flow (pump.c).
+ * first bytes are looked at (sniff.c). What the server sends flows as soon as it is connected; what the
+ * client sends flows freely (pump.c) once its beginning was judged.
  *
- * Who speaks first is not known. If the server does, the protocol is neither TLS nor HTTP and nothing needs
- * to be looked at, so there is no waiting time after which a silent client is believed: it may stay silent as
- * long as it likes, and what it sends first, whenever that is, is looked at before it goes on. Only a client
- * that has begun a head must finish it within ten seconds.
+ * Who speaks first is not known, and need not be: a client may be silent as long as it likes, and what it
+ * sends first, whenever that is, is judged before a server can act on it. There is no waiting time after
+ * which a silent client is believed. Only a client that has begun a TLS or HTTP head must finish it in ten
+ * seconds.
  *
  * SNI or Host must be the name that was dialled, or another name that the same rule allows. With an encrypted
  * ClientHello the outer name must be the very name: what is inside cannot be seen. TLS to port 443 of a name
@@ -21,7 +22,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +47,6 @@
 #define HALF_CLOSED_US (600 * 1000000LL)
 #define RETRY_US 100000
 
-static void flow(struct pf_conn *c);
 static void read_head(struct pf_conn *c);
 
 /* --- the log, and the end ------------------------------------------------------------------------------- */
@@ -124,7 +123,7 @@ void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, c
 		c->gate->count.conns_denied++;
 	else
 		c->gate->count.conns_failed++;
-	report(c, c->state == PF_CONN_CONNECTED && c->judged ? "close" : "connect", verdict, reason, detail);
+	report(c, c->reported ? "close" : "connect", verdict, reason, detail);
 	end_with_reset(c);
 }
 
@@ -182,6 +181,7 @@ void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
 		pf_upstream_forget(c->query);
 	c->query = NULL;
 	pf_dial_stop(c);
+	reset_on_close(c->up.src.fd);
 	pf_loop_close(&c->gate->loop, &c->up.src);
 	c->refusal = reason;
 	c->rule = NULL;
@@ -270,7 +270,7 @@ static void on_client_end(struct pf_conn *c)
 	}
 	c->judged = true;
 	c->sniff_by = 0;
-	if (c->head_len)
+	if (c->head_len && !c->line_open)
 		pf_conn_deny(c, "malformed_head", NULL);
 	else
 		pf_conn_arm(c);
@@ -309,20 +309,20 @@ static void read_head(struct pf_conn *c)
 		bool line_end = memchr(c->head + c->head_len, '\n', (size_t)n) != NULL;
 		bool first = c->head_len == 0;
 		c->head_len += (size_t)n;
-		if (!c->sniff_by) {
-			c->sniff_by = pf_now_us() + HEAD_US;
-			pf_conn_arm(c);
-		}
-		/* A text head can only become complete with a line; asking for every byte would cost its
-		 * square. */
-		bool text = c->head[0] < 20 || c->head[0] > 23;
-		if (c->head_len < c->sniff_need ||
-			(text && !first && !line_end && c->head_len > 64 && c->head_len < PF_SNIFF_MAX))
+		/* A head can only become complete with a line; asking for every byte would cost its square.
+		 */
+		bool text = !first && !c->line_open && (c->head[0] < 20 || c->head[0] > 23);
+		if (c->head_len < c->sniff_need || (text && !line_end && c->head_len < PF_SNIFF_MAX))
 			continue;
 		pf_sniff(c->head, c->head_len, &s);
 		c->sniff_need = s.need;
-		if (s.kind != PF_SNIFF_MORE)
+		c->line_open = s.kind == PF_SNIFF_MORE && s.line_open;
+		if (s.kind != PF_SNIFF_MORE) {
 			on_head(c, &s);
+		} else if (!c->line_open && !c->sniff_by) {
+			c->sniff_by = pf_now_us() + HEAD_US;
+			pf_conn_arm(c);
+		}
 	}
 }
 
@@ -343,7 +343,7 @@ static bool flush_head(struct pf_conn *c)
 			return false;
 		}
 	}
-	if (c->head_sent == c->head_len) {
+	if (c->judged && c->head_sent == c->head_len) {
 		free(c->head);
 		c->head = NULL;
 		c->head_len = c->head_sent = 0;
@@ -353,12 +353,16 @@ static bool flush_head(struct pf_conn *c)
 
 static void flow(struct pf_conn *c)
 {
-	if (c->state != PF_CONN_CONNECTED || !c->judged)
+	if (c->state != PF_CONN_CONNECTED)
 		return;
-	if (c->client_ended)
+	if (!c->reported && (c->judged || c->line_open || c->up.readable)) {
+		c->reported = true;
+		report(c, "connect", "allow", "allowed", NULL);
+	}
+	if (c->head && (c->judged || c->line_open) && !flush_head(c))
+		return;
+	if (c->client_ended && !c->head)
 		c->out.eof = true;
-	if (c->head && !flush_head(c))
-		return;
 	pf_pump(c);
 	if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof) && !c->timer.pos)
 		pf_conn_arm(c);
@@ -367,15 +371,6 @@ static void flow(struct pf_conn *c)
 static void on_pump(struct pf_timer *t)
 {
 	flow(pf_container(t, struct pf_conn, pump));
-}
-
-/* Both conditions for the flow are there: say so, once, and begin. */
-static void maybe_begin(struct pf_conn *c)
-{
-	if (c->state != PF_CONN_CONNECTED || !c->judged)
-		return;
-	report(c, "connect", "allow", "allowed", NULL);
-	flow(c);
 }
 
 static void note(struct pf_end *e, uint32_t events)
@@ -409,13 +404,8 @@ static void on_client(struct pf_src *src, uint32_t events)
 	}
 	if (died(c, &c->client, events))
 		return;
-	if (c->judged) {
-		flow(c);
-		return;
-	}
 	read_head(c);
-	if (c->judged)
-		maybe_begin(c);
+	flow(c);
 }
 
 static void on_up(struct pf_src *src, uint32_t events)
@@ -425,12 +415,7 @@ static void on_up(struct pf_src *src, uint32_t events)
 	note(&c->up, events);
 	if (died(c, &c->up, events))
 		return;
-	if (c->judged) {
-		flow(c);
-	} else if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP) && c->head_len == 0) {
-		c->judged = true; /* the server speaks first */
-		maybe_begin(c);
-	}
+	flow(c);
 }
 
 void pf_conn_connected(struct pf_conn *c)
@@ -445,7 +430,7 @@ void pf_conn_connected(struct pf_conn *c)
 	}
 	c->state = PF_CONN_CONNECTED;
 	pf_conn_arm(c);
-	maybe_begin(c);
+	flow(c);
 }
 
 /* --- time ----------------------------------------------------------------------------------------------- */
@@ -460,7 +445,7 @@ void pf_conn_arm(struct pf_conn *c)
 		at = c->began + RESOLVE_US;
 	else if (c->state == PF_CONN_DIALLING)
 		at = c->next_try < c->dial_by ? c->next_try : c->dial_by;
-	else if (c->state == PF_CONN_CONNECTED && c->judged && (c->out.eof || c->in.eof))
+	else if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof))
 		at = pf_now_us() + HALF_CLOSED_US;
 	if (c->sniff_by && (!c->judged || c->state == PF_CONN_GOODBYE) && c->sniff_by < at)
 		at = c->sniff_by;
@@ -486,7 +471,7 @@ static void on_timer(struct pf_timer *t)
 		pf_conn_abort(c, "error", "resolve", "timed out");
 		return;
 	}
-	if (c->state == PF_CONN_CONNECTED && c->judged) {
+	if (c->state == PF_CONN_CONNECTED) {
 		/* Half closed, and the other half silent: the process that would read it is most likely gone.
 		 */
 		if (c->out.bytes + c->in.bytes == c->idle_mark) {

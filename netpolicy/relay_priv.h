@@ -31,7 +31,7 @@ struct pf_attempt {
 enum pf_conn_state {
 	PF_CONN_RESOLVING,
 	PF_CONN_DIALLING,
-	PF_CONN_CONNECTED, /* upstream is there; bytes flow as soon as the first of them were looked at */
+	PF_CONN_CONNECTED, /* upstream is there; its bytes flow, the client's as far as they were judged */
 	PF_CONN_REFUSED,   /* denied; waiting for a request that can be answered with 403 */
 	PF_CONN_GOODBYE,   /* the 403 was sent; waiting for the client to read it */
 	PF_CONN_DEAD,
@@ -41,7 +41,9 @@ struct pf_conn {
 	struct pf_gate *gate;
 	struct pf_conn *next, **prev;
 	enum pf_conn_state state;
-	bool judged;       /* the first bytes were looked at, or there is nothing to look at */
+	bool judged;       /* the client's first bytes were looked at, or there are none */
+	bool line_open;    /* not judged, and may go on as they come (sniff.h) */
+	bool reported;     /* as allowed */
 	bool http;         /* they were an HTTP request */
 	bool client_ended; /* the client sent its end before it was judged */
 	struct pf_end client, up;
@@ -49,7 +51,7 @@ struct pf_conn {
 	struct pf_timer timer;  /* sniffing, dialling, idling: one at a time */
 	struct pf_timer pump;   /* more to move right now */
 	int64_t began;          /* pf_now_us */
-	int64_t sniff_by;       /* 0: the client has sent nothing */
+	int64_t sniff_by;       /* until when the client must finish what is held; 0: nothing is held */
 	union pf_sa orig, real;
 	struct pf_synth_name *name; /* held; NULL for a literal address */
 	const struct pf_rule *rule; /* of the gate's policy */

@@ -237,6 +237,30 @@ static const char *next_line(const char *data, size_t len, size_t *at, size_t *l
 	return line;
 }
 
+static bool is_request_line(const char *line, size_t len)
+{
+	size_t version;
+
+	while (len && is_blank(line[len - 1]))
+		len--;
+	for (version = len; version && !is_blank(line[version - 1]);)
+		version--;
+	return len - version >= 5 && strncasecmp(line + version, "HTTP/", 5) == 0;
+}
+
+/* A first line without its end. Control bytes are in no request line; a carriage return inside one may be an
+ * end of line to somebody else. */
+static enum pf_sniff_kind open_line(const char *line, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (line[i] == '\r' && i + 1 < len)
+			return is_request_line(line, i) ? PF_SNIFF_BAD : PF_SNIFF_OPAQUE;
+		if ((uint8_t)line[i] < ' ' && line[i] != '\t' && line[i] != '\r')
+			return PF_SNIFF_OPAQUE;
+	}
+	return PF_SNIFF_MORE;
+}
+
 static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sniff *out)
 {
 	size_t at = 0, method, line_len;
@@ -248,20 +272,22 @@ static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sni
 		at++;
 	for (method = 0; at + method < len && is_token_char((uint8_t)data[at + method]);)
 		method++;
+	out->line_open = true;
+	if (method > 32)
+		return PF_SNIFF_OPAQUE;
 	if (at + method == len)
-		return method > 32 ? PF_SNIFF_OPAQUE : PF_SNIFF_MORE;
-	if (method == 0 || method > 32 || !is_blank(data[at + method]))
+		return PF_SNIFF_MORE;
+	if (method == 0 || !is_blank(data[at + method]))
 		return PF_SNIFF_OPAQUE;
 
+	size_t first = at;
 	line = next_line(data, len, &at, &line_len, &bad);
 	if (!line)
-		return PF_SNIFF_MORE;
-	while (line_len && is_blank(line[line_len - 1]))
-		line_len--;
-	size_t version = line_len;
-	while (version && !is_blank(line[version - 1]))
-		version--;
-	if (line_len - version < 5 || strncasecmp(line + version, "HTTP/", 5) != 0)
+		return open_line(data + first, len - first);
+	out->line_open = false;
+	if (bad && memchr(line, '\r', line_len))
+		return open_line(line, line_len);
+	if (!is_request_line(line, line_len))
 		return PF_SNIFF_OPAQUE;
 	if (bad)
 		return PF_SNIFF_BAD;
@@ -269,7 +295,11 @@ static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sni
 		out->h2c = true;
 		return PF_SNIFF_HTTP;
 	}
-	const char *target = line + method, *end = line + version;
+	const char *target = line + method, *end = line + line_len;
+	while (is_blank(end[-1]))
+		end--;
+	while (!is_blank(end[-1]))
+		end--;
 	while (target < end && is_blank(*target))
 		target++;
 	while (end > target && is_blank(end[-1]))
