@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PF_CLEANUP(f) __attribute__((cleanup(f)))
+/* unused: many of these are only held, and clang does not count the cleanup as a use. */
+#define PF_CLEANUP(f) __attribute__((cleanup(f), unused))
 #define PF_CLOSE PF_CLEANUP(pf_cleanup_close) /* int fd = -1 */
 #define PF_FREE PF_CLEANUP(pf_cleanup_free)   /* any malloc'ed pointer */
 #define PF_CLOSEDIR PF_CLEANUP(pf_cleanup_closedir)
