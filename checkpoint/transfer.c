@@ -57,7 +57,7 @@ static int copy_blob(int from_fd, const struct pf_digest *d, int64_t size, const
 	if (lseek(out, 0, SEEK_SET) < 0 || fsync(out) < 0)
 		return pf_fail(err, errno, "write %s", path);
 	/* What is compared is our copy: the source may change under us. */
-	return pf_ckpt_check_blob(out, d, size, diff_id, err);
+	return pf_ckpt_check_blob(out, d, size, diff_id, -1, NULL, err);
 }
 
 static int copy_checkpoint(int from_fd, const struct pf_ckpt *c, int to_fd,
@@ -89,8 +89,8 @@ static cJSON *load_blob_json(int storefd, const struct pf_digest *d, struct pf_e
 }
 
 /* Pack one directory of the base image and put it in front of what the manifest and config list. */
-static int add_base_layer(int blobs, const char *dir, cJSON *layers, cJSON *diff_ids, cJSON *history, int at,
-	struct pf_err *err)
+static int add_base_layer(
+	int blobs, const char *dir, cJSON *layers, cJSON *diff_ids, int at, struct pf_err *err)
 {
 	PF_CLOSE int root = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	PF_CLOSE int fd = openat(blobs, "layer", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -105,20 +105,62 @@ static int add_base_layer(int blobs, const char *dir, cJSON *layers, cJSON *diff
 		return pf_wrap(err, "base layer %s", dir);
 	if (renameat(blobs, "layer", blobs, pf_digest_hex(&r.digest)) < 0)
 		return pf_fail(err, errno, "name the layer");
-	cJSON *desc = cJSON_CreateObject(), *h = cJSON_CreateObject();
+	cJSON *desc = cJSON_CreateObject();
 	cJSON_AddStringToObject(desc, "mediaType", PF_OCI_LAYER_ZSTD_TYPE);
 	cJSON_AddStringToObject(desc, "digest", r.digest.s);
 	pf_json_add_int(desc, "size", r.size);
 	cJSON_InsertItemInArray(layers, at, desc);
 	cJSON_InsertItemInArray(diff_ids, at, cJSON_CreateString(r.diff_id.s));
-	cJSON_AddStringToObject(h, "created_by", "base image");
-	cJSON_InsertItemInArray(history, at, h);
 	return 0;
 }
 
-/* The manifest and config of a complete image: the checkpoint's with the base image's layers below. The
- * record does not come along: this is an image, and import refuses it. */
-static int complete(int storefd, const struct pf_ckpt *c, int blobs, char *const *base_layers,
+/* Put the plain tar of a layer beside the blob, and into its descriptor. */
+static int plain_layer(int blobs, cJSON *desc, const char *diff_id, struct pf_err *err)
+{
+	struct pf_digest d, tar;
+	int64_t size = 0, tar_size = 0;
+
+	/* Both strings come from documents that pf_ckpt_load or we have made sure of. */
+	memcpy(d.s, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(desc, "digest")), sizeof(d.s));
+	memcpy(tar.s, diff_id, sizeof(tar.s));
+	PF_CLOSE int in = openat(blobs, pf_digest_hex(&d), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	if (in < 0 || fstat(in, &st) < 0)
+		return pf_fail(err, errno, "layer %.19s", d.s);
+	size = st.st_size;
+	PF_CLOSE int out = openat(blobs, "layer", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (out < 0)
+		return pf_fail(err, errno, "create the layer");
+	if (pf_ckpt_check_blob(in, &d, size, &tar, out, &tar_size, err) < 0)
+		return -1;
+	if (fsync(out) < 0 || renameat(blobs, "layer", blobs, pf_digest_hex(&tar)) < 0 ||
+		unlinkat(blobs, pf_digest_hex(&d), 0) < 0)
+		return pf_fail(err, errno, "name the layer");
+	cJSON_ReplaceItemInObjectCaseSensitive(
+		desc, "mediaType", cJSON_CreateString("application/vnd.oci.image.layer.v1.tar"));
+	cJSON_ReplaceItemInObjectCaseSensitive(desc, "digest", cJSON_CreateString(tar.s));
+	cJSON_DeleteItemFromObjectCaseSensitive(desc, "size");
+	pf_json_add_int(desc, "size", tar_size);
+	return 0;
+}
+
+static int plain_layers(int blobs, cJSON *layers, const cJSON *diff_ids, struct pf_err *err)
+{
+	const cJSON *diff = diff_ids->child;
+	cJSON *desc;
+
+	cJSON_ArrayForEach(desc, layers)
+	{
+		if (plain_layer(blobs, desc, diff->valuestring, err) < 0)
+			return -1;
+		diff = diff->next;
+	}
+	return 0;
+}
+
+/* The manifest and config of an image made from the checkpoint. The record does not come along: this is an
+ * image, and import refuses it. */
+static int make_image(int storefd, const struct pf_ckpt *c, int blobs, const struct pf_ckpt_export_opts *opts,
 	struct pf_digest *digest, int64_t *size, struct pf_err *err)
 {
 	PF_JSON cJSON *manifest = load_blob_json(storefd, &c->digest, err);
@@ -132,18 +174,16 @@ static int complete(int storefd, const struct pf_ckpt *c, int blobs, char *const
 	cJSON *layers = cJSON_GetObjectItemCaseSensitive(manifest, "layers");
 	cJSON *diff_ids = cJSON_GetObjectItemCaseSensitive(
 		cJSON_GetObjectItemCaseSensitive(config, "rootfs"), "diff_ids");
-	cJSON *history = cJSON_GetObjectItemCaseSensitive(config, "history");
 	cJSON_DeleteItemFromObjectCaseSensitive(config, PF_CKPT_KEY);
-	if (!cJSON_IsArray(history)) {
-		cJSON_DeleteItemFromObjectCaseSensitive(config, "history");
-		history = cJSON_AddArrayToObject(config, "history");
-	}
-	while (base_layers[n])
+	/* A history must say as many layers as there are. */
+	cJSON_DeleteItemFromObjectCaseSensitive(config, "history");
+	while (opts->base_layers && opts->base_layers[n])
 		n++;
 	for (size_t i = n; i-- > 0;)
-		if (add_base_layer(blobs, base_layers[i], layers, diff_ids, history, (int)(n - 1 - i), err) <
-			0)
+		if (add_base_layer(blobs, opts->base_layers[i], layers, diff_ids, (int)(n - 1 - i), err) < 0)
 			return -1;
+	if (opts->uncompressed && plain_layers(blobs, layers, diff_ids, err) < 0)
+		return -1;
 	PF_FREE char *config_text = pf_json_text(config);
 	if (pf_ckpt_put_document(blobs, config_text, &config_d, &config_size, err) < 0)
 		return -1;
@@ -175,8 +215,8 @@ static int write_layout(
 	return pf_replace_file_at(dirfd, "index.json", text, strlen(text), 0600, true, err);
 }
 
-static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd, char *const *base_layers,
-	struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
+static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd,
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
 {
 	int64_t size = c->manifest_size;
 
@@ -188,8 +228,8 @@ static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd, char *co
 	if (copy_checkpoint(storefd, c, blobs, stats, err) < 0)
 		return -1;
 	stats->digest = c->digest;
-	if (base_layers) {
-		if (complete(storefd, c, blobs, base_layers, &stats->digest, &size, err) < 0)
+	if (opts->base_layers || opts->uncompressed) {
+		if (make_image(storefd, c, blobs, opts, &stats->digest, &size, err) < 0)
 			return -1;
 		/* What only the checkpoint's own manifest refers to. */
 		(void)unlinkat(blobs, pf_digest_hex(&c->digest), 0);
@@ -201,7 +241,7 @@ static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd, char *co
 }
 
 int pf_ckpt_export(const char *store, const char *spec, const char *sandbox_id, const char *dir,
-	char *const *base_layers, struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
 {
 	PF_CLOSE int storefd = pf_ckpt_store_open(store, false, err);
 	PF_CKPT struct pf_ckpt c = {0};
@@ -217,8 +257,7 @@ int pf_ckpt_export(const char *store, const char *spec, const char *sandbox_id, 
 	if (mkdir(tmp, 0700) < 0)
 		return pf_fail(err, errno, "mkdir %s", tmp);
 	PF_CLOSE int fd = open(tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int r = fd < 0 ? pf_fail(err, errno, "open %s", tmp)
-		       : fill_export(storefd, &c, fd, base_layers, stats, err);
+	int r = fd < 0 ? pf_fail(err, errno, "open %s", tmp) : fill_export(storefd, &c, fd, opts, stats, err);
 	if (r == 0 && renameat2(AT_FDCWD, tmp, AT_FDCWD, dir, RENAME_NOREPLACE) < 0)
 		r = pf_fail(err, errno, "rename to %s", dir);
 	if (r < 0) {

@@ -2,6 +2,7 @@
 #ifndef PF_CHECKPOINT_TRANSFER_H
 #define PF_CHECKPOINT_TRANSFER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -13,13 +14,19 @@ struct pf_ckpt_transfer_stats {
 	int64_t blobs, bytes;
 };
 
+struct pf_ckpt_export_opts {
+	/* The directories of the base image (topmost first, NULL-terminated) are packed below the
+	 * checkpoint's layers, so that other tools unpack or run the whole tree. */
+	char *const *base_layers;
+	/* Layers as plain tar, for tools that do not know zstd. */
+	bool uncompressed;
+};
+
 /* Write the checkpoint `spec` as a new OCI layout directory `dir` (which must not exist), every blob compared
- * with its digest on the way. base_layers == NULL: the checkpoint's own manifest, which import takes back.
- * Else the directories of the base image (topmost first, NULL-terminated) are packed below the checkpoint's
- * layers, so that other tools unpack or run the whole tree; that manifest is an image of its own with another
- * digest. */
+ * with its digest on the way. Without options it is the checkpoint's own manifest, which import takes back;
+ * with any of them it is an image with a digest of its own, which import refuses. */
 int pf_ckpt_export(const char *store, const char *spec, const char *sandbox_id, const char *dir,
-	char *const *base_layers, struct pf_ckpt_transfer_stats *stats, struct pf_err *err);
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_transfer_stats *stats, struct pf_err *err);
 
 /* Take a checkpoint from an OCI layout directory into the store: ref picks it by name or digest (NULL: the
  * only one), name is what it is called here (NULL: its name there). Everything is hostile: each blob must

@@ -12,12 +12,14 @@
 #include <zstd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 
 struct check {
 	EVP_MD_CTX *file, *tar;
 	ZSTD_DCtx *zstd;
 	char *in, *out;
 	int64_t size, tar_size;
+	int tar_fd;  /* -1: only look */
 	size_t left; /* 0 when a zstd frame has just ended */
 };
 
@@ -50,6 +52,8 @@ static int feed(struct check *c, const char *data, size_t len, bool inside, cons
 		c->tar_size += (int64_t)out.pos;
 		if (EVP_DigestUpdate(c->tar, c->out, out.pos) != 1)
 			return pf_fail(err, EIO, "SHA-256");
+		if (c->tar_fd >= 0 && pf_write_all(c->tar_fd, c->out, out.pos) < 0)
+			return pf_fail(err, errno, "write the unpacked layer");
 		if (c->tar_size > PF_CKPT_MAX_BYTES * 2)
 			return corrupt_blob(d, "decompresses to more than a checkpoint may hold", err);
 	}
@@ -69,9 +73,10 @@ static int compare(EVP_MD_CTX *md, const struct pf_digest *d, const struct pf_di
 }
 
 int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, const struct pf_digest *diff_id,
-	struct pf_err *err)
+	int tar_fd, int64_t *tar_size, struct pf_err *err)
 {
-	__attribute__((cleanup(check_done))) struct check c = {.file = EVP_MD_CTX_new(),
+	__attribute__((cleanup(check_done))) struct check c = {.tar_fd = tar_fd,
+		.file = EVP_MD_CTX_new(),
 		.tar = EVP_MD_CTX_new(),
 		.zstd = ZSTD_createDCtx(),
 		.in = malloc((size_t)256 << 10),
@@ -107,6 +112,8 @@ int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, con
 	}
 	if (!diff_id)
 		return 0;
+	if (tar_size)
+		*tar_size = c.tar_size;
 	if (c.left != 0)
 		return corrupt_blob(digest, "the compressed data stops in the middle", err);
 	return compare(c.tar, diff_id, digest, "unpacked content does not match its diff_id", err);
@@ -120,7 +127,7 @@ static int verify_layer(int storefd, const struct pf_ckpt_layer *l, struct pf_er
 
 	if (fd < 0)
 		return pf_fail_kind(err, PF_ERR_CORRUPT, errno, "%s", path);
-	return pf_ckpt_check_blob(fd, &l->digest, l->size, &l->diff_id, err);
+	return pf_ckpt_check_blob(fd, &l->digest, l->size, &l->diff_id, -1, NULL, err);
 }
 
 int pf_ckpt_verify(int storefd, const struct pf_ckpt *c, struct pf_ckpt_verified *good, struct pf_err *err)

@@ -8,9 +8,10 @@
 #include "checkpoint/store.h"
 
 /* Check one blob file: its size and digest, and that it decompresses to diff_id (NULL: no look inside). fd is
- * read from its current position to the end. PF_ERR_CORRUPT says what differs. */
+ * read from its current position to the end. With diff_id, tar_fd >= 0 gets the decompressed bytes and
+ * *tar_size (may be NULL) their number. PF_ERR_CORRUPT says what differs. */
 int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, const struct pf_digest *diff_id,
-	struct pf_err *err);
+	int tar_fd, int64_t *tar_size, struct pf_err *err);
 
 /* All layers of a loaded checkpoint. `good` remembers layers that were found good before (shared ones are
  * read once); start with a zeroed one, free with pf_ckpt_verified_done(). */

@@ -374,11 +374,13 @@ static int base_image(const char *spec, const char *sandbox, struct pf_image *im
 static int cmd_export(int argc, char **argv)
 {
 	static const struct option options[] = {{"to", required_argument, NULL, 't'},
-		{"complete", no_argument, NULL, 'c'}, {"sandbox", required_argument, NULL, 's'}, {0}};
+		{"complete", no_argument, NULL, 'c'}, {"uncompressed", no_argument, NULL, 'u'},
+		{"sandbox", required_argument, NULL, 's'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_ckpt_transfer_stats s;
 	struct pf_image img = {0};
 	const char *to = NULL, *sandbox = NULL;
+	struct pf_ckpt_export_opts opts = {0};
 	bool whole = false;
 	int c, r = 0;
 
@@ -388,19 +390,22 @@ static int cmd_export(int argc, char **argv)
 			to = optarg;
 		else if (c == 'c')
 			whole = true;
+		else if (c == 'u')
+			opts.uncompressed = true;
 		else if (c == 's')
 			sandbox = optarg;
 		else
 			return 125;
 	if (!to || argc - optind != 1 || (pf_starts_with(to, "oci:") && !to[4]))
-		return usage("checkpoint export", "CHECKPOINT --to oci:DIR [--complete] [--sandbox ID]");
+		return usage("checkpoint export",
+			"CHECKPOINT --to oci:DIR [--complete] [--uncompressed] [--sandbox ID]");
 	const char *dir = pf_starts_with(to, "oci:") ? to + 4 : to;
 	pf_checkpoint_raise_nofile();
 	if (whole)
 		r = base_image(argv[optind], sandbox, &img, &err);
+	opts.base_layers = whole ? img.layers : NULL;
 	if (r == 0)
-		r = pf_ckpt_export(
-			pf_store.store, argv[optind], sandbox, dir, whole ? img.layers : NULL, &s, &err);
+		r = pf_ckpt_export(pf_store.store, argv[optind], sandbox, dir, &opts, &s, &err);
 	pf_image_done(&img);
 	return r < 0 ? pf_store_error("checkpoint export", &err) : print_transfer(&s, dir);
 }
@@ -441,7 +446,8 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"checkpoint rm", cmd_rm, "[--force] CHECKPOINT...   remove, and free what only they used"},
 	{"checkpoint prepare", cmd_prepare,
 		"CHECKPOINT   unpack its layers (create --from does so by itself)"},
-	{"checkpoint export", cmd_export, "CHECKPOINT --to oci:DIR [--complete]   write an OCI image layout"},
+	{"checkpoint export", cmd_export,
+		"CHECKPOINT --to oci:DIR [--complete] [--uncompressed]   write an OCI image layout"},
 	{"checkpoint import", cmd_import,
 		"oci:DIR[:NAME] [--name NAME]   take one in from an OCI image layout"},
 	{"checkpoint gc", cmd_gc, "remove what nothing refers to"},

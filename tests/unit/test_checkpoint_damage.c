@@ -535,14 +535,15 @@ static void export_import(void **state)
 	struct pf_ckpt_prepare_stats st;
 	PF_CKPT struct pf_ckpt c = {0};
 
+	struct pf_ckpt_export_opts plain = {0};
 	tree_fill(fd);
 	assert_int_equal(write_one(fd, &r, &err), 0);
 	PF_FREE char *out = pf_asprintf("%s/out", env.dir);
 	PF_FREE char *second = pf_asprintf("%s/second", env.dir);
-	if (pf_ckpt_export(env.store, "latest", "box", out, NULL, &s, &err) < 0)
+	if (pf_ckpt_export(env.store, "latest", "box", out, &plain, &s, &err) < 0)
 		fail_msg("export: %s", err.msg);
 	assert_string_equal(s.digest.s, r.digest.s);
-	assert_int_equal(pf_ckpt_export(env.store, "latest", "box", out, NULL, &s, &err), -1);
+	assert_int_equal(pf_ckpt_export(env.store, "latest", "box", out, &plain, &s, &err), -1);
 	assert_int_equal(err.kind, PF_ERR_EXISTS);
 	if (pf_ckpt_import(second, out, r.name, "elsewhere", &s, &err) < 0)
 		fail_msg("import: %s", err.msg);
@@ -559,7 +560,8 @@ static void export_import(void **state)
 	PF_CLOSE int basefd = tree_mkdir(env.fd, "base");
 	tree_text(basefd, "from-image", "i");
 	char *layers[] = {base, NULL};
-	if (pf_ckpt_export(env.store, r.digest.s, NULL, whole, layers, &s, &err) < 0)
+	struct pf_ckpt_export_opts complete = {.base_layers = layers};
+	if (pf_ckpt_export(env.store, r.digest.s, NULL, whole, &complete, &s, &err) < 0)
 		fail_msg("complete export: %s", err.msg);
 	assert_int_equal(pf_ckpt_import(second, whole, NULL, NULL, &s, &err), -1);
 	assert_non_null(strstr(err.msg, "an image, not a checkpoint"));
