@@ -4,6 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A message quotes what others wrote: it stays one line, and holds nothing that a terminal would obey. */
+static void one_line(char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s < 0x20 || *s == 0x7f)
+			*s = *s == '\n' || *s == '\t' ? ' ' : '?';
+}
+
 static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const char *fmt, va_list ap)
 {
 	int n;
@@ -17,6 +25,7 @@ static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const cha
 		const char *text = strerrordesc_np(errnum);
 		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s", text ? text : "unknown error");
 	}
+	one_line(err->msg);
 }
 
 int(pf_fail)(struct pf_err *err, int errnum, const char *fmt, ...)
@@ -62,6 +71,7 @@ int(pf_wrap)(struct pf_err *err, const char *fmt, ...)
 		memcpy(err->msg + n + 2, old, len);
 		err->msg[(size_t)n + 2 + len] = '\0';
 	}
+	one_line(err->msg);
 	errno = saved;
 	return -1;
 }

@@ -3,6 +3,7 @@
  * A fallible function takes `struct pf_err *err` last and returns 0 (or an fd, or a pointer) on success and
  * -1 (or NULL) on failure. On failure it has called pf_fail() once at the place that knows the cause; each
  * caller that can add something ("create: cgroup: memory.max") calls pf_wrap(). Library code never prints.
+ * A message is one line: control characters in what it quotes become blanks and '?'.
  * `err` is never NULL and is left untouched on success. errno keeps the cause's value across both calls. */
 #ifndef PF_BASE_ERR_H
 #define PF_BASE_ERR_H

@@ -183,8 +183,10 @@ refused() { # JSON WORD...
 @test "a sandbox that is not there is named" {
 	pf exec "$ID" -- true
 	assert_refused "$ID"
-	pf destroy "$ID"
+	pf state "$ID"
 	assert_refused "$ID"
+	pf destroy "$ID" # whoever cleans up twice gets what was asked for
+	assert_status 0
 }
 
 @test "an unknown verb or option is refused by its name" {

@@ -246,6 +246,10 @@ static void errors(void **state)
 	assert_int_equal(err.errnum, ENOENT);
 	assert_int_equal(pf_wrap(&err, "create"), -1);
 	assert_string_equal(err.msg, "create: open x: No such file or directory");
+	pf_fail(&err, 0, "no '%s'", "a\nb\x1b[31m");
+	assert_string_equal(err.msg, "no 'a b?[31m'");
+	pf_wrap(&err, "c\nd");
+	assert_string_equal(err.msg, "c d: no 'a b?[31m'");
 	memset(longer, 'y', sizeof(longer));
 	longer[sizeof(longer) - 1] = '\0';
 	pf_wrap(&err, "%s", longer);
