@@ -241,6 +241,7 @@ int64_t pf_cgroup_oom_kills(const struct pf_cgroup *cg);
  * memory events: compare pf_cgroup_oom_kills with the value before). On v1 the notice comes before the kill,
  * for this very cgroup only, and once more when the cgroup is removed. Drain it with pf_cgroup_oom_drain. */
 int pf_cgroup_oom_fd(const struct pf_cgroup *cg, struct pf_err *err);
-void pf_cgroup_oom_drain(int fd);
+/* Returns how many times the limit was met, on v1; 0 on v2, where pf_cgroup_oom_kills tells. */
+int64_t pf_cgroup_oom_drain(int fd);
 
 #endif

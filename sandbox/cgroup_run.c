@@ -458,10 +458,15 @@ int pf_cgroup_oom_fd(const struct pf_cgroup *cg, struct pf_err *err)
 	return pf_take_fd(&fd);
 }
 
-void pf_cgroup_oom_drain(int fd)
+int64_t pf_cgroup_oom_drain(int fd)
 {
 	char buf[4096];
+	uint64_t count = 0;
+	ssize_t n;
 
-	while (read(fd, buf, sizeof(buf)) > 0)
-		;
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		/* An inotify event is 16 bytes at least; this is an eventfd's counter. */
+		if (n == (ssize_t)sizeof(count))
+			memcpy(&count, buf, sizeof(count));
+	return (int64_t)count;
 }

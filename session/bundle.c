@@ -104,7 +104,8 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 	for (size_t i = 0; i < sizeof(etc_files) / sizeof(etc_files[0]); i++) {
 		char *dest = pf_asprintf("/etc/%s", etc_files[i]),
 		     *src = pf_asprintf("%s/%s", p->files_dir, etc_files[i]);
-		add_bind(m, dest, src, false);
+		/* Read-only: they lie on the host's disk, where filesystem.size does not reach. */
+		add_bind(m, dest, src, true);
 		free(dest);
 		free(src);
 	}

@@ -42,9 +42,9 @@ struct running {
 	struct pf_process process;
 	struct pf_tty tty;
 	pid_t pid;
-	int pidfd, init_pidfd, control, signals, pipes[2];
+	int pidfd, init_pidfd, control, signals, oom, pipes[2];
 	int64_t oom_before, started_us;
-	bool own_limits;
+	bool own_limits, oom_seen;
 };
 
 void pf_exec_result_done(struct pf_exec_result *r)
@@ -164,6 +164,12 @@ static int make_leaf(struct running *x, struct pf_err *err)
 			(o->capture ? PF_CGROUP_ACCOUNT : 0) | (o->memory >= 0 ? PF_CGROUP_OOM_GROUP : 0),
 			&x->leaf, err) < 0)
 		return pf_wrap(err, "cgroup");
+	/* v2 kills the group as a whole by itself; v1 has only a notice, and the rest is ours to do. */
+	if (o->memory >= 0 && !x->host.hier[x->host.where[PF_CG_MEMORY]].v2) {
+		x->oom = pf_cgroup_oom_fd(x->leaf, err);
+		if (x->oom < 0)
+			return pf_wrap(err, "cgroup");
+	}
 	PF_JSON cJSON *hello = cJSON_CreateObject();
 	cJSON_AddStringToObject(hello, "op", "exec");
 	cJSON_AddStringToObject(hello, "leaf", name);
@@ -237,10 +243,10 @@ static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, 
 						? (deadline_us - now + 999) / 1000
 						: 3600000);
 		}
-		struct pollfd p[6] = {{.fd = x->pidfd, .events = POLLIN},
+		struct pollfd p[7] = {{.fd = x->pidfd, .events = POLLIN},
 			{.fd = x->signals, .events = POLLIN}, {.fd = sinks[0].fd, .events = POLLIN},
-			{.fd = sinks[1].fd, .events = POLLIN}};
-		int n = 4 + (x->o->tty ? pf_tty_poll(&x->tty, &p[4]) : 0);
+			{.fd = sinks[1].fd, .events = POLLIN}, {.fd = x->oom, .events = POLLIN}};
+		int n = 5 + (x->o->tty ? pf_tty_poll(&x->tty, &p[5]) : 0);
 		if (poll(p, (nfds_t)n, wait_ms) < 0)
 			continue;
 		if (p[1].revents)
@@ -249,7 +255,11 @@ static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, 
 			if (p[2 + i].revents && !drain(&sinks[i]))
 				close(pf_take_fd(&sinks[i].fd));
 		if (x->o->tty)
-			pf_tty_serve(&x->tty, &p[4]);
+			pf_tty_serve(&x->tty, &p[5]);
+		if (p[4].revents && pf_cgroup_oom_drain(x->oom) > 0) {
+			x->oom_seen = true;
+			kill_leaf(x);
+		}
 		if (p[0].revents)
 			ended = true;
 	}
@@ -338,7 +348,7 @@ static void measure(
 	if (timed_out) {
 		r->limit = "timeout";
 		r->exit_code = 124;
-	} else if (oom_now > x->oom_before) {
+	} else if (x->oom_seen || oom_now > x->oom_before) {
 		r->limit = "memory";
 		if (r->signal == SIGKILL)
 			r->exit_code = 137;
@@ -398,6 +408,8 @@ static void leave(struct running *x, bool kill_rest)
 		close(x->init_pidfd);
 	if (x->signals >= 0)
 		close(x->signals);
+	if (x->oom >= 0)
+		close(x->oom);
 }
 
 static int watch_signals(struct running *x, struct pf_err *err)
@@ -439,8 +451,13 @@ static int prepare(struct running *x, const struct pf_dirs *d, const char *id, s
 int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exec_opts *opts,
 	struct pf_exec_result *r, struct pf_err *err)
 {
-	struct running x = {
-		.o = opts, .pidfd = -1, .init_pidfd = -1, .control = -1, .signals = -1, .tty = PF_TTY_INIT};
+	struct running x = {.o = opts,
+		.pidfd = -1,
+		.init_pidfd = -1,
+		.control = -1,
+		.signals = -1,
+		.oom = -1,
+		.tty = PF_TTY_INIT};
 	struct sink sinks[2] = {{.fd = -1, .max = opts->capture_max}, {.fd = -1, .max = opts->capture_max}};
 	bool timed_out = false;
 	struct rusage ru;

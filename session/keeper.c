@@ -59,6 +59,7 @@ struct keeper {
 	struct pf_box box;
 	int audit, epoll, listen, signals, oom;
 	int64_t oom_kills;
+	bool oom_on_v2;
 	int64_t deadline_us, idle_us; /* 0: none */
 	const char *stop_reason;
 	struct conn *conns;
@@ -202,6 +203,7 @@ static int start(struct keeper *k, struct pf_err *err)
 	k->oom = pf_cgroup_oom_fd(k->cgroup, err);
 	if (k->oom < 0)
 		return pf_wrap(err, "cgroup");
+	k->oom_on_v2 = k->host.hier[k->host.where[PF_CG_MEMORY]].v2;
 	return save_state(k, PF_STATUS_RUNNING, err);
 }
 
@@ -333,15 +335,18 @@ static void on_listen(struct keeper *k)
 static void on_oom(struct keeper *k)
 {
 	struct pf_err ignored = PF_ERR_INIT;
-	int64_t now = pf_cgroup_oom_kills(k->cgroup);
+	/* On v1 the notice comes before the kill is counted, and the count goes with the leaf of the exec
+	 * that was killed: there the notice itself is the news. */
+	int64_t kills = pf_cgroup_oom_drain(k->oom), now = pf_cgroup_oom_kills(k->cgroup);
 
-	pf_cgroup_oom_drain(k->oom);
-	if (now <= k->oom_kills)
+	if (kills == 0 && k->oom_on_v2 && now > k->oom_kills)
+		kills = now - k->oom_kills;
+	k->oom_kills = now;
+	if (kills == 0)
 		return;
 	cJSON *line = cJSON_CreateObject();
 	cJSON_AddStringToObject(line, "limit", "memory");
-	pf_json_add_int(line, "kills", now - k->oom_kills);
-	k->oom_kills = now;
+	pf_json_add_int(line, "kills", kills);
 	(void)pf_audit_write(k->audit, "limit_hit", line, &ignored);
 }
 
