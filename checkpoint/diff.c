@@ -234,7 +234,7 @@ static int diff_dirs(
 static int diff_name(struct diff *d, const struct merged *a, const struct merged *b, const char *name,
 	int depth, struct pf_err *err)
 {
-	__attribute__((cleanup(found_done))) struct found fa = {0}, fb = {0};
+	PF_CLEANUP(found_done) struct found fa = {0}, fb = {0};
 	static const struct merged nothing;
 
 	if (lookup(a, name, d->path.data, &fa, err) < 0 || lookup(b, name, d->path.data, &fb, err) < 0)
@@ -323,7 +323,7 @@ int pf_diff(const struct pf_diff_side *a, const struct pf_diff_side *b, const ch
 	int (*fn)(void *ctx, const struct pf_diff_entry *e, struct pf_err *err), void *ctx,
 	struct pf_diff_sum *sum, struct pf_err *err)
 {
-	__attribute__((cleanup(merged_done))) struct merged ma = {0}, mb = {0};
+	PF_CLEANUP(merged_done) struct merged ma = {0}, mb = {0};
 	static const struct pf_diff_side none;
 	struct diff d = {.exclude = exclude, .fn = fn, .ctx = ctx, .sum = sum};
 	int r = -1;

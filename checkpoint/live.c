@@ -172,7 +172,8 @@ static int merge_tree(
 static int merge(const struct pf_tree *second, int first_fd, int spool_fd, int out_fd, int level, int threads,
 	struct pf_tarout_result *res, struct pf_err *err)
 {
-	__attribute__((cleanup(stream_done))) struct stream s = {.fd = first_fd,
+	PF_CLEANUP(stream_done)
+	struct stream s = {.fd = first_fd,
 		.zstd = ZSTD_createDCtx(),
 		.in_cap = ZSTD_DStreamInSize(),
 		.out_cap = (size_t)1 << 20};

@@ -313,7 +313,7 @@ static int read_link(
 static int pack_node(struct pf_tarout *o, struct pf_node *n, int dirfd, int selffd, const char *path,
 	bool live, struct pf_pack_stats *stats, struct pf_err *err)
 {
-	__attribute__((cleanup(xattrs_done))) struct xattrs x = {0};
+	PF_CLEANUP(xattrs_done) struct xattrs x = {0};
 	PF_CLOSE int fd = -1;
 	PF_FREE char *leader = NULL;
 	char target[4097];

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "base/cleanup.h"
 #include "base/err.h"
 
 struct pf_ckpt_prepare_stats {

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/cleanup.h"
 #include "base/err.h"
 #include "checkpoint/sha256.h"
 
@@ -55,7 +56,7 @@ struct pf_ckpt {
 	size_t n_damaged; /* "latest": newer checkpoints passed over because they are damaged */
 };
 void pf_ckpt_done(struct pf_ckpt *c);
-#define PF_CKPT __attribute__((cleanup(pf_ckpt_done)))
+#define PF_CKPT PF_CLEANUP(pf_ckpt_done)
 
 /* Open STORE/checkpoints; create=true makes it (0700) with an empty index. Returns a directory fd. */
 int pf_ckpt_store_open(const char *store, bool create, struct pf_err *err);

@@ -75,7 +75,8 @@ static int compare(EVP_MD_CTX *md, const struct pf_digest *d, const struct pf_di
 int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, const struct pf_digest *diff_id,
 	int tar_fd, int64_t *tar_size, struct pf_err *err)
 {
-	__attribute__((cleanup(check_done))) struct check c = {.tar_fd = tar_fd,
+	PF_CLEANUP(check_done)
+	struct check c = {.tar_fd = tar_fd,
 		.file = EVP_MD_CTX_new(),
 		.tar = EVP_MD_CTX_new(),
 		.zstd = ZSTD_createDCtx(),

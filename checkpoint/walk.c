@@ -19,6 +19,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -179,12 +180,17 @@ static struct pf_node *new_node(
 	return n;
 }
 
+static void mark_name(const struct walk *w, const char *mark, char name[64])
+{
+	snprintf(name, 64, "%s.overlay.%s", w->o->userxattr ? "user" : "trusted", mark);
+}
+
 /* 1: the mark is set to value, 0: not. */
 static int overlay_mark(const struct walk *w, int fd, const char *mark, char value)
 {
-	char name[64] = {0}, got[2];
+	char name[64], got[2];
 
-	strcat(strcpy(name, w->o->userxattr ? "user.overlay." : "trusted.overlay."), mark);
+	mark_name(w, mark, name);
 	return fgetxattr(fd, name, got, sizeof(got)) == 1 && got[0] == value;
 }
 
@@ -365,8 +371,8 @@ static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *n
 	n->cut = cut;
 	if (xwhiteouts && kind == PF_NODE_FILE && st.st_size == 0) {
 		PF_CLOSE int file = openat(fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-		char key[64] = {0}, v[8];
-		strcat(strcpy(key, w->o->userxattr ? "user.overlay." : "trusted.overlay."), "whiteout");
+		char key[64], v[8];
+		mark_name(w, "whiteout", key);
 		if (file >= 0 && fgetxattr(file, key, v, sizeof(v)) >= 0)
 			n->kind = PF_NODE_WHITEOUT;
 	}

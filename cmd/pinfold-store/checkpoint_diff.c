@@ -210,7 +210,7 @@ static void print_sum(const struct printer *p, const struct pf_diff_sum *s)
 
 static int run(const char *arg_a, const char *arg_b, enum style style, struct pf_err *err)
 {
-	__attribute__((cleanup(side_done))) struct side a = {0}, b = {0};
+	PF_CLEANUP(side_done) struct side a = {0}, b = {0};
 	struct printer p = {.style = style, .list = style == STYLE_JSON ? cJSON_CreateArray() : NULL};
 	struct pf_diff_sum sum;
 

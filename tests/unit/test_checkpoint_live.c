@@ -233,7 +233,7 @@ static void *keep_writing(void *arg)
 			(void)renameat(b->fd, name, b->fd, to);
 			break;
 		case 3:
-			(void)linkat(b->fd, name, b->fd, to, 0);
+			(void)!linkat(b->fd, name, b->fd, to, 0);
 			break;
 		default: {
 			int fd = openat(b->fd, name,
