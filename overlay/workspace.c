@@ -81,15 +81,17 @@ static int open_parts(struct pf_workspace *ws, struct pf_err *err)
 
 /* ---- image backend: the file ---- */
 
-/* Inode tables take 1/64 (256 bytes per 16 KiB), bitmaps and descriptors little more. */
 static int64_t journal_size(int64_t size)
 {
 	return size < 256 * MIB ? 4 * MIB : 16 * MIB;
 }
 
+/* Inode tables take 1/64 (256 bytes per 16 KiB), bitmaps and descriptors little more; and the kernel keeps a
+ * fiftieth, at most 16 MiB, back for its own metadata. */
 static int64_t file_size(int64_t size)
 {
-	int64_t total = size + size / 60 + journal_size(size) + MIB;
+	int64_t kept_back = size / 48 < 16 * MIB ? size / 48 : 16 * MIB;
+	int64_t total = size + size / 60 + kept_back + journal_size(size) + MIB;
 
 	return (total + 4095) & ~(int64_t)4095;
 }
@@ -122,6 +124,27 @@ static int make_fs(int fd, int64_t size, struct pf_err *err)
 	return run_on_fd(argv, fd, err) < 0 ? pf_wrap(err, "workspace") : 0;
 }
 
+/* Copy one stretch; by the kernel where it can, which it cannot between some pairs of file systems. */
+static int copy_stretch(int from, int to, off_t at, off_t end, struct pf_err *err)
+{
+	char buf[65536];
+
+	while (at < end) {
+		off_t in = at, out = at;
+		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - at), 0);
+		if (n < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == EINVAL)) {
+			size_t want = end - at < (off_t)sizeof(buf) ? (size_t)(end - at) : sizeof(buf);
+			n = pread(from, buf, want, at);
+			if (n > 0)
+				n = pwrite(to, buf, (size_t)n, at);
+		}
+		if (n <= 0)
+			return pf_fail(err, n < 0 ? errno : EIO, "workspace: copy the template");
+		at += n;
+	}
+	return 0;
+}
+
 /* Copy the parts of a sparse file that hold data. */
 static int copy_sparse(int from, int to, struct pf_err *err)
 {
@@ -136,13 +159,9 @@ static int copy_sparse(int from, int to, struct pf_err *err)
 		hole = lseek(from, data, SEEK_HOLE);
 		if (hole < 0)
 			return pf_fail(err, errno, "workspace: copy the template");
-		while (data < hole) {
-			off_t in = data, out = data;
-			ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(hole - data), 0);
-			if (n <= 0)
-				return pf_fail(err, n < 0 ? errno : EIO, "workspace: copy the template");
-			data += n;
-		}
+		if (copy_stretch(from, to, data, hole, err) < 0)
+			return -1;
+		data = hole;
 	}
 	return errno == ENXIO ? 0 : pf_fail(err, errno, "workspace: copy the template");
 }
@@ -186,7 +205,6 @@ static int fill_image(int fd, int template_dirfd, int64_t size, struct pf_err *e
 static int attach_loop(int file_fd, char path[32], struct pf_err *err)
 {
 	struct loop_config config = {.fd = (uint32_t)file_fd,
-		.block_size = 4096,
 		.info = {.lo_flags = LO_FLAGS_AUTOCLEAR, .lo_file_name = "pinfold " IMAGE}};
 	PF_CLOSE int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 
@@ -303,7 +321,7 @@ static int create_image(
 {
 	if (size < PF_WORKSPACE_MIN_SIZE || size > (int64_t)1 << 43)
 		return pf_fail_kind(
-			err, PF_ERR_INVALID, 0, "a workspace's size must be between 1 MiB and 8 TiB");
+			err, PF_ERR_INVALID, 0, "a workspace's size must be between 4 MiB and 8 TiB");
 	PF_CLOSE int fd =
 		openat(sandbox_dirfd, IMAGE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)

@@ -24,8 +24,8 @@ struct pf_workspace {
 };
 #define PF_WORKSPACE_INIT ((struct pf_workspace){.rw_fd = -1, .upper_fd = -1, .work_fd = -1})
 
-/* The least size the image backend takes. */
-#define PF_WORKSPACE_MIN_SIZE ((int64_t)1 << 20)
+/* The least size the image backend takes: below it there would be no room for a journal. */
+#define PF_WORKSPACE_MIN_SIZE ((int64_t)4 << 20)
 
 /* Make a workspace below sandbox_dirfd and open it. size is what can be written in bytes; 0 is the dir
  * backend. template_dirfd: a directory of the store where made filesystems are kept as sparse templates, one
