@@ -183,16 +183,22 @@ int pf_child_exec(const struct pf_process *p, struct pf_err *err)
 
 void pf_child_exec_init(int init_fd, const struct pf_process *p, struct pf_err *err)
 {
-	char buf[4096], *argv[1024] = {"pinfold-init"};
-	size_t n = 0;
+	enum { MAX_ARGS = 1000 };
+	char buf[4096], *argv[MAX_ARGS + 2] = {"pinfold-init"};
 
 	if (p->args && p->args[0]) {
 		const char *file = resolve(p, buf, sizeof(buf), err);
 		if (!file)
 			return;
 		argv[1] = file == buf ? buf : p->args[0];
-		for (n = 1; p->args[n] && n < 1000; n++)
+		for (size_t n = 1; p->args[n]; n++) {
+			if (n == MAX_ARGS) {
+				pf_fail_kind(err, PF_ERR_INVALID, 0, "the command has more than %d words",
+					MAX_ARGS);
+				return;
+			}
 			argv[n + 1] = p->args[n];
+		}
 	}
 	(void)syscall(SYS_execveat, init_fd, "", argv, p->env ? p->env : no_env, AT_EMPTY_PATH);
 	pf_fail(err, errno, "start process 1");

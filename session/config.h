@@ -15,7 +15,7 @@
 #include "base/err.h"
 
 #define PF_CONFIG_DEFAULT_PIDS 2048
-#define PF_CONFIG_DEFAULT_TMP ((int64_t)256 << 20)
+#define PF_CONFIG_DEFAULT_TMP ((int64_t)1 << 30)
 
 /* Who commands run as. Each half is a number or a name of the image's own /etc/passwd and /etc/group. */
 struct pf_config_user {

@@ -136,7 +136,8 @@ static bool mounted_at(const struct pf_config_filesystem *fs, const char *path)
 	return false;
 }
 
-/* /tmp is either a tmpfs or a part of the workspace, and as a tmpfs it has to be writable. */
+/* /tmp is a tmpfs, unless a rule or a mount names it or what is not named is read-only; as a tmpfs it has to
+ * be writable. */
 static int settle_tmp(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 {
 	struct pf_config_filesystem *fs = &c->filesystem;
@@ -152,6 +153,9 @@ static int settle_tmp(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 			mounted_at(fs, "/tmp") ? "a mount" : "read-only");
 	if (temp && fs->tmp_size < 0)
 		fs->tmp_size = fs->size > 0 ? fs->size : PF_CONFIG_DEFAULT_TMP;
+	if (fs->access == PF_ACCESS_FULL && fs->tmp_size < 0 && !listed(fs->writable_paths, "/tmp") &&
+		!listed(fs->read_only_paths, "/tmp") && !mounted_at(fs, "/tmp"))
+		fs->tmp_size = PF_CONFIG_DEFAULT_TMP;
 	if (fs->tmp_size >= 0 && mounted_at(fs, "/tmp"))
 		return pf_cfg_bad(&at, err, "/tmp is also the target of a mount");
 	if (fs->tmp_size >= 0 && !pf_config_writable(fs, "/tmp"))

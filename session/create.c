@@ -317,6 +317,10 @@ static int check_supported(const struct pf_config *c, struct pf_err *err)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"checkpoint.on, every and keep are not supported yet: take them out and call "
 			"`pinfold snapshot`");
+	if (c->allow_package_managers)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"networking.allow_package_managers is not supported yet: list the hosts in "
+			"allowed_hosts");
 	return 0;
 }
 

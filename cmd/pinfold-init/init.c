@@ -1,16 +1,17 @@
 /* PID 1 of a session's sandbox.
  *
- * Theory of operation. It reaps whatever is orphaned to it, and that is nearly all. Commands come in from outside
- * (setns), so it never starts anything unless it was given a command line of its own: then it starts that once,
- * hands signals on to it and ends with its status. Without one it stays until it is told to go (SIGTERM, SIGINT,
- * SIGQUIT, SIGHUP), hands that signal to everybody in the namespace, and ends when nobody is left.
+ * Theory of operation. It reaps whatever is orphaned to it, and that is nearly all. Commands come in from
+ * outside (setns), so it never starts anything unless it was given a command line of its own: then it starts
+ * that once, hands signals on to it and ends with its status. Without one it stays until it is told to go
+ * (SIGTERM, SIGINT, SIGQUIT, SIGHUP), hands that signal to everybody in the namespace, and ends when nobody
+ * is left.
  *
- * All signals are blocked and taken with rt_sigtimedwait: the kernel drops unhandled signals to a PID 1 unless they
- * are blocked, and a blocked set needs no handler, no restorer and no async-signal reasoning.
+ * All signals are blocked and taken with rt_sigtimedwait: the kernel drops unhandled signals to a PID 1
+ * unless they are blocked, and a blocked set needs no handler, no restorer and no async-signal reasoning.
  *
- * No libc: this process lives as long as the sandbox does, once per sandbox, and it is the one program of ours that
- * stays inside. It is two pages, has no relocations, no heap, no file of its own (it runs from a sealed memfd),
- * and nothing to be attacked through but signals. */
+ * No libc: this process lives as long as the sandbox does, once per sandbox, and it is the one program of
+ * ours that stays inside. It is two pages, has no relocations, no heap, no file of its own (it runs from a
+ * sealed memfd), and nothing to be attacked through but signals. */
 
 #if defined(__x86_64__)
 enum {
@@ -21,12 +22,16 @@ enum {
 	NR_wait4 = 61,
 	NR_kill = 62,
 	NR_setsid = 112,
-	NR_sigtimedwait = 128 };
+	NR_sigtimedwait = 128
+};
 static long sys4(long n, long a, long b, long c, long d)
 {
 	long r;
 	register long r10 __asm__("r10") = d;
-	__asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "=a"(r)
+			 : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
 	return r;
 }
 static long start_child(void)
@@ -36,14 +41,16 @@ static long start_child(void)
 /* The kernel enters with argc at the stack pointer and no return address. */
 __asm__(".globl _start\n_start:\n\txor %ebp,%ebp\n\tmov %rsp,%rdi\n\tand $-16,%rsp\n\tcall run\n");
 #elif defined(__aarch64__)
-enum { NR_exit = 93,
+enum {
+	NR_exit = 93,
 	NR_kill = 129,
 	NR_sigprocmask = 135,
 	NR_sigtimedwait = 137,
 	NR_setsid = 157,
 	NR_clone = 220,
 	NR_execve = 221,
-	NR_wait4 = 260 };
+	NR_wait4 = 260
+};
 static long sys4(long n, long a, long b, long c, long d)
 {
 	register long x8 __asm__("x8") = n;
@@ -64,7 +71,16 @@ __asm__(".globl _start\n_start:\n\tmov x29,#0\n\tmov x0,sp\n\tbl run\n");
 #error "pinfold-init: unknown architecture"
 #endif
 
-enum { SIGHUP_ = 1, SIGINT_ = 2, SIGQUIT_ = 3, SIGTERM_ = 15, SIGCHLD_ = 17, SIGCONT_ = 18, SIGTTIN_ = 21, SIGTTOU_ = 22 };
+enum {
+	SIGHUP_ = 1,
+	SIGINT_ = 2,
+	SIGQUIT_ = 3,
+	SIGTERM_ = 15,
+	SIGCHLD_ = 17,
+	SIGCONT_ = 18,
+	SIGTTIN_ = 21,
+	SIGTTOU_ = 22
+};
 enum { SIG_SETMASK_ = 2, WNOHANG_ = 1, ECHILD_ = 10, EINTR_ = 4 };
 
 __attribute__((noreturn, used)) void run(long *sp);
@@ -81,8 +97,8 @@ static int status_code(int status)
 	return sig ? 128 + sig : (status >> 8) & 0xff;
 }
 
-/* Reap everything that has ended. Returns 0 when no child is left at all. *main_code is set when the main child was
- * among them. */
+/* Reap everything that has ended. Returns 0 when no child is left at all. *main_code is set when the main
+ * child was among them. */
 static int reap(long main_pid, int *main_code)
 {
 	for (;;) {
