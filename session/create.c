@@ -433,6 +433,23 @@ static int reopen(struct making *m, struct pf_err *err)
 	return 0;
 }
 
+/* No runtime state, but perhaps a workspace: of before a reboot, or of a create that was killed. One with a
+ * record has run and is somebody's; one without never did. */
+static int meet_orphan(struct making *m, struct pf_err *err)
+{
+	PF_FREE char *dir = pf_asprintf("%s/sandboxes/%s", m->d->store, m->id);
+	PF_FREE char *record = pf_asprintf("%s/sandbox.json", dir);
+
+	if (access(record, F_OK) == 0) {
+		if (m->opts->reuse)
+			return reopen(m, err);
+		return pf_fail_kind(err, PF_ERR_EXISTS, 0,
+			"sandbox '%s' exists (stopped); use --reuse to take it, or `pinfold destroy %s`",
+			m->id, m->id);
+	}
+	return access(dir, F_OK) == 0 ? pf_dirs_trash(m->d, m->id, err) : 0;
+}
+
 /* Another sandbox has this id. Returns 1 when --reuse returns it as it is, 0 when it is dead and to be
  * started again on its workspace. */
 static int meet_existing(struct making *m, struct pf_err *err)
@@ -441,7 +458,7 @@ static int meet_existing(struct making *m, struct pf_err *err)
 	struct pf_err seen = PF_ERR_INIT;
 
 	if (pf_state_load(m->d, m->id, &old, &seen) < 0)
-		return seen.kind == PF_ERR_NOT_FOUND ? 0 : (*err = seen, -1);
+		return seen.kind == PF_ERR_NOT_FOUND ? meet_orphan(m, err) : (*err = seen, -1);
 	if (!m->opts->reuse) {
 		pf_fail_kind(err, PF_ERR_EXISTS, 0,
 			"sandbox '%s' exists (%s); use --reuse to take it, or `pinfold destroy %s`", m->id,
@@ -450,6 +467,12 @@ static int meet_existing(struct making *m, struct pf_err *err)
 		return -1;
 	}
 	if (old.status == PF_STATUS_STOPPED) {
+		/* Its keeper may still be tidying up; what it removes and writes must be the old sandbox's.
+		 */
+		if (pf_session_end_processes(&old, err) < 0) {
+			pf_state_done(&old);
+			return -1;
+		}
 		pf_session_release_ids(m->d, m->id, old.id_base);
 		pf_state_done(&old);
 		return reopen(m, err);

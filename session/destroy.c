@@ -30,7 +30,7 @@
 #include "session/control.h"
 #include "session/session.h"
 
-static int end_processes(const struct pf_state *s, struct pf_err *err)
+int pf_session_end_processes(const struct pf_state *s, struct pf_err *err)
 {
 	struct pf_cgroup_host host;
 	PF_CGROUP struct pf_cgroup *cg = NULL;
@@ -113,7 +113,7 @@ int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, str
 		PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
 		*found = access(path, F_OK) == 0;
 	}
-	int r = end_processes(&s, err);
+	int r = pf_session_end_processes(&s, err);
 	if (r == 0)
 		r = remove_files(d, id, err);
 	if (r == 0) {
@@ -200,7 +200,7 @@ static int collect_one(const struct pf_dirs *d, const char *id, bool remove_stop
 		PF_CLOSE int keeper = pf_pidfd_open_checked(s.keeper, s.keeper_start);
 		lost = s.status == PF_STATUS_STOPPED || keeper < 0;
 		if (lost && !remove_stopped) {
-			if (end_processes(&s, err) < 0) {
+			if (pf_session_end_processes(&s, err) < 0) {
 				pf_state_done(&s);
 				return -1;
 			}

@@ -466,7 +466,6 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params 
 	struct pf_err err = PF_ERR_INIT;
 	int null;
 
-	close(p->lock_fd);
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "pinfold-keeper", 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -483,6 +482,9 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params 
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; null >= 0 && i < 3; i++)
 		(void)dup2(null, i);
+	/* Until here the lock was held for a caller that may have been killed meanwhile: nobody else could
+	 * start a second box on the same workspace. */
+	close(p->lock_fd);
 	close(report);
 	run(&k);
 	finish(&k);

@@ -19,7 +19,7 @@ struct pf_keeper_params {
 	char *const *lowers;    /* directories below the workspace's upper, topmost first, NULL-terminated */
 	struct pf_state *state; /* with everything that is known before the start */
 	const char *hostname;
-	int lock_fd; /* the caller's lock on the id, which the keeper must not go on holding */
+	int lock_fd; /* the caller's lock on the id; the keeper lets go of it when the sandbox is up */
 };
 
 /* Fork the keeper, have it build and start the box, and return when process 1 runs: state is then filled and

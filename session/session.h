@@ -79,6 +79,8 @@ int pf_session_gc(
  */
 char *pf_helper_path(const char *name, struct pf_err *err);
 
+/* Kill what is left of the sandbox's processes, wait for its keeper, remove its cgroups. */
+int pf_session_end_processes(const struct pf_state *s, struct pf_err *err);
 /* Give the id range of a sandbox back; base 0: it has none. */
 void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base);
 

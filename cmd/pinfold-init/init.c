@@ -120,6 +120,7 @@ void run(long *sp)
 	long argc = *sp, main_pid = -1;
 	char **envp = argv + argc + 1;
 	int main_code = -1, leaving = 0;
+	long moment[2] = {0, 50000000}; /* struct timespec */
 
 	sys4(NR_sigprocmask, SIG_SETMASK_, (long)&all, 0, sizeof(all));
 	if (argc > 1) {
@@ -134,9 +135,14 @@ void run(long *sp)
 			leave(125);
 	}
 	for (;;) {
-		long sig = sys4(NR_sigtimedwait, (long)&all, 0, 0, sizeof(all));
-		if (sig <= 0)
+		long sig = sys4(NR_sigtimedwait, (long)&all, 0, leaving ? (long)&moment : 0, sizeof(all));
+		if (sig <= 0) {
+			/* Commands that came in from outside are nobody's children here: no SIGCHLD tells when the
+			 * last of them is gone. */
+			if (leaving && sys4(NR_kill, -1, 0, 0, 0) < 0)
+				leave(128 + leaving);
 			continue;
+		}
 		if (sig == SIGCHLD_) {
 			int children = reap(main_pid, &main_code);
 			if (main_code >= 0)
