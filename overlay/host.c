@@ -10,11 +10,11 @@
  * no proxy or registry setting.
  *
  * The skeleton must follow the host (ld.so.cache after a package upgrade), so its directory is named by a
- * fingerprint: the identity and times of all that goes into it. Computing that is some thirty stat calls per
- * start; building happens once per change, under a lock, in a temporary directory that is renamed when it is
- * complete. Older versions stay for the sandboxes stacked on them until gc. The *digest* is coarser on
- * purpose: a checkpoint must still be restorable after a security upgrade, so it names the distribution, its
- * version and the machine. */
+ * fingerprint: the identity and times of all that goes into it. Computing that is a hundred stat calls per
+ * start, most of them for names that are not there; building happens once per change, under a lock, in a
+ * temporary directory that is renamed when it is complete. Older versions stay, as a sandbox may be stacked on
+ * them; they are small. The *digest* is coarser on purpose: a checkpoint must still be restorable after a
+ * security upgrade, so it names the distribution, its version and the machine. */
 #include "overlay/host.h"
 
 #include <dirent.h>
@@ -37,16 +37,17 @@
 #define SKELETON_VERSION 1
 #define MAX_FILE ((off_t)16 << 20)
 
-/* Copied from the host's /etc if they are there; patterns match names in /etc. */
+/* Copied from the host's /etc if they are there; % stands for the numbers 0 to MAX_NUMBER - 1. */
+#define MAX_NUMBER 40
 static const char *const etc_names[] = {"alternatives", "bash.bashrc", "bash_completion.d", "ca-certificates",
 	"ca-certificates.conf", "debian_version", "dpkg/origins", "ethertypes", "fonts", "gai.conf",
-	"host.conf", "inputrc", "java-[0-9]*-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
-	"locale.alias", "locale.gen", "localtime", "login.defs", "magic", "magic.mime", "mime.types",
-	"networks", "os-release", "perl", "php", "pki/ca-trust", "pki/tls/certs", "protocols", "python3",
-	"python3.[0-9]*", "rpc", "ruby", "services", "shells", "skel", "ssl/certs", "ssl/openssl.cnf",
-	"terminfo", "timezone", NULL};
+	"host.conf", "inputrc", "java-%-openjdk", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias",
+	"locale.gen", "localtime", "login.defs", "magic", "magic.mime", "mime.types", "networks",
+	"os-release", "perl", "php", "pki/ca-trust", "pki/tls/certs", "protocols", "python3", "python3.%",
+	"rpc", "ruby", "services", "shells", "skel", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
+	NULL};
 
-/* Never, whatever pattern takes in the directory above them. */
+/* Never, whatever takes in the directory above them. */
 static const char *const never_names[] = {"*.password", "*.key", "*secret*", "*.pem.bak", "machine-id", NULL};
 
 static const char *const root_links[] = {"bin", "sbin", "lib", "lib32", "lib64", "libx32", NULL};
@@ -116,76 +117,40 @@ static void mix_stat(struct hash *h, const char *path, const struct stat *st)
 	mix(h, v, sizeof(v));
 }
 
-/* A directory's own times tell of names that came and went, which is how packages change these. One level of
- * what is in it is looked at besides for files written in place. */
-static void mix_tree(struct hash *h, int dirfd, const char *name, int depth)
+/* The index-th name that a list entry stands for; false when there is none. */
+static bool expand(const char *entry, unsigned index, char out[64])
+{
+	const char *percent = strchr(entry, '%');
+
+	if (index >= (percent ? MAX_NUMBER : 1))
+		return false;
+	if (percent)
+		snprintf(out, 64, "%.*s%u%s", (int)(percent - entry), entry, index, percent + 1);
+	else
+		snprintf(out, 64, "%s", entry);
+	return true;
+}
+
+/* A directory's own times tell of names that came and went in it, which is how packages change these. Reading
+ * them all would cost more than mounting the box. */
+static void mix_name(struct hash *h, int dirfd, const char *name)
 {
 	struct stat st;
-	struct dirent *e;
-	struct hash sum = {0, 0};
 
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		mix(h, name, strlen(name) + 1);
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return;
-	}
 	mix_stat(h, name, &st);
 	if (S_ISLNK(st.st_mode) && fstatat(dirfd, name, &st, 0) == 0)
 		mix_stat(h, name, &st);
-	if (!S_ISDIR(st.st_mode) || depth == 0)
-		return;
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	PF_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
-		return;
-	}
-	/* Combined by exclusive or, because the order of entries says nothing. */
-	while ((e = readdir(d))) {
-		struct hash one = HASH_INIT;
-		if (e->d_type != DT_DIR || e->d_name[0] == '.')
-			continue;
-		mix_tree(&one, fd, e->d_name, depth - 1);
-		sum.a ^= one.a;
-		sum.b ^= one.b;
-	}
-	mix(h, &sum, sizeof(sum));
-}
-
-static bool is_pattern(const char *s)
-{
-	return strpbrk(s, "*[?") != NULL;
-}
-
-/* Entries of /etc that a pattern names. */
-static void mix_patterns(struct hash *h, int etc)
-{
-	struct hash sum = {0, 0};
-	struct dirent *e;
-	int fd = openat(etc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	PF_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
-
-	if (!d && fd >= 0)
-		close(fd);
-	while (d && (e = readdir(d))) {
-		for (size_t i = 0; etc_names[i]; i++) {
-			struct hash one = HASH_INIT;
-			if (!is_pattern(etc_names[i]) || fnmatch(etc_names[i], e->d_name, 0) != 0)
-				continue;
-			mix_tree(&one, etc, e->d_name, 2);
-			sum.a ^= one.a;
-			sum.b ^= one.b;
-		}
-	}
-	mix(h, &sum, sizeof(sum));
 }
 
 static void mix_etc(struct hash *h, int etc)
 {
+	char name[64];
+
 	for (size_t i = 0; etc_names[i]; i++)
-		if (!is_pattern(etc_names[i]))
-			mix_tree(h, etc, etc_names[i], 2);
-	mix_patterns(h, etc);
+		for (unsigned k = 0; expand(etc_names[i], k, name); k++)
+			mix_name(h, etc, name);
 }
 
 static char *fingerprint(int etc)
@@ -286,31 +251,11 @@ static int copy_tree(int from, const char *name, int to, const char *as, int dep
 	return errno ? pf_fail(err, errno, "read %s", name) : 0;
 }
 
-static int copy_pattern(int etc, const char *pattern, int to, struct pf_err *err)
-{
-	struct dirent *e;
-	int fd = openat(etc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	PF_CLOSEDIR DIR *d = fd < 0 ? NULL : fdopendir(fd);
-
-	if (!d) {
-		if (fd >= 0)
-			close(fd);
-		return pf_fail(err, errno, "open /etc");
-	}
-	while ((e = readdir(d)))
-		if (fnmatch(pattern, e->d_name, 0) == 0 &&
-			copy_tree(etc, e->d_name, to, e->d_name, 8, err) < 0)
-			return -1;
-	return 0;
-}
-
 /* name may have a directory in front ("ssl/certs"). */
 static int copy_name(int etc, const char *name, int to, struct pf_err *err)
 {
 	const char *slash = strrchr(name, '/');
 
-	if (is_pattern(name))
-		return copy_pattern(etc, name, to, err);
 	if (slash) {
 		PF_FREE char *parent = pf_strdup(name);
 		parent[slash - name] = '\0';
@@ -360,14 +305,17 @@ static int make_root_links(int root, struct pf_err *err)
 
 static int build(int root, int etc, struct pf_err *err)
 {
+	char name[64];
+
 	if (make_dirs(root, err) < 0 || make_root_links(root, err) < 0)
 		return -1;
 	PF_CLOSE int to = openat(root, "etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (to < 0)
 		return pf_fail(err, errno, "open etc");
 	for (size_t i = 0; etc_names[i]; i++)
-		if (copy_name(etc, etc_names[i], to, err) < 0)
-			return -1;
+		for (unsigned k = 0; expand(etc_names[i], k, name); k++)
+			if (copy_name(etc, name, to, err) < 0)
+				return -1;
 	if (symlinkat("/proc/self/mounts", to, "mtab") < 0)
 		return pf_fail(err, errno, "make /etc/mtab");
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
