@@ -34,9 +34,8 @@ bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst)
 {
 	int64_t now = pf_now_us(), full = burst * 1000;
 
-	if (!b->last)
-		b->tokens = full;
-	else if (now - b->last > 3600 * 1000000LL)
+	/* Full at first; after an hour too, which also keeps the product in range. */
+	if (!b->last || now - b->last > 3600 * 1000000LL)
 		b->tokens = full;
 	else
 		b->tokens += (now - b->last) * per_second / 1000;

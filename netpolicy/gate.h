@@ -43,8 +43,9 @@ struct pf_gate;
 /* Make a namespace, load the rules, open the sockets. The calling thread visits the new namespace and is back
  * in its own on return; dials are made from wherever it is when pf_gate_dispatch runs. policy NULL: nothing
  * leaves. The gate keeps its own reference. *netns_fd (close-on-exec, the caller's) is the namespace, owned
- * by the caller's user namespace: the payload must be born in it, in a user namespace of its own. NULL with
- * err; then nothing remains. */
+ * by the caller's user namespace: the payload must be born in it, in a user namespace of its own. The gate's
+ * descriptors are close-on-exec too: a child that lives on without exec must close them, or it holds the gate
+ * open. NULL with err; then nothing remains. */
 struct pf_gate *pf_gate_open(
 	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err);
 

@@ -120,6 +120,8 @@ static char *rule_text(const struct pf_entry *e)
 {
 	struct pf_buf b = {0};
 
+	if (!e->is_cidr && e->n_ports == 0 && !e->wildcard)
+		return pf_strdup(e->host);
 	if (e->is_cidr) {
 		char addr[INET6_ADDRSTRLEN];
 		bool v6 = e->cidr.family == AF_INET6, whole = e->cidr.prefix == (v6 ? 128 : 32);
@@ -132,14 +134,18 @@ static char *rule_text(const struct pf_entry *e)
 		if (v6 && e->n_ports)
 			pf_buf_str(&b, "]");
 	} else {
-		pf_buf_printf(&b, "%s%s", e->wildcard ? "*." : "", e->host);
+		pf_buf_str(&b, e->wildcard ? "*." : "");
+		pf_buf_str(&b, e->host);
 	}
 	for (size_t i = 0; i < e->n_ports; i++) {
 		pf_buf_printf(&b, "%c%u", i ? ',' : ':', e->ports[i].lo);
 		if (e->ports[i].hi != e->ports[i].lo)
 			pf_buf_printf(&b, "-%u", e->ports[i].hi);
 	}
-	return b.data;
+	/* Thousands of rules are kept, and a buffer grows by doubling. */
+	char *text = pf_strdup(b.data);
+	pf_buf_done(&b);
+	return text;
 }
 
 /* Takes the ports of e. */
@@ -224,7 +230,8 @@ static struct pf_rule *following(const struct pf_policy *p, const struct pf_rule
 static bool same_target(const struct pf_rule *a, const struct pf_rule *b)
 {
 	if (!a->host || !b->host)
-		return !a->host && !b->host && memcmp(&a->cidr, &b->cidr, sizeof(a->cidr)) == 0;
+		return !a->host && !b->host && pf_cidr_within(&a->cidr, &b->cidr) &&
+		       a->cidr.prefix == b->cidr.prefix;
 	return a->wildcard == b->wildcard && strcmp(a->host, b->host) == 0;
 }
 

@@ -221,11 +221,13 @@ static struct pf_policy *policy_of(const char *text)
 	return p;
 }
 
+static unsigned int gate_max; /* connections; 0: the default */
+
 static struct pf_gate *gate_of(const char *text, int *netns)
 {
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_policy *p = policy_of(text);
-	const struct pf_gate_opts opts = {.audit = log_event, .hostname = "box"};
+	const struct pf_gate_opts opts = {.audit = log_event, .hostname = "box", .max_connections = gate_max};
 
 	if (!p)
 		return NULL;

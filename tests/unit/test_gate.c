@@ -15,6 +15,8 @@
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 
+#include "base/str.h"
+
 #define RESOLVER "\"resolver\":\"127.0.0.1:5354\""
 
 static const char *const records[] = {"--host-record=web.example.test,9.9.9.1,2600::1",
@@ -643,6 +645,77 @@ static void test_unrestricted(void **state)
 		try_unrestricted, NULL);
 }
 
+static int try_overload(void *arg)
+{
+	int fd[5];
+	(void)arg;
+	for (int i = 0; i < 4; i++) {
+		CHECK((fd[i] = dial_name("web.example.test", PORT_ECHO, 1)) >= 0);
+		CHECK(strcmp(exchange(fd[i], "ping", 4), "ping") == 0);
+	}
+	fd[4] = dial_name("web.example.test", PORT_ECHO, 1);
+	CHECK(fd[4] < 0 || strcmp(exchange(fd[4], "ping", 4), "reset") == 0);
+	CHECK(strcmp(exchange(fd[0], "ping", 4), "ping") == 0);
+	close(fd[0]);
+	/* There is room again, as soon as the gate has seen it. */
+	for (int i = 0; i < 200; i++) {
+		fd[4] = dial_name("web.example.test", PORT_ECHO, 1);
+		if (fd[4] >= 0 && strcmp(exchange(fd[4], "ping", 4), "ping") == 0)
+			return 0;
+		close(fd[4]);
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	}
+	return 1;
+}
+
+/* At its limit of connections the gate refuses new ones at once and keeps serving the others. */
+static void test_connection_limit(void **state)
+{
+	(void)state;
+	NEED_WORLD();
+	gate_max = 4;
+	expect("{\"allowed_hosts\":[\"web.example.test\"]," RESOLVER "}", try_overload, NULL);
+	gate_max = 0;
+	assert_true(log_count("\"too_many_connections\"", NULL, NULL) >= 1);
+}
+
+static int try_echo(void *arg)
+{
+	(void)arg;
+	int fd = dial_name("web.example.test", PORT_ECHO, 1);
+	CHECK(fd >= 0 && strcmp(exchange(fd, "ping", 4), "ping") == 0);
+	return 0;
+}
+
+/* A policy that cannot be loaded is an error, and the one before it stays in force, whole. */
+static void test_failed_update(void **state)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_BUF struct pf_buf b = {0};
+	int netns;
+
+	(void)state;
+	NEED_WORLD();
+	struct pf_gate *g = gate_of("{\"allowed_hosts\":[\"web.example.test\"]," RESOLVER "}", &netns);
+	assert_non_null(g);
+	pf_buf_str(&b, "{\"allowed_cidrs\":[\"1.0.0.0/8:1\"");
+	for (int i = 2; i < 300; i++)
+		pf_buf_printf(&b, ",\"1.0.0.0/8:%d\"", i);
+	pf_buf_str(&b, "]}");
+	struct pf_policy *p = policy_of(b.data);
+	assert_int_equal(pf_gate_set_policy(g, p, &err), -1);
+	assert_non_null(strstr(err.msg, "port ranges"));
+	pf_policy_unref(p);
+	assert_int_equal(sandbox(g, netns, try_echo, NULL), 0);
+	/* And an update after the failure works. */
+	p = policy_of("{\"type\":\"none\"}");
+	assert_int_equal(pf_gate_set_policy(g, p, &err), 0);
+	pf_policy_unref(p);
+	assert_int_equal(sandbox(g, netns, try_nothing, NULL), 0);
+	pf_gate_close(g);
+	close(netns);
+}
+
 /* The caller is where it was, and a gate that was closed has left no descriptor behind. */
 static void test_leaves_nothing(void **state)
 {
@@ -684,6 +757,8 @@ int main(void)
 		cmocka_unit_test(test_policy_change_and_close),
 		cmocka_unit_test(test_nothing_allowed),
 		cmocka_unit_test(test_unrestricted),
+		cmocka_unit_test(test_connection_limit),
+		cmocka_unit_test(test_failed_update),
 		cmocka_unit_test(test_leaves_nothing),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
