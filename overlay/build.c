@@ -185,8 +185,9 @@ static int bootstrap(const struct pf_recipe *r, struct pf_store_tmp *t, const ch
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*",
 		"--dpkgopt=path-include=/usr/share/doc/*/copyright",
 		"--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=path-exclude=/usr/share/info/*",
-		"--dpkgopt=path-exclude=/usr/share/lintian/*", "--dpkgopt=force-unsafe-io", "--aptopt=Acquire::Languages \"none\"",
-		"--aptopt=APT::Install-Recommends \"false\"", include.data, suite, target, list, NULL};
+		"--dpkgopt=path-exclude=/usr/share/lintian/*", "--dpkgopt=force-unsafe-io",
+		"--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\"",
+		include.data, suite, target, list, NULL};
 	return run_tool(argv, opts, err);
 }
 

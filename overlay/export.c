@@ -243,14 +243,12 @@ static int export_to(const char *store, const struct pf_image *img, int dir, int
 	PF_JSON cJSON *manifest = cJSON_CreateObject();
 	char digest[PF_DIGEST_SIZE], diff_id[PF_DIGEST_SIZE];
 	size_t n = pf_strv_len(img->layers);
-	bool same = true;
 	int64_t size = 0;
 
 	if (!config)
 		return -1;
 	cJSON *rootfs = cJSON_GetObjectItemCaseSensitive(config, "rootfs");
-	cJSON *ids = cJSON_GetObjectItemCaseSensitive(rootfs, "diff_ids");
-	cJSON *layers = cJSON_CreateArray();
+	cJSON *now = cJSON_CreateArray(), *layers = cJSON_CreateArray();
 	for (size_t i = 0; i < n; i++) { /* bottom first */
 		if (export_layer(blobs, img->layers[n - 1 - i], opts, digest, diff_id, &size, err) < 0) {
 			cJSON_Delete(layers);
@@ -258,12 +256,11 @@ static int export_to(const char *store, const struct pf_image *img, int dir, int
 		}
 		cJSON_AddItemToArray(
 			layers, descriptor("application/vnd.oci.image.layer.v1.tar+zstd", digest, size));
-		cJSON *had = cJSON_GetArrayItem(ids, (int)i);
-		if (!had || strcmp(had->valuestring, diff_id) != 0) {
-			same = false;
-			cJSON_ReplaceItemInArray(ids, (int)i, cJSON_CreateString(diff_id));
-		}
+		cJSON_AddItemToArray(now, cJSON_CreateString(diff_id));
 	}
+	/* A layer that an image has twice is exported once. */
+	bool same = cJSON_Compare(now, cJSON_GetObjectItemCaseSensitive(rootfs, "diff_ids"), true);
+	cJSON_ReplaceItemInObjectCaseSensitive(rootfs, "diff_ids", now);
 	if (!same) {
 		free(config_text);
 		config_text = pf_json_text(config);

@@ -12,8 +12,8 @@
  * The skeleton must follow the host (ld.so.cache after a package upgrade), so its directory is named by a
  * fingerprint: the identity and times of all that goes into it. Computing that is a hundred stat calls per
  * start, most of them for names that are not there; building happens once per change, under a lock, in a
- * temporary directory that is renamed when it is complete. Older versions stay, as a sandbox may be stacked on
- * them; they are small. The *digest* is coarser on purpose: a checkpoint must still be restorable after a
+ * temporary directory that is renamed when it is complete. Older versions stay, as a sandbox may be stacked
+ * on them; they are small. The *digest* is coarser on purpose: a checkpoint must still be restorable after a
  * security upgrade, so it names the distribution, its version and the machine. */
 #include "overlay/host.h"
 

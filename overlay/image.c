@@ -201,34 +201,43 @@ static int join_commands(const cJSON *rec, char ***out, struct pf_err *err)
 	return r;
 }
 
+static bool listed(char *const *v, const char *s)
+{
+	for (; *v; v++)
+		if (strcmp(*v, s) == 0)
+			return true;
+	return false;
+}
+
+/* The record has layers bottom first, as in an OCI config. One that comes twice (empty ones do) is stacked
+ * once, where it is topmost: overlay refuses the same directory twice, and below itself a layer shows nothing
+ * and hides nothing that it does not show or hide above. */
 static int layer_paths(const char *store, const cJSON *rec, const char *ref, char ***out, struct pf_err *err)
 {
-	const cJSON *layers = NULL, *l;
+	const cJSON *layers = NULL;
 	struct stat st;
+	size_t n = 0;
 
 	if (pf_json_arr(rec, "", "layers", &layers, err) < 0)
 		return -1;
-	size_t n = (size_t)cJSON_GetArraySize(layers), i = n;
-	char **v = pf_calloc(n + 1, sizeof(*v));
+	int count = cJSON_GetArraySize(layers);
+	char **v = pf_calloc((size_t)count + 1, sizeof(*v));
 	*out = v; /* the caller frees it in any case */
-	if (n == 0)
+	if (count == 0)
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "image %s has no layers", ref);
-	cJSON_ArrayForEach(l, layers)
-	{
+	for (int i = count - 1; i >= 0; i--) {
+		const cJSON *l = cJSON_GetArrayItem(layers, i);
 		if (!cJSON_IsString(l) || !pf_digest_valid(l->valuestring))
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "image %s: its record is damaged", ref);
 		PF_FREE char *dir = pf_digest_dir(l->valuestring);
-		/* Bottom first in the record, as in an OCI config. Filled from the end, all slots are set
-		 * once the loop is done; until then the list must not be walked, hence the check below. */
-		v[--i] = pf_asprintf("%s/images/layers/%s/fs", store, dir);
-		if (stat(v[i], &st) < 0 || !S_ISDIR(st.st_mode)) {
-			memmove(v, v + i, (n - i) * sizeof(*v));
-			memset(v + (n - i), 0, i * sizeof(*v));
+		PF_FREE char *path = pf_asprintf("%s/images/layers/%s/fs", store, dir);
+		if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0,
 				"image %s: layer %s is missing from the store; remove the image and import "
 				"it again",
 				ref, l->valuestring);
-		}
+		if (!listed(v, path))
+			v[n++] = pf_take(path);
 	}
 	return 0;
 }

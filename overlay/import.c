@@ -87,8 +87,11 @@ static void suggest_name(struct import *im, const char *name)
 {
 	if (im->name || !name || !*name)
 		return;
-	if (pf_starts_with(name, "docker.io/library/"))
-		name += strlen("docker.io/library/");
+	/* What docker leaves out when it shows names. */
+	if (pf_starts_with(name, "docker.io/"))
+		name += strlen("docker.io/");
+	if (pf_starts_with(name, "library/"))
+		name += strlen("library/");
 	im->name = pf_strdup(name);
 }
 

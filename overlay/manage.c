@@ -230,7 +230,9 @@ static int remove_layers_of(const char *store, struct pf_layer_store *s, const c
 
 	cJSON_ArrayForEach(l, cJSON_GetObjectItemCaseSensitive(rec, "layers"))
 	{
-		if (!cJSON_IsString(l) || !pf_digest_valid(l->valuestring))
+		/* A layer may be in an image twice: then it is gone by now. */
+		if (!cJSON_IsString(l) || !pf_digest_valid(l->valuestring) ||
+			!pf_layer_present(s, l->valuestring))
 			continue;
 		if (!any_record(store, s, NULL, l->valuestring, NULL, &needed, err))
 			return -1;
