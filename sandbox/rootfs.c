@@ -115,15 +115,18 @@ static int mask_paths(const struct pf_spec *spec, int root, struct pf_err *err)
 		if (fstat(target, &st) < 0)
 			return pf_fail(err, errno, "masked path %s", *p);
 		if (S_ISDIR(st.st_mode)) {
-			if (empty < 0)
+			/* The first place takes the mount itself and the others clones of it: one that stayed
+			 * detached would cost an RCU grace period when it is closed. */
+			if (empty >= 0) {
+				fd = pf_mount_clone(empty, false, MOUNT_ATTR_RDONLY, -1, err);
+			} else {
 				empty = pf_mount_new("tmpfs", "tmpfs",
 					(char *[]){"nr_inodes=1", "mode=755", NULL},
 					MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
 						MOUNT_ATTR_NOEXEC,
 					err);
-			if (empty < 0)
-				return -1;
-			fd = pf_mount_clone(empty, false, MOUNT_ATTR_RDONLY, -1, err);
+				fd = empty < 0 ? -1 : fcntl(empty, F_DUPFD_CLOEXEC, 3);
+			}
 		} else {
 			if (null < 0) {
 				null = pf_open_in_root(root, "/dev/null", O_PATH | O_NOFOLLOW, 0);
