@@ -3,7 +3,12 @@
  * cgroup.kill takes every process of the box at once; the keeper sees its process 1 go, cleans up what it
  * holds and ends; we wait for that by pidfd. Whatever a dead keeper could not clean up is done here: destroy
  * works from whatever is left, in any combination, and says what it could not remove. The workspace is only
- * renamed; a child in the background unlinks it. */
+ * renamed; a child in the background unlinks it.
+ *
+ * Taking an overlay down costs what it held: the kernel drops every inode and writes out the file system
+ * below. Whoever lets go of it last waits for that, and without more that would be the dying process 1, for
+ * which everybody else here waits. So its root is kept open over the end of the box and let go by that child.
+ */
 
 #include <dirent.h>
 #include <errno.h>
@@ -57,14 +62,44 @@ int pf_session_end_processes(const struct pf_state *s, struct pf_err *err)
 	return 0;
 }
 
-/* Unlink the trash in a process of its own, so that the caller is not kept waiting. */
-static void empty_trash_in_background(const struct pf_dirs *d)
+/* The root of the box, or -1. Not of one with a file system of its own: that one is to be unmounted, and its
+ * loop device free, when destroy returns. */
+static int hold_root(const struct pf_dirs *d, const struct pf_state *s)
 {
-	pid_t pid = fork();
+	PF_FREE char *image = pf_asprintf("%s/sandboxes/%s/workspace.img", d->store, s->id);
+	PF_CLOSE int init = s->pid > 0 ? pf_pidfd_open_checked(s->pid, s->pid_start) : -1;
+	char path[64];
 
-	if (pid != 0)
+	if (init < 0 || access(image, F_OK) == 0)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/%d/root", (int)s->pid);
+	PF_CLOSE int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return root >= 0 && !pf_pidfd_ended(init) ? pf_take_fd(&root) : -1;
+}
+
+/* Let go of the root and unlink the trash in a process of its own, so that the caller is not kept waiting. */
+static void empty_trash_in_background(const struct pf_dirs *d, int *root)
+{
+	int ours[2] = {-1, -1};
+	char byte;
+
+	if (*root >= 0 && pipe2(ours, O_CLOEXEC) < 0)
 		return;
+	pid_t pid = fork();
+	if (pid != 0) {
+		if (*root >= 0) {
+			close(pf_take_fd(root));
+			close(ours[1]);
+			close(ours[0]);
+		}
+		return;
+	}
 	struct pf_err ignored = PF_ERR_INIT;
+	if (*root >= 0) {
+		/* The end of the pipe: the parent's copy is gone, ours is the last. */
+		close(ours[1]);
+		(void)!read(ours[0], &byte, 1);
+	}
 	(void)setsid();
 	int null = open("/dev/null", O_RDWR);
 	for (int i = 0; null >= 0 && i < 3; i++)
@@ -75,7 +110,7 @@ static void empty_trash_in_background(const struct pf_dirs *d)
 	_exit(0);
 }
 
-static int remove_files(const struct pf_dirs *d, const char *id, struct pf_err *err)
+static int remove_files(const struct pf_dirs *d, const char *id, int *box_root, struct pf_err *err)
 {
 	PF_CLOSE int root = pf_dirs_open(d->root, "", err);
 	PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
@@ -86,7 +121,7 @@ static int remove_files(const struct pf_dirs *d, const char *id, struct pf_err *
 	if (lstat(path, &st) == 0) {
 		if (pf_dirs_trash(d, id, err) < 0)
 			return -1;
-		empty_trash_in_background(d);
+		empty_trash_in_background(d, box_root);
 	}
 	return pf_rm_rf_at(root, id, err);
 }
@@ -95,7 +130,7 @@ int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, str
 {
 	struct pf_state s;
 	struct pf_err e = PF_ERR_INIT;
-	PF_CLOSE int lock = -1;
+	PF_CLOSE int lock = -1, box_root = -1;
 
 	*found = true;
 	if (pf_check_id("sandbox id", id, err) < 0)
@@ -113,9 +148,10 @@ int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, str
 		PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
 		*found = access(path, F_OK) == 0;
 	}
+	box_root = hold_root(d, &s);
 	int r = pf_session_end_processes(&s, err);
 	if (r == 0)
-		r = remove_files(d, id, err);
+		r = remove_files(d, id, &box_root, err);
 	if (r == 0) {
 		PF_CLOSE int log = *found ? pf_audit_open(d, id, &e) : -1;
 		pf_session_release_ids(d, id, s.id_base);
