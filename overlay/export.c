@@ -251,6 +251,7 @@ static int export_to(const char *store, const struct pf_image *img, int dir, int
 	cJSON *now = cJSON_CreateArray(), *layers = cJSON_CreateArray();
 	for (size_t i = 0; i < n; i++) { /* bottom first */
 		if (export_layer(blobs, img->layers[n - 1 - i], opts, digest, diff_id, &size, err) < 0) {
+			cJSON_Delete(now);
 			cJSON_Delete(layers);
 			return -1;
 		}

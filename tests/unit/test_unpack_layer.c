@@ -202,7 +202,7 @@ static void test_names_are_bytes(void **state)
 	       "add('n/' + '\\xff' * 255, b'long')\n");
 	unpack(&strict, NULL);
 	expect_text("n/e\xcc\x81", "nfd");
-	char all[256] = "n/";
+	char all[260] = "n/";
 	size_t n = 2;
 	for (int c = 1; c < 256; c++)
 		if (c != '/')
