@@ -17,6 +17,7 @@
 
 #include "session/keeper.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -460,12 +461,27 @@ static void undo(struct keeper *k)
 		pf_gate_close(k->gate);
 }
 
+/* What the caller of pinfold left open must not stay open for as long as the sandbox lives: a lock, the end of
+ * a pipe that somebody reads to its end. It is told from our own by the flag that all of ours have. */
+static void close_inherited(void)
+{
+	PF_CLOSEDIR DIR *dir = opendir("/proc/self/fd");
+	struct dirent *e;
+
+	while (dir && (e = readdir(dir))) {
+		int fd = atoi(e->d_name), flags = fd > 2 ? fcntl(fd, F_GETFD) : -1;
+		if (flags >= 0 && !(flags & FD_CLOEXEC))
+			close(fd);
+	}
+}
+
 __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params *p, int report)
 {
 	struct keeper k = {.p = p, .epoll = -1, .listen = -1, .signals = -1, .oom = -1};
 	struct pf_err err = PF_ERR_INIT;
 	int null;
 
+	close_inherited();
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "pinfold-keeper", 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);

@@ -180,8 +180,13 @@ status_of() { # KEY [EXEC-OPTION...]
 	create_sandbox
 	exec 7</etc/passwd 9</ 19<"$PF_DIR"
 	inside sh -c 'n=0; while [ $n -lt 256 ]; do [ -L /proc/self/fd/$n ] && echo $n; n=$((n+1)); done | xargs'
-	exec 7<&- 9<&- 19<&-
 	assert_equal "$output" "0 1 2"
+	# Neither does the keeper hold on to what was open when the sandbox was made.
+	create_sandbox
+	exec 7<&- 9<&- 19<&-
+	run readlink "/proc/$(state_of .pinfold.keeper)/fd/"*
+	refute_out /etc/passwd
+	refute_out "$PF_DIR"$'\n'
 	# Process 1 of the sandbox: nothing of the host is open in it.
 	local pid
 	pid=$(state_of .pid)
