@@ -111,8 +111,11 @@ cJSON *pf_image_inspect(const char *store, const char *ref, struct pf_err *err)
 		if (config)
 			cJSON_AddItemToObject(rec, "config", config);
 		cJSON *sizes = cJSON_AddArrayToObject(rec, "layer_bytes");
-		cJSON_ArrayForEach(l, cJSON_GetObjectItemCaseSensitive(rec, "layers")) cJSON_AddItemToArray(
-			sizes, cJSON_CreateNumber((double)pf_layer_bytes(&s, l->valuestring)));
+		cJSON_ArrayForEach(l, cJSON_GetObjectItemCaseSensitive(rec, "layers"))
+		{
+			cJSON_AddItemToArray(
+				sizes, cJSON_CreateNumber((double)pf_layer_bytes(&s, l->valuestring)));
+		}
 		cJSON_AddItemToObject(
 			rec, "directories", cJSON_DetachItemFromObjectCaseSensitive(out, "directories"));
 	}
@@ -203,8 +206,10 @@ static bool any_record(const char *store, const struct pf_layer_store *s, const 
 		ok = rec != NULL;
 		if (digest && rec && str_of(rec, "digest") && strcmp(str_of(rec, "digest"), digest) == 0)
 			*found = true;
-		cJSON_ArrayForEach(l, cJSON_GetObjectItemCaseSensitive(rec, "layers")) *found =
-			*found || (layer && cJSON_IsString(l) && strcmp(l->valuestring, layer) == 0);
+		cJSON_ArrayForEach(l, cJSON_GetObjectItemCaseSensitive(rec, "layers"))
+		{
+			*found = *found || (layer && cJSON_IsString(l) && strcmp(l->valuestring, layer) == 0);
+		}
 	}
 	pf_strv_free(names);
 	return ok;

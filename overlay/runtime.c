@@ -257,7 +257,10 @@ static int unknown_language(const cJSON *table, const char *name, struct pf_err 
 	const cJSON *lang;
 
 	pf_buf_str(&b, "");
-	cJSON_ArrayForEach(lang, table) pf_buf_printf(&b, "%s%s", b.len ? ", " : "", lang->string);
+	cJSON_ArrayForEach(lang, table)
+	{
+		pf_buf_printf(&b, "%s%s", b.len ? ", " : "", lang->string);
+	}
 	return pf_fail_kind(err, PF_ERR_INVALID, 0, "no runtime for '%s'; there are: %s (or name an image)",
 		name, b.data ? b.data : "none");
 }

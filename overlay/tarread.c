@@ -464,7 +464,7 @@ static int old_gnu_sparse(struct pf_tar *t, const struct header *h, struct ext *
 /* GNU.sparse 1.0: the map is text at the start of the data, in whole blocks. */
 static int sparse_v1_map(struct pf_tar *t, struct ext *x, int64_t *stored, struct pf_err *err)
 {
-	char block[BLOCK];
+	char block[BLOCK] = {0};
 	size_t pos = BLOCK;
 	int64_t want = -1, got = 0, pending = 0;
 

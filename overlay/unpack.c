@@ -246,13 +246,11 @@ static int locate(struct unpack *u, char *path, bool create, struct place *pl, s
 	return pl->dir < 0 ? -1 : 0;
 }
 
-static int remove_existing(
-	struct unpack *u, const struct place *pl, const struct stat *st, struct pf_err *err)
+static int remove_existing(const struct place *pl, const struct stat *st, struct pf_err *err)
 {
 	if (!S_ISDIR(st->st_mode))
 		return unlinkat(pl->dir, pl->name, 0) < 0 ? pf_fail(err, errno, "replace") : 0;
 	/* pl->dir is the cache's, and above what is removed, so it stays valid. */
-	(void)u;
 	return pf_rm_rf_at(pl->dir, pl->name, err);
 }
 
@@ -267,7 +265,7 @@ static int make_room(struct unpack *u, const struct place *pl, bool *was_whiteou
 	*was_whiteout = is_whiteout(&st);
 	if (u->opts->strict && !*was_whiteout)
 		return bad(err, "the path is given twice");
-	return remove_existing(u, pl, &st, err);
+	return remove_existing(pl, &st, err);
 }
 
 static bool keep_xattr(const struct pf_tar_xattr *x)
@@ -363,7 +361,7 @@ static int put_dir(struct unpack *u, const struct pf_tar_entry *e, const char *p
 			if (!S_ISDIR(st.st_mode)) {
 				if (u->opts->strict && !opaque)
 					return bad(err, "the path is given twice");
-				if (remove_existing(u, pl, &st, err) < 0)
+				if (remove_existing(pl, &st, err) < 0)
 					return -1;
 				if (mkdirat(pl->dir, pl->name, 0700) < 0)
 					return pf_fail(err, errno, "mkdir");
