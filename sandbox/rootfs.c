@@ -11,7 +11,9 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -43,6 +45,27 @@ static int open_target(int root, const char *destination, int mount_fd, struct p
 	return fd;
 }
 
+/* A path that is to be writable may lie in one that a rule above it made read-only: the deeper rule wins.
+ * Only in the box's own root, though; what is read-only because the image says so (the host's /usr), or where
+ * a symlink of the image leads (/sys), stays so. */
+static int make_writable(int root, int mount_fd, const char *destination, struct pf_err *err)
+{
+	struct mount_attr rw = {.attr_clr = MOUNT_ATTR_RDONLY};
+	struct statfs own, other;
+
+	if (fstatfs(root, &own) < 0 || fstatfs(mount_fd, &other) < 0)
+		return pf_fail(err, errno, "%s", destination);
+	if (!(other.f_flags & ST_RDONLY))
+		return 0;
+	if (own.f_type != other.f_type || memcmp(&own.f_fsid, &other.f_fsid, sizeof(own.f_fsid)) != 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s cannot be writable: it lies in a part of the image that is read-only",
+			destination);
+	if (mount_setattr(mount_fd, "", AT_EMPTY_PATH, &rw, sizeof(rw)) < 0)
+		return pf_fail(err, errno, "make %s writable", destination);
+	return 0;
+}
+
 /* A clone of the box's own path onto itself, so that it can have attributes other than its surroundings'. */
 static int self_mount(int root, const struct pf_mount *mount, struct pf_err *err)
 {
@@ -50,7 +73,12 @@ static int self_mount(int root, const struct pf_mount *mount, struct pf_err *err
 
 	if (fd < 0)
 		return pf_fail(err, errno, "%s", mount->destination);
-	return pf_mount_clone(fd, mount->recursive, mount->attr_set, -1, err);
+	PF_CLOSE int m = pf_mount_clone(fd, mount->recursive, mount->attr_set, -1, err);
+	if (m < 0)
+		return -1;
+	if (!(mount->attr_set & MOUNT_ATTR_RDONLY) && make_writable(root, m, mount->destination, err) < 0)
+		return -1;
+	return pf_take_fd(&m);
 }
 
 static int attach_mounts(const struct pf_spec *spec, const struct pf_child_mounts *m, struct pf_err *err)

@@ -363,8 +363,15 @@ static void audit_exec(const struct pf_dirs *d, struct running *x, const struct 
 	PF_CLOSE int fd = pf_audit_open(d, x->state.id, &ignored);
 	cJSON *line = cJSON_CreateObject(), *argv = cJSON_AddArrayToObject(line, "argv");
 
-	for (char *const *a = x->o->argv; *a; a++)
-		cJSON_AddItemToArray(argv, cJSON_CreateString(*a));
+	for (char *const *a = x->o->argv; *a; a++) {
+		PF_FREE char *text = pf_strdup(*a);
+		/* JSON is UTF-8; what is not shows as '?' rather than make the line unreadable. */
+		if (!pf_utf8_valid(text, strlen(text)))
+			for (char *p = text; *p; p++)
+				if ((unsigned char)*p >= 0x80)
+					*p = '?';
+		cJSON_AddItemToArray(argv, cJSON_CreateString(text));
+	}
 	cJSON_AddStringToObject(line, "cwd", x->process.cwd);
 	cJSON_AddNumberToObject(line, "uid", x->process.uid);
 	pf_json_add_int(line, "exit_code", r->exit_code);
@@ -464,7 +471,14 @@ int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exe
 	int status = 0;
 
 	*r = (struct pf_exec_result){.memory_peak = -1, .cpu_us = -1};
-	if (prepare(&x, d, id, err) < 0 || launch(&x, sinks, d, err) < 0) {
+	bool prepared = prepare(&x, d, id, err) == 0;
+	if (!prepared || launch(&x, sinks, d, err) < 0) {
+		if (prepared) {
+			r->exit_code = err->kind == PF_ERR_NO_EXEC      ? 126
+				       : err->kind == PF_ERR_NO_COMMAND ? 127
+									: 125;
+			audit_exec(d, &x, r);
+		}
 		for (int i = 0; i < 2; i++)
 			if (sinks[i].fd >= 0)
 				close(sinks[i].fd);

@@ -96,6 +96,7 @@ lines() { # N JQ-EXPRESSION
 	# Bytes that are no text do not make the line invalid.
 	inside printf '%s' $'a\xffb'
 	log | jq -e . >/dev/null
+	log | iconv -f UTF-8 -t UTF-8 >/dev/null
 }
 
 @test "an exec that failed to start is in it as well" {

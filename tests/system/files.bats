@@ -67,7 +67,7 @@ limit_of() { # V2-NAME V1-NAME
 
 @test "example environment.json: named hosts, writable root, packages are warned of" {
 	create_from "$EXAMPLES/environment.json"
-	assert_err jq
+	assert_err packages
 	assert_json '.pinfold.warnings | length > 0'
 	writable / /workspace /tmp /etc /var
 	pf policy "$ID" show
@@ -123,6 +123,29 @@ limit_of() { # V2-NAME V1-NAME
 	create_sandbox '{"filesystem":{"access":"read_only","writable_paths":["/w"],"read_only_paths":["/w/r"]}}'
 	writable /w
 	read_only /w/r /
+}
+
+@test "a path that cannot be made writable is refused by name, not left read-only" {
+	new_id
+	config '{"filesystem":{"access":"read_only","writable_paths":["/usr/local/share"]}}'
+	pf create "$ID" --config "$CONFIG"
+	assert_refused /usr/local/share
+	assert_gone "$ID"
+	# Nor may an image's symlink make something else writable.
+	mkdir -p "$PF_DIR/rootfs/etc" "$PF_DIR/rootfs/bin"
+	ln -s /sys "$PF_DIR/rootfs/data"
+	config '{"filesystem":{"access":"read_only","writable_paths":["/data"]}}'
+	pf create "$ID" --config "$CONFIG" --image "$PF_DIR/rootfs"
+	assert_refused /data
+	assert_gone "$ID"
+}
+
+@test "a rule for a directory leaves what the sandbox has put into it" {
+	create_sandbox '{"filesystem":{"read_only_paths":["/etc","/usr"]}}'
+	inside sh -c 'cat /etc/resolv.conf && ls /usr/bin/env'
+	assert_status 0
+	assert_out nameserver
+	read_only /etc /usr
 }
 
 @test "what is written to writable paths is the workspace's: it counts, and it comes back" {
