@@ -1,0 +1,126 @@
+# G1: the runtime's own binary and descriptors. Code inside, as the sandbox's root, against whoever joins it.
+load ../lib/common
+
+setup() {
+	need_root
+	common_setup
+}
+teardown() { common_teardown; }
+
+@test "a process that joins cannot be traced, nor its memory, environment, root or descriptors reached" {
+	create_sandbox
+	give_helper joinspy
+	export PF_SECRET="secret-$$-$RANDOM"
+	pinfold exec "$ID" -- /tmp/joinspy 5 "$PF_SECRET" /usr/bin/true >"$PF_DIR/spy" 2>&1 &
+	local spy=$! n=0
+	wait_for 10 grep -q ready "$PF_DIR/spy"
+	while kill -0 "$spy" 2>/dev/null; do
+		timeout 20 "$PINFOLD" --root "$ROOT" --store "$STORE" exec "$ID" -- /usr/bin/true || show "exec under watch failed"
+		n=$((n + 1))
+	done
+	status=0
+	wait "$spy" || status=$?
+	output=$(head -20 "$PF_DIR/spy")
+	assert_status 0
+	refute_out VIOLATION
+	# It did see them.
+	[ "$(sed -n 's/^seen //p' "$PF_DIR/spy")" -ge $((n / 2)) ]
+}
+
+@test "the host's binary cannot be overwritten by way of /proc/PID/exe (CVE-2019-5736)" {
+	create_sandbox
+	local sum
+	sum=$(sha256sum <"$PINFOLD")
+	# The command is the joiner itself, by a script whose interpreter it is.
+	inside sh -c 'printf "#!/proc/self/exe\n" >/tmp/s && chmod 755 /tmp/s && cp /tmp/s /tmp/sh'
+	inside sh -c 'i=0; while [ $i -lt 3000 ]; do for p in /proc/[0-9]*; do case $(readlink $p/exe 2>/dev/null) in *pinfold|*pinfold*deleted*) : 2>/dev/null >>$p/exe && echo OPENED $p;; esac; done; i=$((i+100)); done' &
+	local writer=$! i
+	for i in 1 2 3 4 5 6; do pf exec "$ID" -- /tmp/s --version; done
+	wait "$writer" || true
+	assert_equal "$(sha256sum <"$PINFOLD")" "$sum"
+	# And process 1's program is sealed.
+	inside sh -c 'echo x >>/proc/1/exe'
+	[ "$status" != 0 ]
+	inside sh -c 'chmod 777 /proc/1/exe'
+	[ "$status" != 0 ]
+}
+
+@test "no working directory leads out by a descriptor (CVE-2024-21626)" {
+	create_sandbox
+	local n
+	for n in 3 4 5 6 7 8 9 10 11 12 13 14 15 20; do
+		pf exec "$ID" --cwd "/proc/self/fd/$n" -- sh -c 'pwd; ls'
+		assert_status 125
+		assert_equal "$output" ""
+	done
+	for n in 3 4 5 6 7 8 9 10; do
+		inside ln -sfn "/proc/self/fd/$n" /workspace/link
+		pf exec "$ID" --cwd /workspace/link -- pwd
+		assert_status 125
+	done
+	pf exec "$ID" --cwd /proc/1/root -- pwd
+	[ "$status" != 0 ] || assert_equal "$output" /
+	pf exec "$ID" --cwd /proc/1/cwd -- pwd
+	[ "$status" != 0 ] || [[ "$output" != *unreachable* ]]
+	create_with_cwd() {
+		config "{\"workdir\":\"/proc/self/fd/$1\"}"
+		new_id
+		pf create "$ID" --config "$CONFIG"
+	}
+	for n in 3 4 5 6 7 8 9 10 11 12; do
+		create_with_cwd "$n"
+		assert_status 125
+		assert_gone "$ID"
+	done
+}
+
+@test "a command path by way of a descriptor or another process leads nowhere outside" {
+	create_sandbox
+	local p
+	for p in /proc/self/fd/3 /proc/self/fd/4 /proc/self/fd/5 /proc/self/fd/6; do
+		inside "$p" --version
+		[[ "$output" != *"pinfold version"* ]] || show "$p ran the host's pinfold"
+		[ "$status" -ge 125 ]
+	done
+}
+
+@test "the joining program cannot be run inside by its own name" {
+	create_sandbox
+	inside /proc/self/exe --version
+	# Known: the joiner is still the host's file until it has become the command. It cannot be written (above):
+	# its owner is nobody inside. Running it gives the sandbox nothing that a copy would not.
+	[[ "$output" != *"pinfold version"* ]] || skip "the joiner is not yet a sealed copy"
+	[ "$status" != 0 ]
+}
+
+@test "what exec is given does not come from places that the sandbox can write" {
+	create_sandbox
+	# All that a join depends on is outside of it.
+	inside sh -c 'ls -d /run/pinfold /var/lib/pinfold 2>/dev/null; find / -xdev \( -name "*.bpf" -o -name control -o -name state.json -o -name config.json \) -path "*pinfold*" 2>/dev/null'
+	assert_equal "$output" ""
+	inside sh -c 'rm -rf /etc/* /workspace/* /tmp /run /var 2>/dev/null; true'
+	inside grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/self/status
+	assert_equal "$output" $'CapBnd:\t00000000800004fb\nNoNewPrivs:\t1\nSeccomp:\t2'
+}
+
+@test "the keeper and pinfold are not visible inside" {
+	create_sandbox
+	inside sh -c 'cat /proc/[0-9]*/comm | sort -u | xargs'
+	refute_out keeper
+	inside sh -c 'kill -0 '"$(state_of .pinfold.keeper)"
+	[ "$status" != 0 ]
+}
+
+@test "an id is a name: none becomes a path of a group, a file or a lock" {
+	local id
+	config
+	for id in .. ../../x x/../y /abs '' . $'a\nb' 'a b' '*' "$(printf 'a%.0s' {1..300})"; do
+		pf create --config "$CONFIG" -- "$id"
+		assert_status 125
+		pf destroy -- "$id"
+		assert_status 125
+		pf exec -- "$id" true
+		assert_status 125
+	done
+	assert_equal "$(find "$ROOT" -mindepth 1 ! -path "$ROOT/.*"; find "$ROOT/.locks" "$STORE/sandboxes" -mindepth 1 2>/dev/null)" ""
+}
