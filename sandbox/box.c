@@ -29,9 +29,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -76,103 +74,13 @@ static int write_map(pid_t pid, const char *name, const struct pf_id_map *maps, 
 	return 0;
 }
 
-int pf_write_id_maps(pid_t pid, const struct pf_spec *spec, struct pf_err *err)
+int pf_write_id_maps(pid_t pid, const struct pf_id_map *uid_maps, size_t n_uid,
+	const struct pf_id_map *gid_maps, size_t n_gid, struct pf_err *err)
 {
-	if (write_map(pid, "uid_map", spec->uid_maps, spec->n_uid_maps, err) < 0 ||
-		write_map(pid, "gid_map", spec->gid_maps, spec->n_gid_maps, err) < 0)
-		return -1;
-	return 0;
-}
-
-/* ---- the child
- * ------------------------------------------------------------------------------------------------ */
-
-static int recv_mounts(int sync, struct pf_child_mounts *m, struct pf_err *err)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int) * (PF_MAX_MOUNT_FDS + 1))];
-		struct cmsghdr align;
-	} control;
-	char byte = 0;
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf)};
-	ssize_t n;
-
-	do
-		n = recvmsg(sync, &msg, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	struct cmsghdr *c = n == 1 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (!c || byte != PF_SYNC_MOUNTS || c->cmsg_type != SCM_RIGHTS)
-		return pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
-	size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-	memcpy(&m->root, CMSG_DATA(c), sizeof(int));
-	m->n = (int)count - 1;
-	memcpy(m->fds, CMSG_DATA(c) + sizeof(int), sizeof(int) * (count - 1));
-	return 0;
-}
-
-static int child_setup(
-	const struct pf_box_params *params, struct pf_cgroup_join *join, int sync, struct pf_err *err)
-{
-	const struct pf_spec *spec = params->spec;
-	struct pf_child_mounts mounts;
-	char byte;
-	ssize_t n;
-
-	/* First, so that all that is done below is accounted and limited. */
-	if (pf_cgroup_join_self(join) < 0)
-		return pf_fail(err, errno, "join the cgroup");
-
-	/* Nothing inside may look at us or at what we have open: our memory is a copy of the parent's. */
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return pf_fail(err, errno, "PR_SET_DUMPABLE");
-	do
-		n = recv(sync, &byte, 1, 0);
-	while (n < 0 && errno == EINTR);
-	if (n != 1 || byte != PF_SYNC_MAPPED)
-		return pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
-	if ((spec->clone_flags & CLONE_NEWUSER) &&
-		(syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0 ||
-			syscall(SYS_setgroups, 0, NULL) < 0))
-		return pf_fail(err, errno, "become root of the user namespace");
-	/* Not with the clone: its root is where the process is, which on v1 is where it has just gone. */
-	if ((spec->clone_flags & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
-		return pf_fail(err, errno, "cgroup namespace");
-	/* After the change of ids, which clears it. */
-	if (params->die_with_parent && pf_child_die_with_parent(sync, err) < 0)
-		return -1;
-	if (syscall(SYS_setsid) < 0)
-		return pf_fail(err, errno, "setsid");
-	if (spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)
-		return pf_fail(err, errno, "hostname");
-	if (spec->domainname && setdomainname(spec->domainname, strlen(spec->domainname)) < 0)
-		return pf_fail(err, errno, "domainname");
-	if (recv_mounts(sync, &mounts, err) < 0)
-		return -1;
-	if (pf_child_enter_root(spec, &mounts, err) < 0 || pf_child_stdio(params->stdio, err) < 0)
-		return -1;
-	if (pf_child_become(&spec->process, params->seccomp, err) < 0)
-		return -1;
-	/* The change of ids in pf_child_become cleared it once more. */
-	return params->die_with_parent ? pf_child_die_with_parent(sync, err) : 0;
-}
-
-__attribute__((noreturn)) static void child_main(
-	const struct pf_box_params *params, struct pf_cgroup_join *join, int sync)
-{
-	struct pf_err err = PF_ERR_INIT;
-
-	if (child_setup(params, join, sync, &err) == 0) {
-		const struct pf_process *p = &params->spec->process;
-		if (params->init_fd < 0)
-			(void)pf_child_exec(p, &err);
-		else
-			pf_child_exec_init(params->init_fd, p, &err);
-	}
-	pf_child_fail(sync, &err);
+	return write_map(pid, "uid_map", uid_maps, n_uid, err) < 0 ||
+			       write_map(pid, "gid_map", gid_maps, n_gid, err) < 0
+		       ? -1
+		       : 0;
 }
 
 int pf_clone_into_cgroup(
@@ -188,18 +96,21 @@ int pf_clone_into_cgroup(
 	return pf_cgroup_join_open(cg, !into, join, err);
 }
 
-/* ---- the parent
- * ----------------------------------------------------------------------------------------------- */
-
 static int send_mounts(int sync, const struct pf_child_mounts *m, struct pf_err *err)
 {
 	union {
-		char buf[CMSG_SPACE(sizeof(int) * (PF_MAX_MOUNT_FDS + 1))];
+		char buf[CMSG_SPACE(sizeof(int) * (PF_MAX_MOUNT_FDS + 2))];
 		struct cmsghdr align;
 	} control = {0};
 	char byte = PF_SYNC_MOUNTS;
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	size_t bytes = sizeof(int) * (size_t)(m->n + 1);
+	int fds[PF_MAX_MOUNT_FDS + 2] = {m->root}, n = 1;
+
+	for (int i = 0; i < m->n; i++)
+		fds[n++] = m->fds[i];
+	if (m->nodes >= 0)
+		fds[n++] = m->nodes;
+	size_t bytes = sizeof(int) * (size_t)n;
 	struct msghdr msg = {.msg_iov = &iov,
 		.msg_iovlen = 1,
 		.msg_control = control.buf,
@@ -209,8 +120,7 @@ static int send_mounts(int sync, const struct pf_child_mounts *m, struct pf_err 
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(bytes);
-	memcpy(CMSG_DATA(c), &m->root, sizeof(int));
-	memcpy(CMSG_DATA(c) + sizeof(int), m->fds, bytes - sizeof(int));
+	memcpy(CMSG_DATA(c), fds, bytes);
 	if (sendmsg(sync, &msg, MSG_NOSIGNAL) < 0)
 		/* EPIPE: the child died early and its own account of it is in the socket. */
 		return errno == EPIPE || errno == ECONNRESET
@@ -219,58 +129,239 @@ static int send_mounts(int sync, const struct pf_child_mounts *m, struct pf_err 
 	return 0;
 }
 
-static bool has_sysfs(const struct pf_spec *spec)
+/* The sysfs that the parent makes while it is in the box's network namespace, or NULL. A box with a network
+ * namespace that is new with it makes its own. */
+static const struct pf_mount *sysfs_of(const struct pf_spec *spec)
 {
 	for (size_t i = 0; i < spec->n_mounts; i++)
-		if (strcmp(spec->mounts[i].type, "sysfs") == 0)
-			return true;
-	return false;
+		if (spec->mounts[i].kind == PF_MOUNT_HOST && strcmp(spec->mounts[i].type, "sysfs") == 0)
+			return &spec->mounts[i];
+	return NULL;
 }
 
-/* clone3, from inside the network namespace that the box is to have. A sysfs shows the network namespace that
- * it was made in, so it is made here too. */
+/* ---- namespaces that are there already ---- */
+
+static const struct {
+	uint64_t flag;
+	const char *name;
+} kinds[] = {{CLONE_NEWNET, "net"}, {CLONE_NEWIPC, "ipc"}, {CLONE_NEWUTS, "uts"}, {CLONE_NEWCGROUP, "cgroup"},
+	{CLONE_NEWTIME, "time"}, {CLONE_NEWPID, "pid_for_children"}};
+#define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+/* What the caller is in itself, to go back to; -1: never left. */
+struct home {
+	int fd[N_KINDS];
+};
+
+static int leave_home(struct home *home, uint64_t flag, struct pf_err *err)
+{
+	for (size_t i = 0; i < N_KINDS; i++) {
+		char path[48];
+		if (kinds[i].flag != flag || home->fd[i] >= 0)
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/ns/%s", kinds[i].name);
+		home->fd[i] = open(path, O_RDONLY | O_CLOEXEC);
+		if (home->fd[i] < 0)
+			return pf_fail(err, errno, "own %s namespace", kinds[i].name);
+	}
+	return 0;
+}
+
+static void go_home(struct home *home)
+{
+	for (size_t i = 0; i < N_KINDS; i++) {
+		if (home->fd[i] < 0)
+			continue;
+		/* Staying in the box's network namespace would send our own connections through its gate. */
+		if (setns(home->fd[i], (int)kinds[i].flag) < 0)
+			_exit(125);
+		close(home->fd[i]);
+		home->fd[i] = -1;
+	}
+}
+
+/* A time namespace gets its offsets before the first process is in it, so it is made here: our own children
+ * are born in it, we are not. */
+static int new_time(const struct pf_spec *spec, struct pf_err *err)
+{
+	if (unshare(CLONE_NEWTIME) < 0)
+		return pf_fail(err, errno, "time namespace");
+	if (spec->time_offsets &&
+		pf_write_pseudo_at(AT_FDCWD, "/proc/self/timens_offsets", spec->time_offsets) < 0)
+		return pf_fail(err, errno, "linux.timeOffsets");
+	return 0;
+}
+
+/* Enter all that the child is to be born in, but a user namespace. */
+static int enter_joins(const struct pf_box_params *p, struct home *home, struct pf_err *err)
+{
+	const struct pf_spec *spec = p->spec;
+
+	if (p->netns_fd >= 0 &&
+		(leave_home(home, CLONE_NEWNET, err) < 0 || setns(p->netns_fd, CLONE_NEWNET) < 0))
+		return *err->msg ? -1 : pf_fail(err, errno, "enter the network namespace");
+	for (size_t i = 0; p->oci && i < spec->n_joins; i++) {
+		const struct pf_ns_join *j = &spec->joins[i];
+		if (j->flag == CLONE_NEWUSER || p->oci->join_fds[i] < 0)
+			continue;
+		if (leave_home(home, j->flag, err) < 0)
+			return -1;
+		if (setns(p->oci->join_fds[i], (int)j->flag) < 0)
+			return pf_fail(err, errno, "linux.namespaces: join %s", j->path);
+	}
+	if (spec->clone_flags & CLONE_NEWTIME)
+		return leave_home(home, CLONE_NEWTIME, err) < 0 ? -1 : new_time(spec, err);
+	return 0;
+}
+
+static int joined_user(const struct pf_box_params *p)
+{
+	for (size_t i = 0; p->oci && i < p->spec->n_joins; i++)
+		if (p->spec->joins[i].flag == CLONE_NEWUSER)
+			return p->oci->join_fds[i];
+	return -1;
+}
+
+/* New namespaces belong to the user namespace that their maker is in, and nobody comes back from a user
+ * namespace: somebody in between enters the one to join, and has the child there as our child. */
+static pid_t clone_in_user(int userns, struct clone_args *args, struct pf_err *err)
+{
+	struct {
+		pid_t pid;
+		int errnum;
+	} report = {0};
+	int pair[2];
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	pid_t between = fork();
+	if (between == 0) {
+		args->flags = (args->flags & ~(uint64_t)CLONE_PIDFD) | CLONE_PARENT;
+		args->exit_signal = 0;
+		report.pid = -1;
+		if (setns(userns, CLONE_NEWUSER) == 0)
+			report.pid = pf_clone3(args);
+		if (report.pid == 0)
+			return 0;
+		report.errnum = errno;
+		(void)pf_write_all(pair[1], &report, sizeof(report));
+		_exit(0);
+	}
+	int saved = errno;
+	close(pair[1]);
+	ssize_t n = between < 0 ? -1 : pf_read_full(pair[0], &report, sizeof(report));
+	close(pair[0]);
+	if (between < 0)
+		return pf_fail(err, saved, "fork");
+	while (waitpid(between, NULL, 0) < 0 && errno == EINTR)
+		;
+	if (n != (ssize_t)sizeof(report))
+		return pf_fail(err, 0, "join the user namespace");
+	if (report.pid < 0)
+		return pf_fail(err, report.errnum, "linux.namespaces: clone3 in the user namespace to join");
+	*(int *)(uintptr_t)args->pidfd = pidfd_open(report.pid, 0);
+	if (*(int *)(uintptr_t)args->pidfd < 0)
+		return pf_fail(err, errno, "pidfd of the new process");
+	return report.pid;
+}
+
+/* clone3, from inside the namespaces that the box joins. A sysfs shows the network namespace that it was made
+ * in, so it is made here too. 0 in the child. */
 static pid_t clone_child(
 	const struct pf_box_params *params, struct clone_args *args, int *sysfs_fd, struct pf_err *err)
 {
-	PF_CLOSE int own_net = -1;
-	pid_t pid;
+	struct home home = {.fd = {-1, -1, -1, -1, -1, -1}};
+	const struct pf_mount *sysfs = sysfs_of(params->spec);
+	int userns = joined_user(params), saved;
+	pid_t pid = -1;
 
-	if (params->netns_fd < 0) {
-		pid = pf_clone3(args);
-		return pid < 0 ? pf_fail(err, errno, "clone3") : pid;
+	if (enter_joins(params, &home, err) < 0) {
+		go_home(&home);
+		return -1;
 	}
-	own_net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-	if (own_net < 0)
-		return pf_fail(err, errno, "own network namespace");
-	if (setns(params->netns_fd, CLONE_NEWNET) < 0)
-		return pf_fail(err, errno, "enter the network namespace");
-	pid = pf_clone3(args);
-	if (pid == 0)
+	if (userns >= 0) {
+		pid = clone_in_user(userns, args, err);
+		saved = 0;
+	} else {
+		pid = pf_clone3(args);
+		saved = errno;
+	}
+	if (pid == 0) {
+		for (size_t i = 0; i < N_KINDS; i++)
+			if (home.fd[i] >= 0)
+				close(home.fd[i]);
 		return 0;
-	int saved = errno;
-	if (pid > 0 && has_sysfs(params->spec))
-		*sysfs_fd = pf_mount_new("sysfs", "sysfs", NULL,
-			MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, err);
-	/* Staying in the box's network namespace would send our own connections through its gate. */
-	if (setns(own_net, CLONE_NEWNET) < 0)
-		_exit(125);
+	}
+	if (pid > 0 && sysfs && home.fd[0] >= 0) {
+		*sysfs_fd = pf_mount_new("sysfs", "sysfs", NULL, sysfs->attr_set, err);
+		if (*sysfs_fd < 0)
+			*sysfs_fd = -2;
+	}
+	go_home(&home);
 	if (pid < 0)
-		return pf_fail(err, saved, "clone3");
+		return userns >= 0 ? -1 : pf_fail(err, saved, "clone3");
 	return pid;
+}
+
+/* ---- the parent's part ---- */
+
+struct following {
+	const struct pf_box_oci *oci;
+	pid_t pid;
+	int pidfd;
+};
+
+static int on_note(void *arg, int sync, const struct pf_child_note *note, struct pf_err *err)
+{
+	const struct following *f = arg;
+	int r;
+
+	if (!f->oci)
+		return pf_fail(err, EPROTO, "the new process");
+	if (note->what == PF_NOTE_HOOKS) {
+		r = f->oci->on_hooks(f->oci->arg, f->pid, err);
+	} else {
+		int fd = (int)syscall(SYS_pidfd_getfd, f->pidfd, note->fd, 0);
+		r = fd < 0 ? pf_fail(err, errno, "take the seccomp listener")
+			   : f->oci->on_listener(f->oci->arg, f->pid, fd, err);
+	}
+	if (r < 0)
+		return -1;
+	if (send(sync, (char[]){PF_SYNC_GO_ON}, 1, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+		return pf_fail(err, errno, "sync with the new process");
+	return 0;
+}
+
+static int write_oom_score(pid_t pid, const struct pf_process *p, struct pf_err *err)
+{
+	char path[48], text[16];
+
+	if (!p->has_oom_score_adj)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
+	snprintf(text, sizeof(text), "%d", p->oom_score_adj);
+	if (pf_write_pseudo_at(AT_FDCWD, path, text) < 0)
+		return pf_fail(err, errno,
+			"process.oomScoreAdj: %d (to lower it below our own takes CAP_SYS_RESOURCE)",
+			p->oom_score_adj);
+	return 0;
 }
 
 static int parent_setup(
 	const struct pf_box_params *params, pid_t pid, int sync, int sysfs_fd, struct pf_err *err)
 {
 	const struct pf_spec *spec = params->spec;
-	struct pf_child_mounts mounts = {.root = -1};
+	struct pf_child_mounts mounts = {.root = -1, .nodes = -1};
 	PF_CLOSE int userns = -1;
 	int r = -1;
 
 	if (spec->clone_flags & CLONE_NEWUSER) {
-		char path[64];
-		if (pf_write_id_maps(pid, spec, err) < 0)
+		if (pf_write_id_maps(
+			    pid, spec->uid_maps, spec->n_uid_maps, spec->gid_maps, spec->n_gid_maps, err) < 0)
 			return -1;
+	}
+	if (pf_spec_own_ns(spec, CLONE_NEWUSER)) {
+		char path[64];
 		snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
 		userns = open(path, O_RDONLY | O_CLOEXEC);
 		if (userns < 0)
@@ -278,6 +369,9 @@ static int parent_setup(
 	}
 	if (send(sync, (char[]){PF_SYNC_MAPPED}, 1, MSG_NOSIGNAL) < 0 && errno != EPIPE)
 		return pf_fail(err, errno, "sync with the new process");
+	if (params->oci && (params->oci->on_pid(params->oci->arg, pid, err) < 0 ||
+				   write_oom_score(pid, &spec->process, err) < 0))
+		return -1;
 	mounts.root = params->root(params->root_arg, userns, err);
 	if (mounts.root < 0)
 		return pf_wrap(err, "root");
@@ -285,17 +379,20 @@ static int parent_setup(
 		r = send_mounts(sync, &mounts, err);
 	for (int i = 0; i < mounts.n; i++)
 		close(mounts.fds[i]);
+	if (mounts.nodes >= 0)
+		close(mounts.nodes);
 	close(mounts.root);
 	return r;
 }
 
 int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct pf_err *err)
 {
-	int pair[2], pidfd = -1;
-	PF_CLOSE int sync = -1, remote = -1, sysfs_fd = -1;
+	int pair[2], pidfd = -1, sysfs_fd = -1;
+	PF_CLOSE int sync = -1, remote = -1;
 	struct pf_cgroup_join join = {.n = 0};
 	struct clone_args args = {
-		.flags = (params->spec->clone_flags & ~(uint64_t)CLONE_NEWCGROUP) | CLONE_PIDFD,
+		.flags = (params->spec->clone_flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) |
+			 CLONE_PIDFD,
 		.pidfd = (uint64_t)(uintptr_t)&pidfd,
 		.exit_signal = SIGCHLD,
 	};
@@ -311,15 +408,20 @@ int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct
 	pid_t pid = clone_child(params, &args, &sysfs_fd, err);
 	if (pid == 0) {
 		close(sync);
-		child_main(params, &join, remote);
+		pf_child_main(params, &join, remote);
 	}
 	pf_cgroup_join_close(&join);
 	if (pid < 0)
 		return -1;
 	close(remote);
 	remote = -1;
-	if ((sysfs_fd < 0 && params->netns_fd >= 0 && has_sysfs(params->spec)) ||
-		parent_setup(params, pid, sync, sysfs_fd, err) < 0 || pf_child_result(sync, err) < 0) {
+	struct following f = {.oci = params->oci, .pid = pid, .pidfd = pidfd};
+	int r = sysfs_fd == -2 ? -1 : parent_setup(params, pid, sync, sysfs_fd, err);
+	if (sysfs_fd >= 0)
+		close(sysfs_fd);
+	if (r == 0)
+		r = pf_child_follow(sync, on_note, &f, err);
+	if (r < 0) {
 		(void)kill(pid, SIGKILL); /* our own child, not reaped yet: the pid is its */
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;

@@ -12,6 +12,8 @@
 
 #include "base/err.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/cgroup_view.h"
+#include "sandbox/lsm.h"
 #include "sandbox/seccomp.h"
 #include "sandbox/spec.h"
 
@@ -19,6 +21,29 @@
  * box has no user namespace of its own). Called once, by the parent, after the box's user namespace exists.
  */
 typedef int (*pf_box_root_fn)(void *arg, int userns_fd, struct pf_err *err);
+
+/* What an OCI container has that a session has not. Descriptors: -1 is none. */
+struct pf_box_oci {
+	const int
+		*join_fds; /* of the namespaces to join, in the order of spec->joins; -1: it is ours anyway */
+	int start_fd;      /* the program waits until a byte can be read here */
+	int result_fd;     /* and tells here what came of it: nothing, or a struct pf_err */
+	int console_fd;    /* a connected socket that the terminal's master goes to */
+	unsigned keep_fds; /* descriptors from 3 on that the program gets */
+	const char *keyring;                  /* name of a new session keyring; NULL: the caller's stays */
+	bool no_pivot;                        /* chroot instead of pivot_root: the root is the initramfs */
+	const char *root_place;               /* where hooks expect to find the root; NULL: nobody looks */
+	const struct pf_cgroup_view *cgroups; /* for mounts of kind CGROUP; NULL: a new cgroup2 mount */
+	struct pf_lsm lsm;
+	/* The state for hooks that the child runs: state_head, its pid, state_tail. */
+	const char *state_head, *state_tail;
+	/* The parent's part. on_pid: the process exists. on_hooks: its namespaces and mounts are there.
+	 * on_listener: a filter that notifies was loaded; fd is the caller's to close. */
+	int (*on_pid)(void *arg, pid_t pid, struct pf_err *err);
+	int (*on_hooks)(void *arg, pid_t pid, struct pf_err *err);
+	int (*on_listener)(void *arg, pid_t pid, int fd, struct pf_err *err);
+	void *arg;
+};
 
 struct pf_box_params {
 	const struct pf_spec *spec;
@@ -30,7 +55,9 @@ struct pf_box_params {
 	pf_box_root_fn root;
 	void *root_arg;
 	const struct pf_bpf *seccomp; /* NULL: none */
+	unsigned seccomp_flags;
 	bool die_with_parent;
+	const struct pf_box_oci *oci; /* NULL: a session */
 };
 
 struct pf_box {
@@ -39,8 +66,8 @@ struct pf_box {
 	uint64_t start_time; /* see base/proc.h */
 };
 
-/* On return the first process runs (its exec has succeeded). The caller is its parent and reaps it. On
- * failure nothing is left but what the caller made. */
+/* On return the first process runs (its exec has succeeded), or waits for start_fd. The caller is its parent
+ * and reaps it. On failure nothing is left but what the caller made. */
 int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct pf_err *err);
 
 struct pf_exec_params {
@@ -49,8 +76,12 @@ struct pf_exec_params {
 	const struct pf_process *process;
 	const struct pf_cgroup *cgroup;
 	const struct pf_bpf *seccomp;
-	int stdio[3];         /* descriptors of the caller that become 0, 1 and 2 */
-	bool controlling_tty; /* stdio[0] is the slave side of a new terminal */
+	unsigned seccomp_flags;
+	int stdio[3];                 /* descriptors of the caller that become 0, 1 and 2 */
+	bool controlling_tty;         /* stdio[0] is the slave side of a new terminal */
+	bool stay;                    /* it outlives the caller; else it is killed with it */
+	const struct pf_spec *spec;   /* the container's, for OCI's manners (see pf_become); NULL */
+	const struct pf_box_oci *oci; /* console_fd, keep_fds, keyring, lsm, on_listener; NULL: a session */
 };
 
 /* Starts process in the box. *pid is a child of the caller, who reaps it; *pidfd is for the caller to close.
@@ -60,7 +91,8 @@ struct pf_exec_params {
 int pf_box_exec(const struct pf_exec_params *params, pid_t *pid, int *pidfd, struct pf_err *err);
 
 /* Writes the id maps of a process that was just cloned into a new user namespace. */
-int pf_write_id_maps(pid_t pid, const struct pf_spec *spec, struct pf_err *err);
+int pf_write_id_maps(pid_t pid, const struct pf_id_map *uid_maps, size_t n_uid,
+	const struct pf_id_map *gid_maps, size_t n_gid, struct pf_err *err);
 
 /* A sealed memfd with PID 1's program in it, ready for params.init_fd. */
 int pf_init_memfd(struct pf_err *err);

@@ -3,20 +3,25 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/str.h"
 #include "base/sys.h"
 #include "sandbox/caps.h"
 #include "sandbox/rlimit.h"
+#include "sandbox/user.h"
 
 void pf_child_fail(int sync, const struct pf_err *err)
 {
@@ -36,24 +41,76 @@ int pf_child_die_with_parent(int sync, struct pf_err *err)
 	return 0;
 }
 
-int pf_child_result(int sync, struct pf_err *err)
+int pf_child_note(int sync, int what, int fd, struct pf_err *err)
 {
-	struct pf_err remote;
+	struct pf_child_note note = {.what = what, .fd = fd};
+
+	/* write and not send: a seccomp filter that is in force already is likelier to let it pass. */
+	if (write(sync, &note, sizeof(note)) != (ssize_t)sizeof(note))
+		return pf_fail(err, errno, "tell the parent");
+	return 0;
+}
+
+int pf_child_wait_go_on(int sync, struct pf_err *err)
+{
+	char byte = 0;
 	ssize_t n;
 
 	do
-		n = recv(sync, &remote, sizeof(remote), 0);
+		n = read(sync, &byte, 1);
 	while (n < 0 && errno == EINTR);
-	if (n == 0)
-		return 0;
-	if (n != (ssize_t)sizeof(remote))
-		return pf_fail(err, n < 0 ? errno : EPROTO, "lost the new process before it started");
-	remote.msg[sizeof(remote.msg) - 1] = '\0';
-	*err = remote;
-	return -1;
+	return n == 1 && byte == PF_SYNC_GO_ON
+		       ? 0
+		       : pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
 }
 
-int pf_child_stdio(const int stdio[3], struct pf_err *err)
+int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, struct pf_err *err)
+{
+	bool execs = false;
+
+	for (;;) {
+		union {
+			struct pf_err err;
+			struct pf_child_note note;
+		} m;
+		ssize_t n;
+
+		do
+			n = recv(sync, &m, sizeof(m), 0);
+		while (n < 0 && errno == EINTR);
+		if (n == 0 && execs)
+			return 0;
+		if (n == (ssize_t)sizeof(m.err)) {
+			m.err.msg[sizeof(m.err.msg) - 1] = '\0';
+			*err = m.err;
+			return -1;
+		}
+		if (n != (ssize_t)sizeof(m.note))
+			return pf_fail(
+				err, n < 0 ? errno : 0, "the new process was killed before it could start");
+		if (m.note.what == PF_NOTE_READY)
+			return 0;
+		if (m.note.what == PF_NOTE_EXEC)
+			execs = true;
+		else if (!on_note || on_note(arg, sync, &m.note, err) < 0)
+			return on_note ? -1 : pf_fail(err, EPROTO, "the new process");
+	}
+}
+
+int pf_child_signals(struct pf_err *err)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	for (int sig = 1; sig < 65; sig++)
+		if (sig != SIGKILL && sig != SIGSTOP)
+			(void)signal(sig, SIG_DFL);
+	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
+		return pf_fail(err, errno, "signal mask");
+	return 0;
+}
+
+int pf_child_stdio(const int stdio[3], unsigned keep, struct pf_err *err)
 {
 	int fds[3];
 
@@ -62,7 +119,7 @@ int pf_child_stdio(const int stdio[3], struct pf_err *err)
 		PF_CLOSE int null = -1;
 		if (stdio[i] < 0)
 			null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		fds[i] = fcntl(stdio[i] < 0 ? null : stdio[i], F_DUPFD_CLOEXEC, 3);
+		fds[i] = fcntl(stdio[i] < 0 ? null : stdio[i], F_DUPFD_CLOEXEC, 3 + (int)keep);
 		if (fds[i] < 0)
 			return pf_fail(err, errno, "descriptor %d", i);
 	}
@@ -70,7 +127,7 @@ int pf_child_stdio(const int stdio[3], struct pf_err *err)
 		if (dup2(fds[i], i) < 0)
 			return pf_fail(err, errno, "descriptor %d", i);
 	/* Whatever the caller had open without O_CLOEXEC goes too. */
-	if (close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+	if (close_range(3 + keep, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
 		return pf_fail(err, errno, "close_range");
 	return 0;
 }
@@ -88,12 +145,145 @@ static int set_ids(const struct pf_process *p, struct pf_err *err)
 	return 0;
 }
 
-int pf_child_become(const struct pf_process *p, const struct pf_bpf *seccomp, struct pf_err *err)
-{
-	size_t failed;
+/* From linux/sched/types.h, which clashes with sched.h. */
+struct sched_attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
 
+/* What is the kernel's to give and needs our privileges. */
+static int set_scheduling(const struct pf_process *p, const struct pf_spec *spec, struct pf_err *err)
+{
+	const struct pf_scheduler *s = &p->scheduler;
+	struct sched_attributes attr = {.size = sizeof(attr),
+		.policy = s->policy,
+		.flags = s->flags,
+		.nice = s->nice,
+		.priority = s->priority,
+		.runtime = s->runtime,
+		.deadline = s->deadline,
+		.period = s->period};
+
+	if (s->set && syscall(SYS_sched_setattr, 0, &attr, 0) < 0)
+		return pf_fail(err, errno, "process.scheduler");
+	if (p->has_io_priority && syscall(SYS_ioprio_set, 1, 0, p->io_priority) < 0)
+		return pf_fail(err, errno, "process.ioPriority");
+	if (spec && spec->mempolicy.set &&
+		syscall(SYS_set_mempolicy, spec->mempolicy.mode, spec->mempolicy.nodes,
+			sizeof(spec->mempolicy.nodes) * 8) < 0)
+		return pf_fail(err, errno, "linux.memoryPolicy");
+	if (spec && spec->has_personality && personality(spec->personality) < 0)
+		return pf_fail(err, errno, "linux.personality");
+	return 0;
+}
+
+/* Its standard streams are the user's to open again (/dev/stdout), whoever made them; the null device stays
+ * whose it is. Where it cannot be done nothing is lost but that. */
+static void give_stdio(const struct pf_process *p)
+{
+	for (int i = 0; i < 3; i++) {
+		struct stat st;
+		if (fstat(i, &st) < 0 || (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)))
+			continue;
+		if (st.st_uid != p->uid && fchown(i, p->uid, p->gid) < 0)
+			continue;
+	}
+}
+
+/* HOME, unless the configuration says it: what the box's passwd knows of the user. */
+static int set_home(struct pf_become *b, struct pf_err *err)
+{
+	const struct pf_process *p = b->process;
+	struct pf_user user;
+	size_t n = 0;
+
+	for (; p->env && p->env[n]; n++)
+		if (strncmp(p->env[n], "HOME=", 5) == 0)
+			return 0;
+	PF_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return pf_fail(err, errno, "/");
+	if (pf_user_lookup(root, NULL, p->uid, NULL, p->gid, &user, err) < 0)
+		return -1;
+	b->env = pf_calloc(n + 2, sizeof(*b->env));
+	for (size_t i = 0; i < n; i++)
+		b->env[i] = p->env[i];
+	b->env[n] = pf_asprintf("HOME=%s", user.home);
+	pf_user_done(&user);
+	return 0;
+}
+
+static int load_filter(struct pf_become *b, int sync, struct pf_err *err)
+{
+	int fd = pf_seccomp_load(b->seccomp, b->seccomp_flags);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "seccomp filter");
+	if (!(b->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+		return 0;
+	return pf_child_note(sync, PF_NOTE_LISTENER, fd, err) < 0 || pf_child_wait_go_on(sync, err) < 0 ? -1
+													: 0;
+}
+
+/* Without no_new_privs loading a filter takes a privilege, so it comes before that is given up; one with a
+ * listener is handed over while there still is somebody to hand it to. */
+static bool filter_is_early(const struct pf_become *b)
+{
+	return !b->process->no_new_privileges || (b->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER);
+}
+
+int pf_child_late_filter(const struct pf_become *b, struct pf_err *err)
+{
+	if (!b->seccomp || filter_is_early(b))
+		return 0;
+	return pf_seccomp_load(b->seccomp, b->seccomp_flags) < 0 ? pf_fail(err, errno, "seccomp filter") : 0;
+}
+
+/* A container's is tried as root first, so that a directory that only root may enter can be one to start in.
+ * Returns 1 when it was denied and may be tried again. */
+static int enter_cwd(const char *cwd, bool again, struct pf_err *err)
+{
+	char path[4096];
+
+	if (chdir(cwd) < 0) {
+		if (!again && errno == EACCES)
+			return 1;
+		return pf_fail_kind(err, PF_ERR_INVALID, errno, "process.cwd: working directory %s", cwd);
+	}
+	/* A directory outside the root would let everything else be undone (a leaked descriptor as cwd). */
+	if (syscall(SYS_getcwd, path, sizeof(path)) < 0 || path[0] != '/')
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"process.cwd: working directory %s is outside the sandbox", cwd);
+	return 0;
+}
+
+int pf_child_become(struct pf_become *b, int sync, struct pf_err *err)
+{
+	const struct pf_process *p = b->process;
+	size_t failed;
+	int denied;
+
+	b->env = p->env;
+	if (set_scheduling(p, b->spec, err) < 0)
+		return -1;
 	if (pf_rlimits_apply(p->rlimits, p->n_rlimits, &failed) < 0)
 		return pf_rlimit_fail(&p->rlimits[failed], errno, err);
+	if (b->oci) {
+		give_stdio(p);
+		if (set_home(b, err) < 0)
+			return -1;
+	}
+	if (b->lsm_fd >= 0 && write(b->lsm_fd, b->lsm_label, strlen(b->lsm_label)) < 0)
+		return pf_fail(err, errno, "security label '%s'", b->lsm_label);
+	denied = b->oci ? enter_cwd(p->cwd, false, err) : 1;
+	if (denied < 0)
+		return -1;
+	umask(p->has_umask ? (mode_t)p->umask : 022);
+	if (b->seccomp && !p->no_new_privileges && load_filter(b, sync, err) < 0)
+		return -1;
 	if (pf_caps_apply_bounding(p->caps.bounding) < 0)
 		return pf_fail(err, errno, "capability bounding set");
 	/* Keep permitted over the change of uid; pf_caps_apply then reduces it to what was asked for. */
@@ -105,16 +295,10 @@ int pf_child_become(const struct pf_process *p, const struct pf_bpf *seccomp, st
 		return pf_fail(err, errno, "capabilities");
 	if (p->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "no_new_privs");
-	umask(p->has_umask ? (mode_t)p->umask : 022);
-	if (chdir(p->cwd) < 0)
-		return pf_fail_kind(err, PF_ERR_INVALID, errno, "working directory %s", p->cwd);
-	/* A directory outside the root would let everything else be undone (a leaked descriptor as cwd). */
-	char cwd[4096];
-	if (syscall(SYS_getcwd, cwd, sizeof(cwd)) < 0 || cwd[0] != '/')
-		return pf_fail_kind(
-			err, PF_ERR_INVALID, 0, "working directory %s is outside the sandbox", p->cwd);
-	if (seccomp && pf_seccomp_load(seccomp, 0) < 0)
-		return pf_fail(err, errno, "seccomp filter");
+	if (denied && enter_cwd(p->cwd, true, err) < 0)
+		return -1;
+	if (b->seccomp && p->no_new_privileges && filter_is_early(b) && load_filter(b, sync, err) < 0)
+		return -1;
 	return 0;
 }
 
@@ -128,17 +312,24 @@ static const char *env_value(char *const *env, const char *name)
 	return NULL;
 }
 
-/* The file that args[0] names: itself when it holds a slash, else the first match on PATH that can be
- * executed; a match that cannot is remembered for the error. buf holds the result. */
-static const char *resolve(const struct pf_process *p, char *buf, size_t size, struct pf_err *err)
+/* A match that cannot be executed is remembered for the error. */
+const char *pf_child_resolve(
+	const struct pf_process *p, char *const *env, char *buf, size_t size, struct pf_err *err)
 {
-	const char *file = p->args[0], *path = env_value(p->env, "PATH");
+	const char *file = p->args[0], *path = env_value(env, "PATH");
 	size_t len = strlen(file);
 	struct stat st;
 	bool denied = false;
 
-	if (strchr(file, '/'))
-		return file;
+	if (strchr(file, '/')) {
+		if (stat(file, &st) == 0 && S_ISREG(st.st_mode) &&
+			syscall(SYS_faccessat, AT_FDCWD, file, X_OK) == 0)
+			return file;
+		int why = stat(file, &st) < 0 ? errno : EACCES;
+		pf_fail_kind(err, why == ENOENT || why == ENOTDIR ? PF_ERR_NO_COMMAND : PF_ERR_NO_EXEC, why,
+			"%s", file);
+		return NULL;
+	}
 	if (!path)
 		path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	while (len && *path) {
@@ -147,8 +338,10 @@ static const char *resolve(const struct pf_process *p, char *buf, size_t size, s
 			memcpy(buf, path, n);
 			buf[n] = '/';
 			memcpy(buf + n + 1, file, len + 1);
+			/* The call of old: it looks at the real ids, which are the effective ones, and a
+			 * filter that is in force already knows it. */
 			if (stat(buf, &st) == 0 && S_ISREG(st.st_mode)) {
-				if (faccessat(AT_FDCWD, buf, X_OK, AT_EACCESS) == 0)
+				if (syscall(SYS_faccessat, AT_FDCWD, buf, X_OK) == 0)
 					return buf;
 				denied = true;
 			}
@@ -158,21 +351,21 @@ static const char *resolve(const struct pf_process *p, char *buf, size_t size, s
 	if (denied)
 		pf_fail_kind(err, PF_ERR_NO_EXEC, EACCES, "%s", file);
 	else
-		pf_fail_kind(err, PF_ERR_NO_COMMAND, 0, "%s: command not found in the sandbox's PATH", file);
+		pf_fail_kind(err, PF_ERR_NO_COMMAND, 0,
+			"\"%s\": executable file not found in $PATH (command not found)", file);
 	return NULL;
 }
 
 static char *const no_env[] = {NULL};
 
-int pf_child_exec(const struct pf_process *p, struct pf_err *err)
+int pf_child_exec(
+	int sync, const char *file, const struct pf_process *p, char *const *env, struct pf_err *err)
 {
-	char buf[4096];
-	const char *file = resolve(p, buf, sizeof(buf), err);
 	struct stat st;
 
-	if (!file)
+	if (sync >= 0 && pf_child_note(sync, PF_NOTE_EXEC, -1, err) < 0)
 		return -1;
-	execve(file, p->args, p->env ? p->env : no_env);
+	execve(file, p->args, env ? env : no_env);
 	/* ENOENT of a file that exists is its interpreter's or its loader's: execve(2). */
 	if (errno == ENOENT && stat(file, &st) == 0)
 		return pf_fail_kind(
@@ -181,25 +374,21 @@ int pf_child_exec(const struct pf_process *p, struct pf_err *err)
 		errno, "%s", file);
 }
 
-void pf_child_exec_init(int init_fd, const struct pf_process *p, struct pf_err *err)
+void pf_child_exec_init(int sync, int init_fd, const struct pf_process *p, struct pf_err *err)
 {
-	enum { MAX_ARGS = 1000 };
-	char buf[4096], *argv[MAX_ARGS + 2] = {"pinfold-init"};
+	char buf[4096], *argv[1024] = {"pinfold-init"};
+	size_t n = 0;
 
 	if (p->args && p->args[0]) {
-		const char *file = resolve(p, buf, sizeof(buf), err);
+		const char *file = pf_child_resolve(p, p->env, buf, sizeof(buf), err);
 		if (!file)
 			return;
 		argv[1] = file == buf ? buf : p->args[0];
-		for (size_t n = 1; p->args[n]; n++) {
-			if (n == MAX_ARGS) {
-				pf_fail_kind(err, PF_ERR_INVALID, 0, "the command has more than %d words",
-					MAX_ARGS);
-				return;
-			}
+		for (n = 1; p->args[n] && n < 1000; n++)
 			argv[n + 1] = p->args[n];
-		}
 	}
+	if (pf_child_note(sync, PF_NOTE_EXEC, -1, err) < 0)
+		return;
 	(void)syscall(SYS_execveat, init_fd, "", argv, p->env ? p->env : no_env, AT_EMPTY_PATH);
 	pf_fail(err, errno, "start process 1");
 }

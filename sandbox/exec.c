@@ -11,8 +11,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -20,44 +22,147 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/sys.h"
 #include "sandbox/child.h"
+#include "sandbox/console.h"
+#include "sandbox/spec_internal.h"
 
-static int exec_setup(
-	const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync, struct pf_err *err)
+/* Labels are written to the procfs outside, before it is out of reach. */
+static int open_label(const struct pf_exec_params *p, int *fd, struct pf_err *err)
+{
+	if (!p->oci || !*p->oci->lsm.file)
+		return 0;
+	PF_CLOSE int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	*fd = proc < 0 ? pf_fail(err, errno, "/proc") : pf_lsm_open(proc, &p->oci->lsm, err);
+	return *fd < 0 ? -1 : 0;
+}
+
+static int set_affinity(const char *list, const char *where, struct pf_err *err)
+{
+	unsigned long set[16];
+
+	if (!list)
+		return 0;
+	if (pf_spec_cpu_list(where, list, set, 16, err) < 0)
+		return -1;
+	if (syscall(SYS_sched_setaffinity, 0, sizeof(set), set) < 0)
+		return pf_fail(err, errno, "%s", where);
+	return 0;
+}
+
+static int make_console(const struct pf_exec_params *p, int stdio[3], struct pf_err *err)
+{
+	PF_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int slave = root < 0 ? pf_fail(err, errno, "/")
+			     : pf_console_open(root, p->oci->console_fd, p->process, err);
+
+	stdio[0] = stdio[1] = stdio[2] = slave;
+	return slave < 0 ? -1 : 0;
+}
+
+static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync,
+	struct pf_become *b, struct pf_err *err)
 {
 	int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
 		    (p->join_user ? CLONE_NEWUSER : 0) | (p->join_net ? CLONE_NEWNET : 0) |
 		    (p->join_time ? CLONE_NEWTIME : 0);
-	sigset_t none;
+	int stdio[3] = {p->stdio[0], p->stdio[1], p->stdio[2]};
+	bool tty = p->controlling_tty;
 
+	if (set_affinity(p->process->cpus_initial, "process.execCPUAffinity.initial", err) < 0)
+		return -1;
 	if (pf_cgroup_join_self(join) < 0)
 		return pf_fail(err, errno, "join the cgroup");
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "PR_SET_DUMPABLE");
+	if (open_label(p, &b->lsm_fd, err) < 0)
+		return -1;
 	/* The network namespace belongs to the user namespace outside: enter it while we are still there. */
 	if (p->join_net && setns(p->pidfd, CLONE_NEWNET) < 0)
 		return pf_fail(err, errno, "enter the sandbox's network namespace");
 	if (setns(p->pidfd, flags & ~CLONE_NEWNET) < 0)
 		return pf_fail_kind(
 			err, errno == ESRCH ? PF_ERR_STATE : PF_ERR_SYSTEM, errno, "enter the sandbox");
+	/* Root of the container's user namespace: whoever we were outside has no name in it. */
+	if (p->join_user && p->oci &&
+		(syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0))
+		return pf_fail(err, errno, "become root of the container");
 	if (syscall(SYS_setsid) < 0)
 		return pf_fail(err, errno, "setsid");
-	if (pf_child_stdio(p->stdio, err) < 0)
+	if (p->oci && p->oci->keyring &&
+		syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, p->oci->keyring) < 0 && errno != ENOSYS)
+		return pf_fail(err, errno, "session keyring");
+	if (p->oci && p->oci->console_fd >= 0) {
+		if (make_console(p, stdio, err) < 0)
+			return -1;
+		tty = true;
+	}
+	if (pf_child_stdio(stdio, p->oci ? p->oci->keep_fds : 0, err) < 0)
 		return -1;
-	if (p->controlling_tty && ioctl(0, TIOCSCTTY, 0) < 0)
+	if (tty && ioctl(0, TIOCSCTTY, 0) < 0)
 		return pf_fail(err, errno, "controlling terminal");
-	/* What the caller blocked or ignored for itself is not the command's. */
-	sigemptyset(&none);
-	for (int sig = 1; sig < 32; sig++)
-		if (sig != SIGKILL && sig != SIGSTOP)
-			(void)signal(sig, SIG_DFL);
-	if (sigprocmask(SIG_SETMASK, &none, NULL) < 0)
-		return pf_fail(err, errno, "signal mask");
-	if (pf_child_become(p->process, p->seccomp, err) < 0)
+	if (pf_child_signals(err) < 0 ||
+		set_affinity(p->process->cpus_final, "process.execCPUAffinity.final", err) < 0)
+		return -1;
+	if (pf_child_become(b, sync, err) < 0)
 		return -1;
 	/* If the caller is killed, its command does not stay behind alone. */
-	return pf_child_die_with_parent(sync, err);
+	return p->stay ? 0 : pf_child_die_with_parent(sync, err);
+}
+
+__attribute__((noreturn)) static void child_main(
+	const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync)
+{
+	struct pf_become b = {.process = p->process,
+		.seccomp = p->seccomp,
+		.seccomp_flags = p->seccomp_flags,
+		.spec = p->spec,
+		.lsm_fd = -1,
+		.lsm_label = p->oci ? p->oci->lsm.label : NULL,
+		.oci = p->oci != NULL};
+	struct pf_err err = PF_ERR_INIT;
+	char path[4096];
+	const char *file;
+
+	if (exec_setup(p, join, sync, &b, &err) == 0 &&
+		(file = pf_child_resolve(p->process, b.env, path, sizeof(path), &err)) != NULL &&
+		pf_child_note(sync, PF_NOTE_EXEC, -1, &err) == 0 && pf_child_late_filter(&b, &err) == 0)
+		(void)pf_child_exec(-1, file, p->process, b.env, &err);
+	pf_child_fail(sync, &err);
+}
+
+struct following {
+	const struct pf_exec_params *p;
+	pid_t pid;
+	int pidfd;
+};
+
+static int on_note(void *arg, int sync, const struct pf_child_note *note, struct pf_err *err)
+{
+	const struct following *f = arg;
+
+	if (note->what != PF_NOTE_LISTENER || !f->p->oci)
+		return pf_fail(err, EPROTO, "the new process");
+	int fd = (int)syscall(SYS_pidfd_getfd, f->pidfd, note->fd, 0);
+	if (fd < 0)
+		return pf_fail(err, errno, "take the seccomp listener");
+	if (f->p->oci->on_listener(f->p->oci->arg, f->pid, fd, err) < 0)
+		return -1;
+	if (send(sync, (char[]){PF_SYNC_GO_ON}, 1, MSG_NOSIGNAL) < 0 && errno != EPIPE)
+		return pf_fail(err, errno, "sync with the new process");
+	return 0;
+}
+
+static int write_oom_score(pid_t pid, const struct pf_exec_params *p, struct pf_err *err)
+{
+	char path[48], text[16];
+
+	if (!p->oci || !p->process->has_oom_score_adj)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
+	snprintf(text, sizeof(text), "%d", p->process->oom_score_adj);
+	return pf_write_pseudo_at(AT_FDCWD, path, text) < 0 ? pf_fail(err, errno, "process.oomScoreAdj") : 0;
 }
 
 int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, struct pf_err *err)
@@ -82,11 +187,8 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 		return -1;
 	pid_t pid = pf_clone3(&args);
 	if (pid == 0) {
-		struct pf_err cerr = PF_ERR_INIT;
 		close(sync);
-		if (exec_setup(p, &join, remote, &cerr) == 0)
-			(void)pf_child_exec(p->process, &cerr);
-		pf_child_fail(remote, &cerr);
+		child_main(p, &join, remote);
 	}
 	int saved = errno;
 	pf_cgroup_join_close(&join);
@@ -97,7 +199,9 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 			"start a process in the sandbox");
 	close(remote);
 	remote = -1;
-	if (pf_child_result(sync, err) < 0) {
+	struct following f = {.p = p, .pid = pid, .pidfd = pidfd};
+	if (write_oom_score(pid, p, err) < 0 || pf_child_follow(sync, on_note, &f, err) < 0) {
+		(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
 		close(pidfd);

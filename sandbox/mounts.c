@@ -8,13 +8,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/sys.h"
+#include "sandbox/box.h"
+#include "sandbox/devices.h"
 
 /* The kernel explains a refused option on the context's own log: "e overlay: ...". */
 static void append_log(int fs, struct pf_err *err)
@@ -79,73 +82,125 @@ int pf_mount_new(const char *type, const char *source, char *const *data, uint64
 
 int pf_mount_clone(int fd, bool recursive, uint64_t attr_set, int userns_fd, struct pf_err *err)
 {
-	unsigned rec = recursive ? AT_RECURSIVE : 0;
-	PF_CLOSE int m = open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | rec);
-	struct mount_attr attr = {.attr_set = attr_set, .propagation = MS_PRIVATE};
+	const struct pf_mount how = {.recursive = recursive,
+		.rec_attr_set = recursive ? attr_set : 0,
+		.attr_set = recursive ? 0 : attr_set,
+		.attr_clr = attr_set & MOUNT_ATTR__ATIME ? MOUNT_ATTR__ATIME : 0,
+		.idmap = userns_fd >= 0,
+		.idmap_recursive = recursive,
+		.propagation = MS_PRIVATE | MS_REC};
+
+	return pf_mount_bind(fd, &how, 0, userns_fd, err);
+}
+
+static int set_attr(int m, bool recursive, struct mount_attr *attr, struct pf_err *err)
+{
+	if (attr->attr_set == 0 && attr->attr_clr == 0 && attr->propagation == 0)
+		return 0;
+	if (mount_setattr(m, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), attr, sizeof(*attr)) < 0)
+		return pf_fail(err, errno,
+			attr->attr_set & MOUNT_ATTR_IDMAP ? "id-mapped mount (its file system must support "
+							    "it: ext4, xfs, btrfs, overlay)"
+							  : "mount attributes");
+	return 0;
+}
+
+int pf_mount_bind(
+	int fd, const struct pf_mount *mount, unsigned long propagation, int userns_fd, struct pf_err *err)
+{
+	PF_CLOSE int m = open_tree(fd, "",
+		OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (mount->recursive ? AT_RECURSIVE : 0));
+	struct mount_attr top = {.attr_set = mount->attr_set, .attr_clr = mount->attr_clr};
+	struct mount_attr all = {.attr_set = mount->rec_attr_set, .attr_clr = mount->rec_attr_clr};
 
 	if (m < 0)
 		return pf_fail(err, errno, "clone of a mount");
-	if (attr_set & MOUNT_ATTR__ATIME)
-		attr.attr_clr = MOUNT_ATTR__ATIME;
-	if (userns_fd >= 0) {
-		attr.attr_set |= MOUNT_ATTR_IDMAP;
-		attr.userns_fd = (uint64_t)(unsigned)userns_fd;
+	if (mount->propagation)
+		propagation = mount->propagation;
+	/* One call does for both where nothing is mounted below. */
+	if (!mount->recursive) {
+		top.attr_set |= all.attr_set;
+		top.attr_clr |= all.attr_clr;
+		all = (struct mount_attr){0};
 	}
-	if (mount_setattr(m, "", AT_EMPTY_PATH | rec, &attr, sizeof(attr)) < 0)
-		return pf_fail(err, errno,
-			userns_fd >= 0 ? "id-mapped mount (its file system must support it: ext4, xfs, "
-					 "btrfs, overlay)"
-				       : "mount attributes");
-	return pf_take_fd(&m);
-}
-
-/* The devices that every box has: OCI runtime-spec, config-linux.md, default devices. */
-static const struct {
-	const char *name;
-	unsigned major, minor;
-} devices[] = {
-	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
-
-static const struct {
-	const char *name, *target;
-} dev_links[] = {{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-	{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"}};
-
-/* /dev as one tmpfs with nodes in it, made by real root: a box's own root could only bind each from the host.
- * The directory belongs to the box's root. Needs to allow device nodes, so MOUNT_ATTR_NODEV is never set. */
-static int make_dev(const struct pf_spec *spec, const struct pf_mount *mount, struct pf_err *err)
-{
-	uid_t uid = spec->n_uid_maps ? spec->uid_maps[0].host : 0;
-	gid_t gid = spec->n_gid_maps ? spec->gid_maps[0].host : 0;
-	PF_CLOSE int m = pf_mount_new(
-		"tmpfs", "tmpfs", mount->data, mount->attr_set & ~(uint64_t)MOUNT_ATTR_NODEV, err);
-	mode_t old = umask(0);
-	bool ok = m >= 0;
-
-	for (size_t i = 0; ok && i < sizeof(devices) / sizeof(devices[0]); i++)
-		ok = mknodat(m, devices[i].name, S_IFCHR | 0666,
-			     makedev(devices[i].major, devices[i].minor)) == 0;
-	for (size_t i = 0; ok && i < sizeof(dev_links) / sizeof(dev_links[0]); i++)
-		ok = symlinkat(dev_links[i].target, m, dev_links[i].name) == 0;
-	ok = ok && mkdirat(m, "pts", 0755) == 0 && mkdirat(m, "shm", 01777) == 0 &&
-	     mkdirat(m, "mqueue", 01777) == 0;
-	ok = ok && fchownat(m, "", uid, gid, AT_EMPTY_PATH) == 0;
-	int saved = errno;
-	umask(old);
-	if (m < 0)
+	*(mount->recursive && (propagation & MS_REC) ? &all.propagation : &top.propagation) =
+		propagation & ~(unsigned long)MS_REC;
+	if (mount->idmap) {
+		struct mount_attr *a = mount->recursive && mount->idmap_recursive ? &all : &top;
+		a->attr_set |= MOUNT_ATTR_IDMAP;
+		a->userns_fd = (uint64_t)(unsigned)userns_fd;
+	}
+	if (set_attr(m, false, &top, err) < 0 || set_attr(m, true, &all, err) < 0)
 		return -1;
-	if (!ok)
-		return pf_fail(err, saved, "make /dev");
 	return pf_take_fd(&m);
 }
 
-static int prepare_bind(const struct pf_mount *mount, int userns_fd, struct pf_err *err)
+int pf_userns_new(const struct pf_id_map *uid_maps, size_t n_uid, const struct pf_id_map *gid_maps,
+	size_t n_gid, struct pf_err *err)
 {
-	PF_CLOSE int src = open(mount->source, O_PATH | O_CLOEXEC);
+	struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+	int pair[2], fd = -1, r;
+	char path[64];
+
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	pid_t pid = pf_clone3(&args);
+	if (pid == 0) {
+		/* It holds the namespace until it is named by a descriptor. */
+		char byte;
+		close(pair[1]);
+		_exit(read(pair[0], &byte, 1) == 0 ? 0 : 1);
+	}
+	int saved = errno;
+	close(pair[0]);
+	if (pid < 0) {
+		close(pair[1]);
+		return pf_fail(err, saved, "user namespace for an id-mapped mount");
+	}
+	r = pf_write_id_maps(pid, uid_maps, n_uid, gid_maps, n_gid, err);
+	if (r == 0) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			r = pf_fail(err, errno, "user namespace for an id-mapped mount");
+	}
+	close(pair[1]);
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return r < 0 ? -1 : fd;
+}
+
+static int prepare_bind(
+	const struct pf_spec *spec, const struct pf_mount *mount, int userns_fd, struct pf_err *err)
+{
+	/* The root's propagation is that of all mounts that name none; private where there is none either. */
+	unsigned long propagation = spec->rootfs_propagation & ~(unsigned long)MS_UNBINDABLE;
+	PF_CLOSE int src = open(mount->source, O_PATH | O_CLOEXEC), own = -1;
 
 	if (src < 0)
 		return pf_fail_kind(err, PF_ERR_INVALID, errno, "mount source %s", mount->source);
-	return pf_mount_clone(src, mount->recursive, mount->attr_set, mount->idmap ? userns_fd : -1, err);
+	if (!(propagation & ~(unsigned long)MS_REC))
+		propagation = MS_PRIVATE | MS_REC;
+	if (mount->n_uid_maps > 0) {
+		own = pf_userns_new(
+			mount->uid_maps, mount->n_uid_maps, mount->gid_maps, mount->n_gid_maps, err);
+		if (own < 0)
+			return -1;
+		userns_fd = own;
+	}
+	return pf_mount_bind(src, mount, propagation, userns_fd, err);
+}
+
+static int prepare(const struct pf_spec *spec, const struct pf_mount *mount, int userns_fd, int sysfs_fd,
+	struct pf_err *err)
+{
+	if (mount->kind == PF_MOUNT_BIND)
+		return prepare_bind(spec, mount, userns_fd, err);
+	if (strcmp(mount->type, "sysfs") != 0)
+		return pf_dev_make(spec, mount, err);
+	if (sysfs_fd < 0)
+		return pf_mount_new("sysfs", "sysfs", NULL, mount->attr_set, err);
+	return pf_mount_clone(sysfs_fd, false, mount->attr_set, -1, err);
 }
 
 int pf_mounts_prepare(const struct pf_spec *spec, int userns_fd, int sysfs_fd, struct pf_child_mounts *m,
@@ -153,22 +208,19 @@ int pf_mounts_prepare(const struct pf_spec *spec, int userns_fd, int sysfs_fd, s
 {
 	for (size_t i = 0; i < spec->n_mounts; i++) {
 		const struct pf_mount *mount = &spec->mounts[i];
-		int fd;
 
 		if (mount->kind != PF_MOUNT_BIND && mount->kind != PF_MOUNT_HOST)
 			continue;
 		if (m->n == PF_MAX_MOUNT_FDS)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "more than %d mounts", PF_MAX_MOUNT_FDS);
-		if (mount->kind == PF_MOUNT_BIND)
-			fd = prepare_bind(mount, userns_fd, err);
-		else if (strcmp(mount->type, "sysfs") == 0)
-			fd = sysfs_fd >= 0 ? fcntl(sysfs_fd, F_DUPFD_CLOEXEC, 3)
-					   : pf_mount_new("sysfs", "sysfs", NULL, mount->attr_set, err);
-		else
-			fd = make_dev(spec, mount, err);
+		int fd = prepare(spec, mount, userns_fd, sysfs_fd, err);
 		if (fd < 0)
 			return pf_wrap(err, "mount %s", mount->destination);
 		m->fds[m->n++] = fd;
+	}
+	if (pf_dev_needs_nodes(spec)) {
+		m->nodes = pf_dev_make_nodes(spec, err);
+		return m->nodes < 0 ? -1 : 0;
 	}
 	return 0;
 }

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -18,8 +19,11 @@
 
 #include "base/cleanup.h"
 #include "base/path.h"
+#include "base/str.h"
 #include "base/sys.h"
 #include "sandbox/child.h"
+#include "sandbox/console.h"
+#include "sandbox/devices.h"
 #include "sandbox/mounts.h"
 
 static int attach(int mount_fd, int target_fd)
@@ -81,8 +85,83 @@ static int self_mount(int root, const struct pf_mount *mount, struct pf_err *err
 	return pf_take_fd(&m);
 }
 
-static int attach_mounts(const struct pf_spec *spec, const struct pf_child_mounts *m, struct pf_err *err)
+/* A cgroup mount: the view that was made for the container, else one cgroup2 mount, which shows the box's own
+ * cgroup because of its cgroup namespace. */
+static int attach_cgroups(
+	const struct pf_box_params *params, int root, const struct pf_mount *mount, struct pf_err *err)
 {
+	PF_CLOSE int target = pf_mkdirs_in_root(root, mount->destination, 0755), made = -1;
+
+	if (target < 0)
+		return pf_fail(err, errno, "mount point %s", mount->destination);
+	if (params->oci && params->oci->cgroups)
+		return pf_cgroup_view_attach(params->oci->cgroups, target, err) < 0
+			       ? pf_wrap(err, "mount %s", mount->destination)
+			       : 0;
+	made = pf_mount_new(
+		"cgroup2", mount->source, mount->data, mount->attr_set | mount->rec_attr_set, err);
+	if (made < 0)
+		return pf_wrap(err, "mount %s", mount->destination);
+	if (attach(made, target) < 0)
+		return pf_fail(err, errno, "mount %s", mount->destination);
+	return 0;
+}
+
+/* A new file system's propagation and, for tmpcopyup, its contents. */
+static int finish_new(int root, int fd, const struct pf_mount *mount, struct pf_err *err)
+{
+	struct mount_attr attr = {.propagation = mount->propagation & ~(unsigned long)MS_REC};
+
+	if (mount->copy_up) {
+		PF_CLOSE int from = pf_open_in_root(root, mount->destination, O_RDONLY | O_DIRECTORY, 0);
+		if (from < 0 && errno != ENOENT)
+			return pf_fail(err, errno, "tmpcopyup of %s", mount->destination);
+		if (from >= 0 && pf_copy_tree(from, fd, err) < 0)
+			return pf_wrap(err, "tmpcopyup of %s", mount->destination);
+	}
+	if (attr.propagation && mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+		return pf_fail(err, errno, "propagation of %s", mount->destination);
+	return 0;
+}
+
+static int attach_one(const struct pf_box_params *params, const struct pf_child_mounts *m,
+	const struct pf_mount *mount, int *next, struct pf_err *err)
+{
+	PF_CLOSE int made = -1, target = -1;
+
+	switch (mount->kind) {
+	case PF_MOUNT_CGROUP:
+		return attach_cgroups(params, m->root, mount, err);
+	case PF_MOUNT_BIND:
+	case PF_MOUNT_HOST:
+		made = m->fds[(*next)++];
+		break;
+	case PF_MOUNT_SELF:
+		made = self_mount(m->root, mount, err);
+		break;
+	case PF_MOUNT_FS:
+	default:
+		made = pf_mount_new(
+			mount->type, mount->source, mount->data, mount->attr_set | mount->rec_attr_set, err);
+		break;
+	}
+	if (made < 0)
+		return pf_wrap(err, "mount %s", mount->destination);
+	if ((mount->kind == PF_MOUNT_FS || mount->kind == PF_MOUNT_HOST) &&
+		finish_new(m->root, made, mount, err) < 0)
+		return -1;
+	target = open_target(m->root, mount->destination, made, err);
+	if (target < 0)
+		return -1;
+	if (attach(made, target) < 0)
+		return pf_fail(err, errno, "mount %s", mount->destination);
+	return 0;
+}
+
+static int attach_mounts(
+	const struct pf_box_params *params, const struct pf_child_mounts *m, struct pf_err *err)
+{
+	const struct pf_spec *spec = params->spec;
 	int next = 0;
 
 	/* First what must be made in the root itself, while all of it is still writable. */
@@ -94,32 +173,23 @@ static int attach_mounts(const struct pf_spec *spec, const struct pf_child_mount
 			if (fd < 0)
 				return pf_fail(err, errno, "%s", spec->mounts[i].destination);
 		}
-	for (size_t i = 0; i < spec->n_mounts; i++) {
-		const struct pf_mount *mount = &spec->mounts[i];
-		PF_CLOSE int made = -1, target = -1;
-		int fd;
-
-		switch (mount->kind) {
-		case PF_MOUNT_BIND:
-		case PF_MOUNT_HOST:
-			fd = made = m->fds[next++];
-			break;
-		case PF_MOUNT_SELF:
-			fd = made = self_mount(m->root, mount, err);
-			break;
-		case PF_MOUNT_FS:
-		default:
-			fd = made = pf_mount_new(strcmp(mount->type, "cgroup") == 0 ? "cgroup2" : mount->type,
-				mount->source, mount->data, mount->attr_set, err);
-			break;
-		}
-		if (fd < 0)
-			return pf_wrap(err, "mount %s", mount->destination);
-		target = open_target(m->root, mount->destination, fd, err);
-		if (target < 0)
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		if (attach_one(params, m, &spec->mounts[i], &next, err) < 0)
 			return -1;
-		if (attach(fd, target) < 0)
-			return pf_fail(err, errno, "mount %s", mount->destination);
+	return 0;
+}
+
+/* What had to stay writable while others found their places in it. */
+static int late_read_only(const struct pf_spec *spec, int root, struct pf_err *err)
+{
+	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
+
+	for (size_t i = 0; i < spec->n_mounts; i++) {
+		if (!spec->mounts[i].late_ro)
+			continue;
+		PF_CLOSE int fd = pf_open_in_root(root, spec->mounts[i].destination, O_PATH, 0);
+		if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
+			return pf_fail(err, errno, "make %s read-only", spec->mounts[i].destination);
 	}
 	return 0;
 }
@@ -191,26 +261,106 @@ static int read_only_paths(const struct pf_spec *spec, int root, struct pf_err *
 	return 0;
 }
 
-int pf_child_enter_root(const struct pf_spec *spec, const struct pf_child_mounts *m, struct pf_err *err)
+/* Where the root is attached does not matter, except to hooks: they look for it at the path that the
+ * configuration names. */
+static int attach_root(const struct pf_box_params *params, int root, struct pf_err *err)
 {
-	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
+	if (params->oci && params->oci->root_place) {
+		PF_CLOSE int place = open(params->oci->root_place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (place >= 0 && attach(root, place) == 0)
+			return 0;
+		/* A user namespace may not be let through to it; then neither are the hooks. */
+		if (!pf_spec_own_ns(params->spec, CLONE_NEWUSER))
+			return pf_fail(err, errno, "attach the root at %s", params->oci->root_place);
+	}
+	if (move_mount(root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return pf_fail(err, errno, "attach the root");
+	return 0;
+}
+
+/* Hooks that want to see the mounts and the tree outside: the parent's first, then our own. */
+static int run_hooks(const struct pf_box_params *params, int sync, struct pf_err *err)
+{
+	const struct pf_hooks *hooks = params->spec->hooks;
+	const struct pf_hooks *own = &hooks[PF_HOOK_CREATE_CONTAINER];
+
+	if (!params->oci)
+		return 0;
+	if (hooks[PF_HOOK_PRESTART].n + hooks[PF_HOOK_CREATE_RUNTIME].n > 0 &&
+		(pf_child_note(sync, PF_NOTE_HOOKS, -1, err) < 0 || pf_child_wait_go_on(sync, err) < 0))
+		return -1;
+	if (own->n == 0)
+		return 0;
+	PF_FREE char *state =
+		pf_asprintf("%s%d%s", params->oci->state_head, (int)getpid(), params->oci->state_tail);
+	return pf_hooks_run(own, PF_HOOK_CREATE_CONTAINER, NULL, state, err);
+}
+
+static int make_console(const struct pf_box_params *params, int root, int *console, struct pf_err *err)
+{
+	if (!params->oci || params->oci->console_fd < 0)
+		return 0;
+	*console = pf_console_open(root, params->oci->console_fd, &params->spec->process, err);
+	return *console < 0 ? -1 : pf_console_bind(root, *console, err);
+}
+
+/* pivot_root(".", ".") puts the old root under the new one's top, from where it is let go: no directory for
+ * it is needed in a root that is not ours to change. The initramfs cannot be pivoted away from; there the new
+ * root lies on top of it for good. */
+static int enter(const struct pf_box_params *params, int root, struct pf_err *err)
+{
+	if (fchdir(root) < 0)
+		return pf_fail(err, errno, "enter the root");
+	if (params->oci && params->oci->no_pivot) {
+		if (umount2("/proc", MNT_DETACH) < 0 && errno != EINVAL && errno != ENOENT)
+			return pf_fail(err, errno, "let the host's /proc go");
+		if (chroot(".") < 0)
+			return pf_fail(err, errno, "chroot");
+	} else {
+		if (pf_pivot_root(".", ".") < 0)
+			return pf_fail(err, errno, "pivot_root");
+		if (umount2(".", MNT_DETACH) < 0)
+			return pf_fail(err, errno, "let the old root go");
+	}
+	if (chdir("/") < 0)
+		return pf_fail(err, errno, "chdir /");
+	return 0;
+}
+
+int pf_child_enter_root(const struct pf_box_params *params, const struct pf_child_mounts *m, int sync,
+	int *console, struct pf_err *err)
+{
+	const struct pf_spec *spec = params->spec;
+	struct mount_attr top = {.attr_set = spec->root_readonly ? MOUNT_ATTR_RDONLY : 0};
 
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return pf_fail(err, errno, "make the mounts private");
-	if (move_mount(m->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
-		return pf_fail(err, errno, "attach the root");
-	if (attach_mounts(spec, m, err) < 0 || mask_paths(spec, m->root, err) < 0 ||
-		read_only_paths(spec, m->root, err) < 0)
+	/* Only a mount that is in our namespace can be cloned, before Linux 6.15; it goes with the old root.
+	 */
+	if (m->nodes >= 0 && move_mount(m->nodes, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return pf_fail(err, errno, "attach the device nodes");
+	if (attach_root(params, m->root, err) < 0 || attach_mounts(params, m, err) < 0)
 		return -1;
-	if (spec->root_readonly && mount_setattr(m->root, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
+	if (m->nodes >= 0 && pf_dev_bind_nodes(spec, m->nodes, m->root, err) < 0)
+		return -1;
+	if (make_console(params, m->root, console, err) < 0 || run_hooks(params, sync, err) < 0)
+		return -1;
+	if (params->oci) {
+		/* As other runtimes do. Where it cannot be made chdir will say so. */
+		int cwd = pf_mkdirs_in_root(m->root, spec->process.cwd, 0755);
+		if (cwd >= 0)
+			close(cwd);
+	}
+	if (mask_paths(spec, m->root, err) < 0 || read_only_paths(spec, m->root, err) < 0 ||
+		late_read_only(spec, m->root, err) < 0)
+		return -1;
+	if (top.attr_set && mount_setattr(m->root, "", AT_EMPTY_PATH, &top, sizeof(top)) < 0)
 		return pf_fail(err, errno, "make the root read-only");
-	/* pivot_root(".", ".") puts the old root under the new one's top, from where it is let go: no
-	 * directory for it is needed in a root that is not ours to change. */
-	if (fchdir(m->root) < 0 || pf_pivot_root(".", ".") < 0)
-		return pf_fail(err, errno, "pivot_root");
-	if (umount2(".", MNT_DETACH) < 0)
-		return pf_fail(err, errno, "let the old root go");
-	if (chdir("/") < 0)
-		return pf_fail(err, errno, "chdir /");
+	if (enter(params, m->root, err) < 0)
+		return -1;
+	/* Only of the root itself: each mount has its own by now. pivot_root(2) wants it private before. */
+	if (spec->rootfs_propagation &&
+		mount(NULL, "/", NULL, spec->rootfs_propagation & ~(unsigned long)MS_REC, NULL) < 0)
+		return pf_fail(err, errno, "linux.rootfsPropagation");
 	return 0;
 }

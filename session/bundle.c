@@ -99,7 +99,7 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 		(const char *[]){"nosuid", "noexec", "nodev", "mode=1777", "size=" SHM_SIZE, NULL});
 	add_mount(m, "/dev/mqueue", "mqueue", "mqueue", (const char *[]){"nosuid", "noexec", "nodev", NULL});
 	add_mount(m, "/sys", "sysfs", "sysfs", (const char *[]){"nosuid", "noexec", "nodev", "ro", NULL});
-	add_mount(m, "/sys/fs/cgroup", "cgroup", "cgroup",
+	add_mount(m, "/sys/fs/cgroup", "cgroup2", "cgroup",
 		(const char *[]){"nosuid", "noexec", "nodev", "ro", NULL});
 	for (size_t i = 0; i < sizeof(etc_files) / sizeof(etc_files[0]); i++) {
 		char *dest = pf_asprintf("/etc/%s", etc_files[i]),
