@@ -179,14 +179,15 @@ def _kernel_kib():
     total = 0
     with open("/proc/meminfo", encoding="ascii") as f:
         for line in f:
-            if line.startswith(("Slab:", "KernelStack:", "PageTables:", "Percpu:")):
+            # SReclaimable is left out: caches, which the machine's other doings fill and empty.
+            if line.startswith(("SUnreclaim:", "KernelStack:", "PageTables:", "Percpu:")):
                 total += int(line.split()[1])
     return total
 
 
 def memory(b):
-    """Private memory of idle sandboxes, and what the kernel keeps for each (all of it: the machine's own doings in the
-    meantime are in that figure too, so it is the median of several differences)."""
+    """Private memory of idle sandboxes, and what the kernel keeps for each and its keeper. The latter is the growth of
+    the whole machine's figures, so it is the median of several and means little on a busy machine."""
     pf, n = b.pinfold, 8 if b.quick else 32
     for _ in range(1 if b.quick else 3):
         names = [pf.new_id() for _ in range(n)]
@@ -232,9 +233,13 @@ def make_tree(path, files):
             f.write(pool[at:at + min(size, 200000)])
 
 
+def tree_files(b):
+    return 2000 if b.quick else 20400
+
+
 def checkpoints(b):
-    """A full snapshot of 20 400 files and its way back, beside tar and zstd over the same tree."""
-    pf, tree, files = b.pinfold, f"{b.work}/tree", 2000 if b.quick else 20400
+    """A full snapshot of a tree and its way back, beside tar and zstd over the same tree."""
+    pf, tree, files = b.pinfold, f"{b.work}/tree", tree_files(b)
     if not shutil.which("zstd"):
         raise Failed("zstd is not installed")
     os.makedirs(tree)
@@ -263,7 +268,8 @@ def checkpoints(b):
         b.add("restore.tar", pf.timer.run(
             ["sh", "-ec", 'zstd -q -dc "$1" | tar -C "$2" -xf -', "sh", archive, out])["ms"])
         shutil.rmtree(out)
-        shutil.rmtree(f"{pf.store}/checkpoints/unpacked", ignore_errors=True)
+        for unpacked in os.scandir(f"{pf.store}/checkpoints/unpacked"):
+            shutil.rmtree(unpacked.path)
         for kind in ("restore", "restore_stacked"):
             name = pf.new_id()
             b.add(f"{kind}.pinfold", pf.create(name, "--from", name_of_last(rounds), config=config)["ms"])
