@@ -35,8 +35,9 @@ struct pf_box_oci {
 	const char *root_place;               /* where hooks expect to find the root; NULL: nobody looks */
 	const struct pf_cgroup_view *cgroups; /* for mounts of kind CGROUP; NULL: a new cgroup2 mount */
 	struct pf_lsm lsm;
-	/* The state for hooks that the child runs: state_head, its pid, state_tail. */
-	const char *state_head, *state_tail;
+	/* The state for hooks that the child runs: state_head, its pid, state_tail (createContainer) or
+	 * state_start_tail (startContainer). */
+	const char *state_head, *state_tail, *state_start_tail;
 	/* The parent's part. on_pid: the process exists. on_hooks: its namespaces and mounts are there.
 	 * on_listener: a filter that notifies was loaded; fd is the caller's to close. */
 	int (*on_pid)(void *arg, pid_t pid, struct pf_err *err);

@@ -87,6 +87,21 @@ uint64_t pf_caps_kernel(void)
 	return mask;
 }
 
+uint64_t pf_caps_held(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {0};
+	uint64_t held;
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return 0;
+	held = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	for (unsigned cap = 0; cap < 64; cap++)
+		if ((held & PF_CAP_BIT(cap)) && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 1)
+			held &= ~PF_CAP_BIT(cap);
+	return held;
+}
+
 static int fail_names(struct pf_err *err, enum pf_err_kind kind, uint64_t mask, const char *text)
 {
 	PF_BUF struct pf_buf names = {0};

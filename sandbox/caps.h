@@ -32,6 +32,8 @@ void pf_caps_format(uint64_t mask, struct pf_buf *out);
 
 /* The capabilities this kernel has. */
 uint64_t pf_caps_kernel(void);
+/* Those that this process holds and may hand on. */
+uint64_t pf_caps_held(void);
 
 /* Whether caps can be applied by this process as it is, without a new user namespace: the sets agree with
  * each other (effective and ambient within permitted, ambient within inheritable) and permitted is within

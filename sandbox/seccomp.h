@@ -45,6 +45,10 @@ int pf_seccomp_oci_cached(int cache_dirfd, const cJSON *seccomp, struct pf_bpf *
 /* Only *flags and *has_notify, without compiling: for a filter that comes from the cache. */
 int pf_seccomp_oci_flags(const cJSON *seccomp, unsigned *flags, int *has_notify, struct pf_err *err);
 
+/* The words that pf_seccomp_oci knows, for features: the i-th of a kind, NULL beyond the last. */
+enum pf_seccomp_words { PF_SECCOMP_ACTIONS, PF_SECCOMP_OPERATORS, PF_SECCOMP_ARCHS, PF_SECCOMP_FLAGS };
+const char *pf_seccomp_word(enum pf_seccomp_words kind, size_t i);
+
 typedef int (*pf_seccomp_build_fn)(void *arg, struct pf_bpf *out, struct pf_err *err);
 /* The filter that build(arg) makes for the source text key[0..len), from cache_dirfd if it is there, else
  * built and stored. The directory must belong to the caller and be writable by nobody else; when it is not,

@@ -92,6 +92,19 @@ static const struct word *find(const struct word *words, size_t n, const char *n
 	return NULL;
 }
 
+const char *pf_seccomp_word(enum pf_seccomp_words kind, size_t i)
+{
+	static const struct {
+		const struct word *words;
+		size_t n;
+	} tables[] = {[PF_SECCOMP_ACTIONS] = {actions, COUNT(actions)},
+		[PF_SECCOMP_OPERATORS] = {ops, COUNT(ops)},
+		[PF_SECCOMP_ARCHS] = {archs, COUNT(archs)},
+		[PF_SECCOMP_FLAGS] = {flag_words, COUNT(flag_words)}};
+
+	return i < tables[kind].n ? tables[kind].words[i].name : NULL;
+}
+
 /* The word at obj[key], which must be there and known; what names its kind for the error. */
 static const struct word *word_at(const cJSON *obj, const char *where, const char *key, const char *what,
 	const struct word *words, size_t n, struct pf_err *err)

@@ -30,6 +30,7 @@
 #include "base/sys.h"
 #include "overlay/workspace.h"
 #include "sandbox/cgroup.h"
+#include "sandbox/container.h"
 #include "sandbox/idrange.h"
 #include "session/audit.h"
 #include "session/control.h"
@@ -229,6 +230,10 @@ static int collect_one(const struct pf_dirs *d, const char *id, bool remove_stop
 
 	if (lock < 0)
 		return 0; /* somebody is at work on it */
+	PF_CLOSE int run = pf_dirs_run(d, id, false, &e);
+	/* An OCI container is its caller's to delete, dead or not. */
+	if (run >= 0 && pf_container_is(run))
+		return 0;
 	if (pf_state_load(d, id, &s, &e) < 0) {
 		lost = true; /* a create that was killed before it had a state */
 		remove_stopped = true;

@@ -178,6 +178,9 @@ int pf_state_load(const struct pf_dirs *d, const char *id, struct pf_state *s, s
 		return pf_wrap(err, "sandbox '%s'", id);
 	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold");
 	const cJSON *x = cJSON_GetObjectItemCaseSensitive(p, "exec");
+	if (cJSON_GetObjectItemCaseSensitive(p, "kind"))
+		return pf_fail_kind(err, PF_ERR_STATE, 0,
+			"'%s' is an OCI container, not a session (see kill, delete, update, ps)", id);
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
 	s->status = PF_STATUS_STOPPED;
 	for (size_t i = 0; status && i < sizeof(names) / sizeof(names[0]); i++)

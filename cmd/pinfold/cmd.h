@@ -19,6 +19,8 @@ struct pf_globals {
 	bool debug;
 	bool log_json;   /* --log-format json: errors as JSON lines */
 	const char *log; /* --log FILE: where errors go besides standard error */
+	bool systemd_cgroup;
+	char **argv; /* the whole command line */
 };
 extern struct pf_globals pf_globals;
 
@@ -30,6 +32,8 @@ struct pf_verb {
 
 /* Print the error where errors go and return its exit code. */
 int pf_report(const struct pf_err *err);
+/* The same for a message of another level ("warning"). */
+void pf_log(const char *level, const char *msg);
 /* A mistake on the command line: text and a pointer to the verb's help; returns PF_EXIT_FAILED. */
 int pf_usage(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* getopt_long for a verb: "--help" prints help and exits; an unknown option is reported with the nearest
@@ -64,5 +68,15 @@ int pf_cmd_policy(int argc, char **argv);
 int pf_cmd_gc(int argc, char **argv);
 int pf_cmd_doctor(int argc, char **argv);
 int pf_cmd_stats(int argc, char **argv);
+int pf_cmd_run(int argc, char **argv);
+int pf_cmd_start(int argc, char **argv);
+int pf_cmd_kill(int argc, char **argv);
+int pf_cmd_delete(int argc, char **argv);
+int pf_cmd_ps(int argc, char **argv);
+int pf_cmd_update(int argc, char **argv);
+int pf_cmd_events(int argc, char **argv);
+int pf_cmd_features(int argc, char **argv);
+int pf_cmd_spec(int argc, char **argv);
+int pf_cmd_no_checkpoint(int argc, char **argv);
 
 #endif

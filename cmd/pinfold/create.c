@@ -2,7 +2,9 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/str.h"
 #include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
 #include "session/session.h"
 
 static const char help[] =
@@ -13,7 +15,18 @@ static const char help[] =
 	"  --from CHECKPOINT     start from a checkpoint: a digest, a name, or `latest` of this id\n"
 	"  --reuse               if ID exists: take it, resumed when paused, started again when stopped\n"
 	"  --strict-runtime      a runtime version that is not there is an error, not the nearest newer one\n"
-	"  --rebase              accept a checkpoint made on another version of the image\n";
+	"  --rebase              accept a checkpoint made on another version of the image\n"
+	"\nWith --bundle DIR: makes an OCI container, see `pinfold create --bundle . --help`.\n";
+
+/* An OCI runtime is always told where the bundle is; a session has none. */
+static bool names_bundle(char *const *argv)
+{
+	for (argv++; *argv; argv++)
+		if (strcmp(*argv, "-b") == 0 || strcmp(*argv, "--bundle") == 0 ||
+			pf_starts_with(*argv, "--bundle="))
+			return true;
+	return false;
+}
 
 int pf_cmd_create(int argc, char **argv)
 {
@@ -27,6 +40,8 @@ int pf_cmd_create(int argc, char **argv)
 	bool existed;
 	int c;
 
+	if (names_bundle(argv))
+		return pf_oci_create(argc, argv);
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
 		switch (c) {
 		case 'c':

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "base/units.h"
 #include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
 #include "session/session.h"
 
 static const char help[] =
@@ -155,14 +156,36 @@ static int parse_options(int argc, char **argv, struct parsed *p, struct pf_err 
 	return 0;
 }
 
+/* The id that a command line is about, whichever kind of sandbox has it: the first word that is neither an
+ * option nor an option's value, of the options of both kinds. */
+static const char *find_id(int argc, char **argv)
+{
+	static const char *const with_value[] = {"timeout", "memory", "pids", "cpus", "user", "cwd", "env",
+		"output-max", "process", "additional-gids", "cap", "apparmor", "process-label", "pid-file",
+		"console-socket", "pidfd-socket", "preserve-fds", "cgroup", NULL};
+
+	for (int i = 1; i < argc; i++) {
+		const char *a = argv[i];
+		if (a[0] != '-' || !a[1])
+			return a;
+		bool next = a[1] != '-' && strchr("uwepgc", a[strlen(a) - 1]) != NULL && !a[2];
+		for (const char *const *w = with_value; a[1] == '-' && *w; w++)
+			next = next || strcmp(a + 2, *w) == 0;
+		i += next;
+	}
+	return NULL;
+}
+
 int pf_cmd_exec(int argc, char **argv)
 {
 	struct parsed p = {
 		.o = {.timeout_ms = -1, .memory = -1, .pids = -1, .millicpus = -1, .capture_max = 1 << 20}};
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_exec_result r;
-	const char *id;
+	const char *id = find_id(argc, argv);
 
+	if (id && pf_oci_is(id))
+		return pf_oci_exec(argc, argv);
 	p.env = pf_calloc((size_t)argc + 1, sizeof(*p.env));
 	/* Options before the id, as runc takes them, and after it. */
 	if (parse_options(argc, argv, &p, &err) < 0)

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
 #include "cmd/pinfold/snapshot.h"
 #include "sandbox/cgroup.h"
 #include "session/session.h"
@@ -64,6 +65,8 @@ int pf_cmd_state(int argc, char **argv)
 
 	if (!id)
 		return PF_EXIT_FAILED;
+	if (pf_oci_is(id))
+		return pf_oci_state(id);
 	if (pf_state_load(&pf_globals.dirs, id, &s, &err) < 0)
 		return pf_report(&err);
 	pf_print_json(pf_state_json(&s));
@@ -78,6 +81,8 @@ static int pause_resume(int argc, char **argv, bool pause, const char *help)
 
 	if (!id)
 		return PF_EXIT_FAILED;
+	if (pf_oci_is(id))
+		return pf_oci_freeze(id, pause);
 	if (pf_session_pause(&pf_globals.dirs, id, pause, &err) < 0) {
 		pf_wrap(&err, pause ? "pause" : "resume");
 		return pf_report(&err);
@@ -140,6 +145,14 @@ int pf_cmd_list(int argc, char **argv)
 	for (char **id = ids; *id; id++) {
 		struct pf_err ignored = PF_ERR_INIT;
 		struct pf_state s;
+		if (pf_oci_is(*id)) {
+			cJSON *entry = pf_oci_list_entry(*id);
+			if (entry && quiet)
+				puts(*id);
+			if (entry)
+				cJSON_AddItemToArray(list, entry);
+			continue;
+		}
 		if (pf_state_load(&pf_globals.dirs, *id, &s, &ignored) < 0)
 			continue; /* just being made or removed */
 		cJSON_AddItemToArray(list, pf_state_json(&s));

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -11,6 +12,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "cmd/pinfold/cmd.h"
+#include "sandbox/spec.h"
 #include "session/session.h"
 
 struct pf_globals pf_globals = {.dirs = {.root = PF_DEFAULT_ROOT, .store = PF_DEFAULT_STORE}};
@@ -32,6 +34,16 @@ static const struct pf_verb verbs[] = {
 	{"policy", pf_cmd_policy, "ID show|set FILE", "what may leave it"},
 	{"image", pf_cmd_image, "build|import|ls|inspect|rm …", "root file systems"},
 	{"checkpoint", pf_cmd_checkpoint, "ls|inspect|verify|export|rm …", "stored checkpoints"},
+	{"run", pf_cmd_run, "[--bundle DIR] [--detach] ID", "OCI: create, start, wait for the end"},
+	{"start", pf_cmd_start, "ID", "OCI: let a created container run"},
+	{"kill", pf_cmd_kill, "[--all] ID [SIGNAL]", "OCI: send a signal"},
+	{"delete", pf_cmd_delete, "[--force] ID…", "OCI: remove a stopped container"},
+	{"ps", pf_cmd_ps, "[--format table|json] ID", "OCI: the processes of a container"},
+	{"update", pf_cmd_update, "[--resources FILE] ID", "OCI: change limits"},
+	{"events", pf_cmd_events, "[--stats] ID", "OCI: usage and memory events"},
+	{"features", pf_cmd_features, "", "OCI: what is supported, as JSON"},
+	{"spec", pf_cmd_spec, "[--bundle DIR] [--rootless]", "OCI: write a config.json to begin with"},
+	{"restore", pf_cmd_no_checkpoint, NULL, NULL},
 	{"gc", pf_cmd_gc, "[--stopped]", "remove what crashes and reboots left"},
 	{"doctor", pf_cmd_doctor, "[--json]", "what this machine offers and lacks"},
 };
@@ -42,7 +54,8 @@ static void print_help(FILE *f)
 	fprintf(f,
 		"usage: pinfold [--root DIR] [--store DIR] [--log FILE] [--log-format text|json] VERB …\n\n");
 	for (size_t i = 0; i < N_VERBS; i++)
-		fprintf(f, "  %-11s %s\n", verbs[i].name, verbs[i].summary);
+		if (verbs[i].summary)
+			fprintf(f, "  %-11s %s\n", verbs[i].name, verbs[i].summary);
 	fprintf(f,
 		"\n`pinfold VERB --help` tells more; so does man pinfold.\n\n"
 		"  --root DIR    runtime state (default %s)\n"
@@ -51,33 +64,47 @@ static void print_help(FILE *f)
 		PF_DEFAULT_ROOT, PF_DEFAULT_STORE);
 }
 
+static char *log_line(const char *level, const char *msg, const char *code)
+{
+	PF_JSON cJSON *j = cJSON_CreateObject();
+	char now[32];
+
+	cJSON_AddStringToObject(j, "level", level);
+	cJSON_AddStringToObject(j, "msg", msg);
+	if (code)
+		cJSON_AddStringToObject(j, "code", code);
+	cJSON_AddStringToObject(j, "time", pf_time_now(now));
+	return pf_json_text(j);
+}
+
+static void say(const char *level, const char *msg, const char *code)
+{
+	PF_FREE char *json = pf_globals.log_json ? log_line(level, msg, code) : NULL;
+	bool error = strcmp(level, "error") == 0;
+	const char *mark = error ? "" : "warning: ";
+
+	if (pf_globals.log) {
+		PF_CLOSE int fd = open(pf_globals.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+		if (fd >= 0 && json)
+			dprintf(fd, "%s\n", json);
+		else if (fd >= 0)
+			dprintf(fd, "pinfold: %s%s\n", mark, msg);
+	}
+	/* With a log file that is JSON's place; standard error is for people then. */
+	if (json && !pf_globals.log)
+		fprintf(stderr, "%s\n", json);
+	else if (error || !pf_globals.log)
+		fprintf(stderr, "pinfold: %s%s\n", mark, msg);
+}
+
+void pf_log(const char *level, const char *msg)
+{
+	say(level, msg, NULL);
+}
+
 int pf_report(const struct pf_err *err)
 {
-	if (pf_globals.log_json || pf_globals.log) {
-		PF_JSON cJSON *j = cJSON_CreateObject();
-		char now[32];
-		cJSON_AddStringToObject(j, "level", "error");
-		cJSON_AddStringToObject(j, "msg", err->msg);
-		cJSON_AddStringToObject(j, "code", pf_err_kind_name(err->kind));
-		cJSON_AddStringToObject(j, "time", pf_time_now(now));
-		PF_FREE char *text = pf_json_text(j);
-		int fd = pf_globals.log
-				 ? open(pf_globals.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)
-				 : -1;
-		if (fd >= 0) {
-			if (pf_globals.log_json)
-				dprintf(fd, "%s\n", text);
-			else
-				dprintf(fd, "pinfold: %s\n", err->msg);
-			close(fd);
-		}
-		if (pf_globals.log_json)
-			fprintf(stderr, "%s\n", text);
-		else
-			fprintf(stderr, "pinfold: %s\n", err->msg);
-	} else {
-		fprintf(stderr, "pinfold: %s\n", err->msg);
-	}
+	say("error", err->msg, pf_err_kind_name(err->kind));
 	if (err->kind == PF_ERR_NO_EXEC)
 		return PF_EXIT_NO_EXEC;
 	return err->kind == PF_ERR_NO_COMMAND ? PF_EXIT_NO_COMMAND : PF_EXIT_FAILED;
@@ -209,14 +236,30 @@ static int find_verb(const char *name)
 	return -1;
 }
 
+/* What lies there is also found from other working directories. Lives as long as the program. */
+static void make_absolute(const char **path)
+{
+	char *cwd;
+
+	if (**path == '/')
+		return;
+	cwd = getcwd(NULL, 0);
+	*path = pf_asprintf("%s/%s", cwd ? cwd : "", *path);
+	free(cwd);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"root", required_argument, NULL, 'r'},
 		{"store", required_argument, NULL, 's'}, {"log", required_argument, NULL, 'l'},
 		{"log-format", required_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'd'},
+		{"systemd-cgroup", no_argument, NULL, 1}, {"rootless", required_argument, NULL, 2},
 		{"version", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c;
 
+	pf_globals.argv = argv;
+	/* Started by a descriptor (selfguard.h) we would be named after its number. */
+	(void)prctl(PR_SET_NAME, "pinfold", 0, 0, 0);
 	open_standard_fds();
 	while ((c = getopt_long(argc, argv, "+hv", options, NULL)) != -1) {
 		switch (c) {
@@ -237,8 +280,13 @@ int main(int argc, char **argv)
 		case 'd':
 			pf_globals.debug = true;
 			break;
+		case 1:
+			pf_globals.systemd_cgroup = true;
+			break;
+		case 2: /* which of the two it is, is asked of the system */
+			break;
 		case 'v':
-			printf("pinfold version %s\nspec: 1.2.0\n", PF_VERSION);
+			printf("pinfold version %s\nspec: %s\n", PF_VERSION, PF_OCI_VERSION);
 			return 0;
 		case 'h':
 			print_help(stdout);
@@ -248,8 +296,8 @@ int main(int argc, char **argv)
 			return PF_EXIT_FAILED;
 		}
 	}
-	if (pf_globals.dirs.root[0] != '/' || pf_globals.dirs.store[0] != '/')
-		return pf_usage(NULL, "--root and --store must be absolute paths");
+	make_absolute(&pf_globals.dirs.root);
+	make_absolute(&pf_globals.dirs.store);
 	if (optind >= argc) {
 		print_help(stderr);
 		return PF_EXIT_FAILED;

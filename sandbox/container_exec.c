@@ -1,0 +1,93 @@
+/* One more process in a container. It is put into the container's own cgroup: cloned into it where nothing
+ * speaks against it, and if the kernel kills it at birth (a cgroup that was ever killed takes no clones, see
+ * cgroup.h) once more by joining. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "sandbox/box.h"
+#include "sandbox/container.h"
+
+struct execing {
+	const struct pf_container *c;
+	const struct pf_spec *spec;
+};
+
+static int on_listener(void *arg, pid_t pid, int fd, struct pf_err *err)
+{
+	const struct execing *e = arg;
+	PF_CLOSE int listener = fd;
+
+	return pf_container_send_listener(
+		e->spec->seccomp, pf_container_json(e->c, NULL, e->c->pid), pid, listener, err);
+}
+
+static int open_cgroup(
+	const struct pf_container *c, const char *below, struct pf_cgroup **cg, struct pf_err *err)
+{
+	struct pf_cgroup_host host;
+
+	if (!below)
+		return pf_container_cgroup(c, cg, err);
+	PF_FREE char *path = pf_asprintf("%s/%s", c->cgroup, below);
+	return pf_cgroup_probe(&host, err) < 0 ? -1 : pf_cgroup_open(&host, path, cg, err);
+}
+
+static int check(const struct pf_container *c, const struct pf_container_exec *x, struct pf_err *err)
+{
+	if (c->status == PF_CONTAINER_PAUSED && !x->ignore_paused)
+		return pf_fail_kind(err, PF_ERR_STATE, 0,
+			"cannot exec in paused container %s (remedy: resume it, or --ignore-paused)", c->id);
+	if (c->status == PF_CONTAINER_STOPPED || c->status == PF_CONTAINER_CREATING)
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "cannot exec in container %s: it is %s", c->id,
+			pf_container_status_name(c->status));
+	if (x->process->terminal && x->console_fd < 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"a terminal needs --console-socket, or exec without --detach");
+	if (!x->process->args || !x->process->args[0])
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "process.args: needs a program to run");
+	return pf_rlimits_check(x->process->rlimits, x->process->n_rlimits, err);
+}
+
+int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
+	const struct pf_container_exec *x, pid_t *pid, int *pidfd, struct pf_err *err)
+{
+	PF_CGROUP struct pf_cgroup *cg = NULL;
+	PF_BPF struct pf_bpf filter = {0};
+	struct execing e = {.c = c, .spec = spec};
+	struct pf_box_oci oci = {.console_fd = x->process->terminal ? x->console_fd : -1,
+		.keep_fds = x->keep_fds,
+		.on_listener = on_listener,
+		.arg = &e};
+	struct pf_exec_params p = {.join_user = c->own_user,
+		.join_net = true,
+		.join_time = c->own_time,
+		.process = x->process,
+		.stdio = {0, 1, 2},
+		.stay = x->stay,
+		.spec = spec,
+		.oci = &oci};
+	int notify = 0;
+
+	if (check(c, x, err) < 0 || pf_lsm_plan(x->process, &oci.lsm, err) < 0)
+		return -1;
+	if (spec->seccomp) {
+		if (pf_seccomp_oci_cached(
+			    x->cache_dir, spec->seccomp, &filter, &p.seccomp_flags, &notify, err) < 0)
+			return pf_wrap(err, "linux.seccomp");
+		p.seccomp = &filter;
+	}
+	if (open_cgroup(c, x->cgroup, &cg, err) < 0)
+		return pf_wrap(err, "cgroup");
+	p.cgroup = cg;
+	PF_CLOSE int init = pf_pidfd_open_checked(c->pid, c->pid_start);
+	if (init < 0)
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "container %s has stopped", c->id);
+	p.pidfd = init;
+	return pf_box_exec(&p, pid, pidfd, err);
+}
