@@ -7,6 +7,14 @@ teardown_file() { world_end; }
 setup() { world_setup; }
 teardown() { common_teardown; }
 
+# Moves rotate.test; returns when the resolver knows.
+rotate() { # ADDRESS
+	local read_before
+	read_before=$(grep -c 'read .*/rotating' "$WORLD/dns.log")
+	echo "rotate $1" >&"$WORLD_FD"
+	wait_for 10 sh -c 'test "$(grep -c "read .*/rotating" "$1")" -gt "$2"' - "$WORLD/dns.log" "$read_before"
+}
+
 @test "an allowed name is reached over IPv4 and over IPv6, and answers from its real address" {
 	sandbox '{"allowed_hosts":["web.one.test","only4.one.test","only6.one.test"]}'
 	expect_dial ok web.one.test 7 4
@@ -88,12 +96,24 @@ teardown() { common_teardown; }
 		>"$PF_DIR/out" 2>&1 3>&- &
 	local job=$!
 	wait_for 10 grep -q first "$PF_DIR/out" || show "$(<"$PF_DIR/out")"
-	echo "rotate 9.9.9.42" >&"$WORLD_FD"
-	wait_for 10 sh -c 'test "$(grep -c "read .*/rotating" "$1")" -ge 2' - "$WORLD/dns.log"
+	rotate 9.9.9.42
 	pinfold exec "$ID" -- touch /workspace/moved
 	wait "$job"
 	assert_equal "$(<"$PF_DIR/out")" "first b'ping' 200 host=rotate.test sni= at=9.9.9.41
 second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
+}
+
+@test "a name that is moved to a private address is not followed there, nor is it when it moves between two dials" {
+	sandbox '{"allowed_hosts":["rotate.test"]}'
+	expect_dial ok rotate.test 7
+	local address
+	for address in 10.20.0.1 127.0.0.1 169.254.169.254; do
+		rotate "$address"
+		expect_dial reset rotate.test 7
+	done
+	! grep -q 'host tcp 7 ' "$WORLD/heard"
+	rotate 9.9.9.41
+	expect_dial ok rotate.test 7
 }
 
 @test "a pool of thirty addresses and a chain of nine aliases are one name" {
@@ -109,13 +129,13 @@ second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
 @test "an allowed name that leads to a loopback, metadata, private, mapped or own address is not dialled" {
 	sandbox '{"allowed_hosts":["*.bad.test"]}'
 	local name
-	for name in to-loopback to-metadata to-mapped to-nat64 to-6to4 to-ec2v6 to-azure to-private to-host to-multicast to-zero; do
+	for name in to-loopback to-metadata to-mapped to-nat64 to-6to4 to-ec2v6 to-azure to-private to-lan to-host to-multicast to-zero; do
 		expect_dial reset "$name.bad.test" 7
 		assert_audit '.event=="egress_denied" and .kind=="connect" and .reason=="address" and .name=="'"$name"'.bad.test"'
 	done
 	local reason
 	for reason in to-loopback:own_address to-metadata:metadata to-mapped:metadata to-nat64:metadata to-6to4:metadata \
-		to-ec2v6:metadata to-azure:metadata to-private:private to-host:own_address to-multicast:reserved; do
+		to-ec2v6:metadata to-azure:metadata to-private:private to-lan:own_address to-host:own_address to-multicast:reserved; do
 		name=${reason%%:*}
 		assert_equal "$name:$(audit '.reason=="address" and .name=="'"$name"'.bad.test"' | jq -r .detail | head -1)" "$reason"
 	done
@@ -127,9 +147,9 @@ second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
 }
 
 @test "private addresses open by opting in, each kind as far as it was meant" {
-	sandbox '{"allowed_hosts":[{"host":"to-private.bad.test","allow_private":true},"to-host.bad.test","to-metadata.bad.test"],
+	sandbox '{"allowed_hosts":[{"host":"to-lan.bad.test","allow_private":true},"to-host.bad.test","to-metadata.bad.test"],
 		"allowed_cidrs":[{"cidr":"10.20.0.0/24","ports":8082,"allow_private":true}]}'
-	probe 'print(exchange(connect("to-private.bad.test", 8082), b""), exchange(connect("10.20.0.1", 8082), b""))'
+	probe 'print(exchange(connect("to-lan.bad.test", 8082), b""), exchange(connect("10.20.0.1", 8082), b""))'
 	assert_equal "$output" "b'host-service\n' b'host-service\n'"
 	expect_dial refused 10.20.0.1 7
 	expect_dial reset to-host.bad.test 7

@@ -82,7 +82,8 @@ names() {
 		host-record=to-6to4.bad.test,2002:a9fe:a9fe::1
 		host-record=to-ec2v6.bad.test,fd00:ec2::254
 		host-record=to-azure.bad.test,168.63.129.16
-		host-record=to-private.bad.test,10.20.0.1,192.168.7.7,172.16.1.1,fd20::1
+		host-record=to-private.bad.test,192.168.7.7,172.16.1.1,fd21::1
+		host-record=to-lan.bad.test,10.20.0.1,fd20::1
 		host-record=to-host.bad.test,9.9.8.1,2600:8::1
 		host-record=to-multicast.bad.test,224.0.0.251
 		host-record=to-zero.bad.test,0.0.0.0
@@ -138,7 +139,7 @@ rotate() {
 
 certificate
 networks
-tcpdump -i up0 -s 0 -U --immediate-mode -Z root -w "$dir/up.pcap" 2>"$dir/tcpdump.log" &
+tcpdump -i up0 -s 4096 -U --immediate-mode -Z root -w "$dir/up.pcap" 2>"$dir/tcpdump.log" &
 rotate 9.9.9.41
 names >"$dir/dnsmasq.conf"
 "${inet[@]}" dnsmasq --conf-file="$dir/dnsmasq.conf"

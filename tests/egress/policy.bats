@@ -1,0 +1,165 @@
+# The policy over a sandbox's life: changed while it runs, kept by checkpoints, gone with the keeper; and what the
+# audit log says about it all.
+# parallel-safe
+load lib
+
+setup_file() { world_begin; }
+teardown_file() { world_end; }
+setup() { world_setup; }
+teardown() { common_teardown; }
+
+# A slow download in the background; its exit code will be in $PF_DIR/NAME.code.
+download() { # NAME HOST
+	{
+		pinfold exec "$ID" -- curl -sS --limit-rate 4M -o "/dev/null" "http://$2/big" >"$PF_DIR/$1.out" 2>&1 3>&- && echo 0 || echo $?
+	} >"$PF_DIR/$1.code" 3>&- &
+}
+flowing() { # HOST
+	at_host ss -Htn state established dst "$1" | grep -q .
+}
+
+@test "a smaller policy ends a running download that it does not allow, and no other" {
+	sandbox '{"allowed_hosts":["only4.one.test","a.cdn.test"]}'
+	download doomed only4.one.test
+	download kept a.cdn.test
+	wait_for 10 flowing 9.9.9.14
+	wait_for 10 flowing 9.9.9.20
+	set_policy '{"allowed_hosts":["a.cdn.test"]}'
+	wait_for 15 test -s "$PF_DIR/doomed.code"
+	assert_equal "$(<"$PF_DIR/doomed.code")" 56
+	! flowing 9.9.9.14
+	flowing 9.9.9.20
+	[ ! -s "$PF_DIR/kept.code" ]
+	expect_dial no_name only4.one.test 7
+	expect_dial ok a.cdn.test 7
+	assert_audit '.event=="policy_set" and .revision==2'
+	assert_audit '.event=="egress_denied" and .kind=="close" and .name=="only4.one.test" and .reason=="policy_changed" and .revision==2 and .bytes_in>0'
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.revision, .policy.allowed]')" '[2,["a.cdn.test"]]'
+	# Nothing at all any more.
+	set_policy '{"type":"none"}'
+	wait_for 15 test -s "$PF_DIR/kept.code"
+	! flowing 9.9.9.20
+	expect_dial no_name a.cdn.test 7
+	wait
+}
+
+@test "a larger policy opens at once; the sandbox need not be restarted" {
+	sandbox '{}'
+	expect_dial no_name web.one.test 7
+	expect_dial refused 9.9.11.1 7
+	set_policy '{"allowed_hosts":["web.one.test"],"allowed_cidrs":["9.9.11.0/24"]}'
+	expect_dial ok web.one.test 7
+	expect_dial ok 9.9.11.1 7
+}
+
+@test "a policy that is no policy changes nothing" {
+	sandbox '{"allowed_hosts":["web.one.test"]}'
+	local bad
+	for bad in '{"allowed_hosts":["*"]}' '{"allowed_hosts":["*.com"]}' '{"allowed_host":["web.one.test"]}' '{"allowed_hosts":["a b"]}' \
+		'{"allowed_hosts":["web.one.test:99999"]}' '{"type":"none","allowed_hosts":["web.one.test"]}' '{"type":"open"}' \
+		'{"allowed_cidrs":["10.0.0.0/8"]}' '{"allowed_cidrs":["9.9.9.9/8"]}' '{"type":"limited","resolver":"nonsense"}' '[]' '{"type":'; do
+		printf '%s' "$bad" >"$PF_DIR/bad.json"
+		pf policy "$ID" set "$PF_DIR/bad.json"
+		assert_refused || show "$bad"
+	done
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.revision, .policy.allowed]')" '[1,["web.one.test"]]'
+	expect_dial ok web.one.test 7
+}
+
+@test "a sandbox from a checkpoint has the policy it was taken under" {
+	sandbox '{"allowed_hosts":["web.one.test:7"]}'
+	pf snapshot "$ID"
+	local checkpoint
+	checkpoint=$(jq -r .checkpoint <<<"$output")
+	pinfold destroy "$ID"
+	new_id
+	pf create "$ID" --from "$checkpoint"
+	assert_status 0
+	expect_dial ok web.one.test 7
+	expect_dial refused web.one.test 80
+	expect_dial no_name secret.other.test 7
+	expect_dial refused 9.9.9.66 7
+	assert_equal "$(pinfold policy "$ID" show | jq -c .policy.allowed)" '["web.one.test:7"]'
+	# So has each of several.
+	new_id
+	pf fork "$checkpoint" "$ID"
+	assert_status 0
+	expect_dial ok web.one.test 7
+	expect_dial no_name secret.other.test 7
+}
+
+@test "a policy that was set while it ran is the one a checkpoint brings back" {
+	sandbox '{"allowed_hosts":["web.one.test","only4.one.test"]}'
+	set_policy '{"allowed_hosts":["web.one.test"]}'
+	pf snapshot "$ID"
+	local checkpoint
+	checkpoint=$(jq -r .checkpoint <<<"$output")
+	new_id
+	pf create "$ID" --from "$checkpoint"
+	assert_status 0
+	expect_dial ok web.one.test 7
+	expect_dial no_name only4.one.test 7
+}
+
+@test "a keeper that is killed in mid-traffic takes the sandbox with it: nothing leaves any more" {
+	sandbox '{"allowed_hosts":["web.one.test","only4.one.test"]}'
+	local keeper before
+	keeper=$(state_of .pinfold.keeper)
+	download doomed only4.one.test
+	wait_for 10 flowing 9.9.9.14
+	kill -9 "$keeper"
+	gone() { [ -z "$(pids_of)" ] && [ -s "$PF_DIR/doomed.code" ]; }
+	wait_for 10 gone || show "left: $(pids_of)"
+	! flowing 9.9.9.14
+	[ "$(<"$PF_DIR/doomed.code")" != 0 ]
+	settle
+	before=$(tcpdump -nr "$WORLD/up.pcap" 'dst host 9.9.9.14' 2>/dev/null | wc -l)
+	inside curl -sS http://web.one.test/
+	assert_status 125
+	assert_equal "$(state_of .status)" stopped
+	assert_equal "$(captured 'dst host 9.9.9.14' | wc -l)" "$before"
+	wait
+}
+
+@test "a keeper that does not move lets nothing pass" {
+	sandbox '{"allowed_hosts":["web.one.test"]}'
+	local keeper
+	keeper=$(state_of .pinfold.keeper)
+	kill -STOP "$keeper"
+	at_host timeout 3 "$PINFOLD" --root "$ROOT" --store "$STORE" exec "$ID" -- sh -c 'nc -w 1 9.9.9.66 7 </dev/null; curl -sS --max-time 1 http://stopped-keeper.one.test/' || true
+	kill -CONT "$keeper"
+	refute_captured 'dst host 9.9.9.66'
+	refute_left stopped-keeper
+	expect_dial ok web.one.test 7
+}
+
+@test "every verdict is a line of the audit log with all that there is to say" {
+	sandbox '{"allowed_hosts":["web.one.test:7","*.bad.test","gone.cdn.test"],"allowed_cidrs":["9.9.11.0/24:7"]}'
+	probe 'dial("web.one.test", 7); dial("9.9.11.3", 7); dial("secret.other.test", 7); dial("9.9.9.66", 7)
+dial("to-metadata.bad.test", 80); dial("gone.cdn.test", 7); dial("web.one.test", 9); dial("9.9.11.3", 9)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b"x", ("9.9.11.3", 7))'
+	local line
+	while read -r line; do
+		assert_audit "(.time | test(\"^[0-9-]+T[0-9:.]+Z$\")) and .revision==1 and ($line)"
+	done <<-'END'
+		.event=="egress_allowed" and .kind=="dns" and .name=="web.one.test" and .rule=="web.one.test:7" and .reason=="allowed"
+		.event=="egress_allowed" and .kind=="connect" and .name=="web.one.test" and .rule=="web.one.test:7" and .port==7 and .proto=="tcp" and (.orig|test("^(198\\.1[89]\\.|fd)")) and (.addr|test("^(9\\.9\\.9\\.10|2600:9::10)$")) and .duration_us>0
+		.event=="egress_allowed" and .kind=="close" and .name=="web.one.test" and .bytes_out==5 and .bytes_in==5 and .duration_us>0 and .reason=="closed"
+		.event=="egress_allowed" and .kind=="connect" and .orig=="9.9.11.3" and .addr=="9.9.11.3" and .rule=="9.9.11.0/24:7" and (.name|not)
+		.event=="egress_denied" and .kind=="dns" and .name=="secret.other.test" and .reason=="not_listed"
+		.event=="egress_denied" and .kind=="packet" and .orig=="9.9.9.66" and .port==7 and .proto=="tcp" and .reason=="not_listed"
+		.event=="egress_denied" and .kind=="connect" and .name=="to-metadata.bad.test" and .addr=="169.254.169.254" and .rule=="*.bad.test" and .reason=="address" and .detail=="metadata"
+		.event=="egress_error" and .kind=="connect" and .name=="gone.cdn.test" and .reason=="resolve" and (.detail|length)>0
+		.event=="egress_denied" and .name=="web.one.test" and .port==9 and .reason=="port"
+		.event=="egress_denied" and .orig=="9.9.11.3" and .port==9 and .reason=="port" and .rule=="9.9.11.0/24:7"
+		.event=="egress_denied" and .orig=="9.9.11.3" and .port==7 and .proto=="udp" and .reason=="protocol"
+	END
+	# For people: only what was refused.
+	pf logs "$ID" --denied
+	assert_out secret.other.test
+	refute_out egress_allowed
+	# It outlives the sandbox.
+	pinfold destroy "$ID"
+	pf logs "$ID" --denied
+	assert_out secret.other.test
+}
