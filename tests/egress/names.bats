@@ -111,7 +111,7 @@ second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
 		rotate "$address"
 		expect_dial reset rotate.test 7
 	done
-	! grep -q 'host tcp 7 ' "$WORLD/heard"
+	refute grep -q 'host tcp 7 ' "$WORLD/heard"
 	rotate 9.9.9.41
 	expect_dial ok rotate.test 7
 }
@@ -139,11 +139,11 @@ second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
 		name=${reason%%:*}
 		assert_equal "$name:$(audit '.reason=="address" and .name=="'"$name"'.bad.test"' | jq -r .detail | head -1)" "$reason"
 	done
-	! grep -q 'host tcp' "$WORLD/heard"
+	refute grep -q 'host tcp' "$WORLD/heard"
 	refute_captured 'dst host 169.254.169.254 or dst host fd00:ec2::254 or dst host 168.63.129.16 or dst net 64:ff9b::/96 or dst net 2002::/16 or dst net 192.168.0.0/16 or dst net 172.16.0.0/12'
 	# Of several addresses only the public one.
 	expect_dial ok mixed.bad.test 7
-	! grep -q 'host tcp' "$WORLD/heard"
+	refute grep -q 'host tcp' "$WORLD/heard"
 }
 
 @test "private addresses open by opting in, each kind as far as it was meant" {
@@ -178,7 +178,7 @@ second b'ping' 200 host=rotate.test sni= at=9.9.9.42"
 	done
 	expect_dial reset to-private.bad.test 7
 	expect_dial reset to-host.bad.test 7
-	! grep -q "host tcp 7 " "$WORLD/heard"
+	refute grep -q "host tcp 7 " "$WORLD/heard"
 	refute_captured 'dst host 169.254.169.254 or dst net 192.168.0.0/16 or dst host 100.100.100.200'
 }
 

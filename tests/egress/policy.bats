@@ -27,7 +27,7 @@ flowing() { # HOST
 	set_policy '{"allowed_hosts":["a.cdn.test"]}'
 	wait_for 15 test -s "$PF_DIR/doomed.code"
 	assert_equal "$(<"$PF_DIR/doomed.code")" 56
-	! flowing 9.9.9.14
+	refute flowing 9.9.9.14
 	flowing 9.9.9.20
 	[ ! -s "$PF_DIR/kept.code" ]
 	expect_dial no_name only4.one.test 7
@@ -38,7 +38,7 @@ flowing() { # HOST
 	# Nothing at all any more.
 	set_policy '{"type":"none"}'
 	wait_for 15 test -s "$PF_DIR/kept.code"
-	! flowing 9.9.9.20
+	refute flowing 9.9.9.20
 	expect_dial no_name a.cdn.test 7
 	wait
 }
@@ -110,7 +110,7 @@ flowing() { # HOST
 	kill -9 "$keeper"
 	gone() { [ -z "$(pids_of)" ] && [ -s "$PF_DIR/doomed.code" ]; }
 	wait_for 10 gone || show "left: $(pids_of)"
-	! flowing 9.9.9.14
+	refute flowing 9.9.9.14
 	[ "$(<"$PF_DIR/doomed.code")" != 0 ]
 	settle
 	before=$(tcpdump -nr "$WORLD/up.pcap" 'dst host 9.9.9.14' 2>/dev/null | wc -l)
