@@ -9,10 +9,12 @@
 #include <linux/keyctl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -130,16 +132,44 @@ static int use_procfs(const struct pf_box_params *params, int *lsm_fd, struct pf
 	return 0;
 }
 
-static int child_setup(const struct pf_box_params *params, struct pf_cgroup_join *join, int sync,
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* A container may wait for days to be started. All that it has from its maker goes now: above all the lock on
+ * its id, which is the maker's as long as anybody has it open. */
+static int close_rest(const struct pf_box_oci *oci, int sync, int lsm_fd, struct pf_err *err)
+{
+	int kept[] = {sync, oci->start_fd, oci->result_fd, lsm_fd};
+	unsigned from = 3 + oci->keep_fds;
+
+	qsort(kept, 4, sizeof(kept[0]), by_number);
+	for (size_t i = 0; i < 4; i++) {
+		if (kept[i] < (int)from)
+			continue;
+		if (kept[i] > (int)from && close_range(from, (unsigned)kept[i] - 1, 0) < 0)
+			return pf_fail(err, errno, "close_range");
+		from = (unsigned)kept[i] + 1;
+	}
+	return close_range(from, ~0U, 0) < 0 ? pf_fail(err, errno, "close_range") : 0;
+}
+
+static int child_setup(const struct pf_box_params *params, struct pf_cgroup_join *join, int sync, int null,
 	struct pf_become *b, struct pf_err *err)
 {
 	const struct pf_box_oci *oci = params->oci;
 	struct pf_child_mounts mounts;
-	int stdio[3] = {params->stdio[0], params->stdio[1], params->stdio[2]}, console = -1;
+	int stdio[3], console = -1;
+
+	for (int i = 0; i < 3; i++)
+		stdio[i] = params->stdio[i] >= 0 ? params->stdio[i] : null;
 
 	/* First, so that all that is done below is accounted and limited. */
 	if (pf_cgroup_join_self(join) < 0)
 		return pf_fail(err, errno, "join the cgroup");
+	/* What is made in the root on the way, mount points and their parents, is for all of its users. */
+	umask(022);
 	if (pf_child_signals(err) < 0 || settle(params, sync, err) < 0)
 		return -1;
 	if (use_procfs(params, &b->lsm_fd, err) < 0 || recv_mounts(sync, params->spec, &mounts, err) < 0)
@@ -148,11 +178,15 @@ static int child_setup(const struct pf_box_params *params, struct pf_cgroup_join
 		return -1;
 	if (console >= 0)
 		stdio[0] = stdio[1] = stdio[2] = console;
-	if (pf_child_stdio(stdio, oci ? oci->keep_fds : 0, err) < 0)
+	const int need[] = {
+		sync, params->init_fd, oci ? oci->start_fd : -1, oci ? oci->result_fd : -1, b->lsm_fd};
+	if (pf_child_stdio(stdio, oci ? oci->keep_fds : 0, need, sizeof(need) / sizeof(need[0]), err) < 0)
 		return -1;
 	if (console >= 0 && ioctl(0, TIOCSCTTY, 0) < 0)
 		return pf_fail(err, errno, "controlling terminal");
 	/* Before a filter is in force that might not let it be. */
+	if (oci && close_rest(oci, sync, b->lsm_fd, err) < 0)
+		return -1;
 	if (oci && prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
 	if (pf_child_become(b, sync, err) < 0)
@@ -196,7 +230,7 @@ static void hold(const struct pf_box_params *params, struct pf_become *b, int sy
 	_exit(125);
 }
 
-void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *join, int sync)
+void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *join, int sync, int null)
 {
 	struct pf_become b = {.process = &params->spec->process,
 		.seccomp = params->seccomp,
@@ -207,7 +241,7 @@ void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *jo
 		.oci = params->oci != NULL};
 	struct pf_err err = PF_ERR_INIT;
 
-	if (child_setup(params, join, sync, &b, &err) == 0) {
+	if (child_setup(params, join, sync, null, &b, &err) == 0) {
 		if (params->oci)
 			hold(params, &b, sync, &err);
 		else if (pf_child_late_filter(&b, &err) == 0)
