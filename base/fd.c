@@ -147,7 +147,8 @@ int pf_replace_file_at(int dirfd, const char *name, const void *data, size_t len
 	fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (fd < 0)
 		return pf_fail(err, errno, "create %s", tmp);
-	if (pf_write_all(fd, data, len) < 0 || (durable && fsync(fd) < 0)) {
+	/* fchmod: mode means mode, whatever the umask. */
+	if (fchmod(fd, mode) < 0 || pf_write_all(fd, data, len) < 0 || (durable && fsync(fd) < 0)) {
 		pf_fail(err, errno, "write %s", name);
 		(void)unlinkat(dirfd, tmp, 0);
 		return -1;

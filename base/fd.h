@@ -23,7 +23,7 @@ int pf_read_pseudo_at(int dirfd, const char *path, size_t max, char **out, struc
 int pf_write_pseudo_at(int dirfd, const char *path, const char *text);
 
 /* Replace a file durably: temporary name, fsync, rename, fsync of the directory. durable=false skips both
- * fsyncs (runtime state on tmpfs). */
+ * fsyncs (runtime state on tmpfs). The file has mode exactly, whatever the umask. */
 int pf_replace_file_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode, bool durable,
 	struct pf_err *err);
 

@@ -29,7 +29,7 @@ int pf_open_in_root(int rootfd, const char *path, int flags, mode_t mode)
 /* Walks path one component at a time: open what is there (symlinks resolved inside root from the full prefix,
  * so that a link in the middle works), mkdir what is not. The prefix is re-resolved from root each time, so a
  * racing swap can only lead elsewhere *inside* root. */
-int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
+static int mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 {
 	char prefix[PATH_MAX];
 	size_t len = strlen(path), pos = 0;
@@ -66,7 +66,17 @@ int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 	return pf_take_fd(&parent);
 }
 
-int pf_mkfile_in_root(int rootfd, const char *path)
+/* umask and not chmod: what was just made may have been swapped by somebody inside root. */
+int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
+{
+	mode_t old = umask(0);
+	int fd = mkdirs_in_root(rootfd, path, mode);
+
+	umask(old);
+	return fd;
+}
+
+static int mkfile_in_root(int rootfd, const char *path)
 {
 	char copy[PATH_MAX];
 	int fd = pf_open_in_root(rootfd, path, O_PATH, 0);
@@ -83,7 +93,7 @@ int pf_mkfile_in_root(int rootfd, const char *path)
 	PF_CLOSE int dir = -1;
 	if (slash) {
 		*slash = '\0';
-		dir = pf_mkdirs_in_root(rootfd, copy, 0755);
+		dir = mkdirs_in_root(rootfd, copy, 0755);
 	} else {
 		dir = pf_open_in_root(rootfd, ".", O_PATH | O_DIRECTORY, 0);
 	}
@@ -95,6 +105,15 @@ int pf_mkfile_in_root(int rootfd, const char *path)
 	if (fd >= 0)
 		close(fd);
 	return pf_open_in_root(rootfd, path, O_PATH, 0);
+}
+
+int pf_mkfile_in_root(int rootfd, const char *path)
+{
+	mode_t old = umask(0);
+	int fd = mkfile_in_root(rootfd, path);
+
+	umask(old);
+	return fd;
 }
 
 int pf_mkdirs(const char *path, mode_t mode, struct pf_err *err)

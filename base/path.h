@@ -13,10 +13,12 @@
 int pf_open_in_root(int rootfd, const char *path, int flags, mode_t mode);
 
 /* Make the directory path below rootfd with its missing parents (mode 0755 each, owned by the caller) and
- * open it O_PATH. Symlinks on the way are followed inside root. -1 with errno. */
+ * open it O_PATH. Symlinks on the way are followed inside root. -1 with errno. The umask does not count: it
+ * is 0 meanwhile, for the whole process. */
 int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode);
 
-/* Make an empty regular file (0644) with its missing parents if there is nothing; open it O_PATH. */
+/* Make an empty regular file (0644) with its missing parents if there is nothing; open it O_PATH. The umask
+ * as above. */
 int pf_mkfile_in_root(int rootfd, const char *path);
 
 /* mkdir -p of an own, trusted path. Existing directories keep their mode. */

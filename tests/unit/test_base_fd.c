@@ -115,6 +115,25 @@ static void reading_is_bounded(void **state)
 	free(text);
 }
 
+/* The caller's umask takes nothing from the mode of a replaced file, and adds nothing to it. */
+static void replacing_keeps_the_mode(void **state)
+{
+	struct dir *d = *state;
+	struct pf_err err = PF_ERR_INIT;
+	struct stat st;
+	mode_t old = umask(077);
+	int r = pf_replace_file_at(d->fd, "m", "x", 1, 0644, false, &err);
+
+	umask(0);
+	r |= pf_replace_file_at(d->fd, "n", "x", 1, 0600, false, &err);
+	umask(old);
+	assert_int_equal(r, 0);
+	assert_int_equal(fstatat(d->fd, "m", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	assert_int_equal(fstatat(d->fd, "n", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+}
+
 /* A replaced file is the old one or the new one; a link in its place is replaced, not written through. */
 static void replacing_is_whole(void **state)
 {
@@ -249,6 +268,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_DIR(reading_is_bounded),
 		IN_DIR(replacing_is_whole),
+		IN_DIR(replacing_keeps_the_mode),
 		IN_DIR(locks_exclude),
 		IN_DIR(descriptors_are_passed),
 		IN_DIR(processes_are_who_they_were),

@@ -105,6 +105,7 @@ static void mkdirs_follow_links_inside_only(void **state)
 	assert_int_equal(symlinkat("/target", d->root, "dev"), 0);
 	assert_int_equal(symlinkat("/outside/x", d->root, "dangling"), 0);
 	assert_int_equal(mkdirat(d->root, "target", 0755), 0);
+	mode_t old = umask(077); /* does not count */
 	int fd = pf_mkdirs_in_root(d->root, "/dev/pts/deep", 0700);
 	assert_true(fd >= 0);
 	close(fd);
@@ -127,10 +128,12 @@ static void mkdirs_follow_links_inside_only(void **state)
 	assert_int_equal(faccessat(d->root, "outside/new", F_OK, 0), 0);
 
 	fd = pf_mkfile_in_root(d->root, "dev/null");
+	assert_int_equal(umask(old), 077);
 	assert_true(fd >= 0);
 	close(fd);
 	assert_int_equal(fstatat(d->root, "target/null", &st, 0), 0);
 	assert_true(S_ISREG(st.st_mode));
+	assert_int_equal(st.st_mode & 07777, 0644);
 	assert_int_equal(pf_mkfile_in_root(d->root, "dangling"), -1);
 	assert_int_equal(entries(d->basefd, "outside"), 0);
 }
