@@ -160,8 +160,7 @@ static int not_found(const char *store, const char *ref, struct pf_err *err)
 		pf_buf_printf(&b, ", %s", names[i]);
 	pf_strv_free(names);
 	return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
-		"there is no image '%.200s'; there are: %s (add one with: pinfold image import, pull or "
-		"build)",
+		"there is no image '%.200s'; there are: %s (add one with: pinfold image import, or build)",
 		ref, b.data);
 }
 

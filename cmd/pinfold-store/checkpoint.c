@@ -19,13 +19,17 @@
 #include "cmd/pinfold-store/verbs.h"
 #include "overlay/image.h"
 
-static int usage(const char *verb, const char *text)
-{
-	struct pf_err err = PF_ERR_INIT;
-
-	pf_fail_kind(&err, PF_ERR_INVALID, 0, "usage: %s %s", verb, text);
-	return pf_store_error(verb, &err);
-}
+static const char ls_help[] = "[--sandbox ID] [--json | --quiet]   list checkpoints, oldest first";
+static const char inspect_help[] = "[--sandbox ID] CHECKPOINT   everything recorded of one, as JSON";
+static const char verify_help[] = "--all | [--sandbox ID] CHECKPOINT...   read every byte and compare";
+static const char rm_help[] = "[--force] CHECKPOINT...   remove, and free what only they used";
+static const char prepare_help[] =
+	"[--sandbox ID] CHECKPOINT   unpack its layers (create --from does so by itself)";
+static const char export_help[] =
+	"CHECKPOINT --to oci:DIR [--complete] [--uncompressed] [--sandbox ID]   write "
+	"an OCI image layout";
+static const char import_help[] = "oci:DIR[:NAME] [--name NAME]   take one in from an OCI image layout";
+static const char gc_help[] = "   remove what nothing refers to";
 
 static void print_json(const cJSON *j)
 {
@@ -120,7 +124,7 @@ static int cmd_ls(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+q", options, NULL)) != -1)
+	while ((c = pf_store_getopt("checkpoint ls", argc, argv, options)) != -1)
 		if (c == 'j')
 			json = true;
 		else if (c == 'q')
@@ -130,7 +134,7 @@ static int cmd_ls(int argc, char **argv)
 		else
 			return 125;
 	if (optind != argc)
-		return usage("checkpoint ls", "[--sandbox ID] [--json | --quiet]");
+		return pf_store_usage("checkpoint ls", ls_help);
 	if (list_all(&storefd, &v, &n, &err) < 0)
 		return pf_store_error("checkpoint ls", &err);
 	if (!json && !quiet)
@@ -154,14 +158,14 @@ static int cmd_ls(int argc, char **argv)
 
 /* The one option most verbs share: whose `latest` is meant. Returns the first operand's index, -1 after a
  * message. */
-static int parse_sandbox(int argc, char **argv, const char **sandbox)
+static int parse_sandbox(const char *verb, int argc, char **argv, const char **sandbox)
 {
 	static const struct option options[] = {{"sandbox", required_argument, NULL, 's'}, {0}};
 	int c;
 
 	optind = 0;
 	*sandbox = NULL;
-	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1)
+	while ((c = pf_store_getopt(verb, argc, argv, options)) != -1)
 		if (c == 's')
 			*sandbox = optarg;
 		else
@@ -174,12 +178,12 @@ static int cmd_inspect(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	PF_CKPT struct pf_ckpt c = {0};
 	const char *sandbox;
-	int at = parse_sandbox(argc, argv, &sandbox);
+	int at = parse_sandbox("checkpoint inspect", argc, argv, &sandbox);
 
 	if (at < 0)
 		return 125;
 	if (argc - at != 1)
-		return usage("checkpoint inspect", "[--sandbox ID] CHECKPOINT");
+		return pf_store_usage("checkpoint inspect", inspect_help);
 	if (pf_ckpt_resolve(pf_store.store, argv[at], sandbox, &c, &err) < 0)
 		return pf_store_error("checkpoint inspect", &err);
 	PF_JSON cJSON *j = describe(&c);
@@ -227,7 +231,7 @@ static int cmd_verify(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1)
+	while ((c = pf_store_getopt("checkpoint verify", argc, argv, options)) != -1)
 		if (c == 'a')
 			all = true;
 		else if (c == 's')
@@ -235,7 +239,7 @@ static int cmd_verify(int argc, char **argv)
 		else
 			return 125;
 	if (all ? optind != argc : optind == argc)
-		return usage("checkpoint verify", "--all | [--sandbox ID] CHECKPOINT...");
+		return pf_store_usage("checkpoint verify", verify_help);
 	if (list_all(&storefd, &v, &n, &err) < 0)
 		return pf_store_error("checkpoint verify", &err);
 	for (size_t i = 0; all && i < n; i++)
@@ -276,13 +280,22 @@ static int cmd_rm(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+f", options, NULL)) != -1)
+	while ((c = pf_store_getopt("checkpoint rm", argc, argv, options)) != -1)
 		if (c == 'f')
 			force = true;
 		else
 			return 125;
 	if (optind == argc)
-		return usage("checkpoint rm", "[--force] CHECKPOINT...");
+		return pf_store_usage("checkpoint rm", rm_help);
+	/* A name that is none must not be found out with half of them gone. */
+	PF_CLOSE int storefd = pf_ckpt_store_open(pf_store.store, false, &err);
+	if (storefd < 0)
+		return pf_store_error("checkpoint rm", &err);
+	for (int i = optind; i < argc; i++) {
+		struct pf_digest digest;
+		if (pf_ckpt_find_digest(storefd, argv[i], &digest, &err) < 0)
+			return pf_store_error("checkpoint rm", &err);
+	}
 	for (; optind < argc; optind++) {
 		if (pf_ckpt_remove(pf_store.store, argv[optind], force, &one, &err) < 0)
 			return pf_store_error("checkpoint rm", &err);
@@ -302,9 +315,13 @@ static int cmd_gc(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_ckpt_gc_stats s;
 
-	(void)argv;
-	if (argc != 1)
-		return usage("checkpoint gc", "");
+	static const struct option options[] = {{0}};
+
+	optind = 0;
+	if (pf_store_getopt("checkpoint gc", argc, argv, options) != -1)
+		return 125;
+	if (optind != argc)
+		return pf_store_usage("checkpoint gc", gc_help);
 	if (pf_ckpt_gc(pf_store.store, &s, &err) < 0)
 		return pf_store_error("checkpoint gc", &err);
 	PF_JSON cJSON *j = gc_json(&s);
@@ -318,12 +335,12 @@ static int cmd_prepare(int argc, char **argv)
 	struct pf_ckpt_prepare_stats s;
 	PF_CKPT struct pf_ckpt c = {0};
 	const char *sandbox;
-	int at = parse_sandbox(argc, argv, &sandbox);
+	int at = parse_sandbox("checkpoint prepare", argc, argv, &sandbox);
 
 	if (at < 0)
 		return 125;
 	if (argc - at != 1)
-		return usage("checkpoint prepare", "[--sandbox ID] CHECKPOINT");
+		return pf_store_usage("checkpoint prepare", prepare_help);
 	pf_checkpoint_raise_nofile();
 	if (pf_ckpt_resolve(pf_store.store, argv[at], sandbox, &c, &err) < 0 ||
 		pf_ckpt_prepare(pf_store.store, c.digest.s, NULL, &s, &err) < 0)
@@ -385,7 +402,7 @@ static int cmd_export(int argc, char **argv)
 	int c, r = 0;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+	while ((c = pf_store_getopt("checkpoint export", argc, argv, options)) != -1)
 		if (c == 't')
 			to = optarg;
 		else if (c == 'c')
@@ -397,8 +414,7 @@ static int cmd_export(int argc, char **argv)
 		else
 			return 125;
 	if (!to || argc - optind != 1 || (pf_starts_with(to, "oci:") && !to[4]))
-		return usage("checkpoint export",
-			"CHECKPOINT --to oci:DIR [--complete] [--uncompressed] [--sandbox ID]");
+		return pf_store_usage("checkpoint export", export_help);
 	const char *dir = pf_starts_with(to, "oci:") ? to + 4 : to;
 	pf_checkpoint_raise_nofile();
 	if (whole)
@@ -419,13 +435,13 @@ static int cmd_import(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+	while ((c = pf_store_getopt("checkpoint import", argc, argv, options)) != -1)
 		if (c == 'n')
 			name = optarg;
 		else
 			return 125;
 	if (argc - optind != 1)
-		return usage("checkpoint import", "oci:DIR[:NAME] [--name NAME]");
+		return pf_store_usage("checkpoint import", import_help);
 	/* As skopeo reads it: what follows the last colon is the entry's name. */
 	PF_FREE char *dir = pf_strdup(argv[optind] + (pf_starts_with(argv[optind], "oci:") ? 4 : 0));
 	char *ref = strrchr(dir, ':');
@@ -440,16 +456,13 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"snapshot-write", pf_cmd_snapshot_write, "--upper-fd N [--live]   pack an upper (internal)"},
 	{"diff", pf_cmd_diff,
 		"[--json|--stat|--name-only] A [B]   what differs between checkpoints or sandboxes"},
-	{"checkpoint ls", cmd_ls, "[--sandbox ID] [--json | --quiet]   list checkpoints, oldest first"},
-	{"checkpoint inspect", cmd_inspect, "CHECKPOINT   everything recorded of one, as JSON"},
-	{"checkpoint verify", cmd_verify, "--all | CHECKPOINT...   read every byte and compare"},
-	{"checkpoint rm", cmd_rm, "[--force] CHECKPOINT...   remove, and free what only they used"},
-	{"checkpoint prepare", cmd_prepare,
-		"CHECKPOINT   unpack its layers (create --from does so by itself)"},
-	{"checkpoint export", cmd_export,
-		"CHECKPOINT --to oci:DIR [--complete] [--uncompressed]   write an OCI image layout"},
-	{"checkpoint import", cmd_import,
-		"oci:DIR[:NAME] [--name NAME]   take one in from an OCI image layout"},
-	{"checkpoint gc", cmd_gc, "remove what nothing refers to"},
+	{"checkpoint ls", cmd_ls, ls_help},
+	{"checkpoint inspect", cmd_inspect, inspect_help},
+	{"checkpoint verify", cmd_verify, verify_help},
+	{"checkpoint rm", cmd_rm, rm_help},
+	{"checkpoint prepare", cmd_prepare, prepare_help},
+	{"checkpoint export", cmd_export, export_help},
+	{"checkpoint import", cmd_import, import_help},
+	{"checkpoint gc", cmd_gc, gc_help},
 	{0},
 };

@@ -244,7 +244,7 @@ int pf_cmd_diff(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+	while ((c = pf_store_getopt(VERB, argc, argv, options)) != -1)
 		if (c == '?')
 			return 125;
 		else

@@ -212,7 +212,7 @@ int pf_cmd_snapshot_write(int argc, char **argv)
 	int c;
 
 	optind = 0;
-	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+	while ((c = pf_store_getopt(VERB, argc, argv, options)) != -1) {
 		if (c == 'l')
 			live = true;
 		else if (c != 'u')

@@ -1,5 +1,4 @@
 /* The image verbs: arguments in, JSON (or a table for people) out. */
-#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -57,13 +56,8 @@ static int print(cJSON *j)
 	PF_FREE char *text = pf_json_text(j);
 
 	cJSON_Delete(j);
-	return printf("%s\n", text) < 0 || fflush(stdout) == EOF ? 125 : 0;
-}
-
-static int usage(const char *verb, const char *help)
-{
-	fprintf(stderr, "usage: pinfold %s %s\n", verb, help);
-	return 125;
+	puts(text);
+	return 0;
 }
 
 /* ---- options ---- */
@@ -75,7 +69,8 @@ struct args {
 	int n_rest;
 };
 
-static int parse(int argc, char **argv, struct args *a)
+/* 0, or 125 after a message; n operands are wanted, or at least -n. */
+static int parse(const char *verb, const char *help, int n, int argc, char **argv, struct args *a)
 {
 	static const struct option known[] = {{"name", required_argument, NULL, 'n'},
 		{"json", no_argument, NULL, 'j'}, {"max-size", required_argument, NULL, 'm'},
@@ -83,9 +78,8 @@ static int parse(int argc, char **argv, struct args *a)
 	int c;
 
 	*a = (struct args){0};
-	optind = 1;
-	opterr = 1;
-	while ((c = getopt_long(argc, argv, "n:j", known, NULL)) != -1) {
+	optind = 0;
+	while ((c = pf_store_getopt(verb, argc, argv, known)) != -1) {
 		if (c == 'n')
 			a->name = optarg;
 		else if (c == 'j')
@@ -93,11 +87,11 @@ static int parse(int argc, char **argv, struct args *a)
 		else if (c == 'm')
 			a->max_size = optarg;
 		else
-			return -1;
+			return 125;
 	}
 	a->rest = argv + optind;
 	a->n_rest = argc - optind;
-	return 0;
+	return (n < 0 ? a->n_rest >= -n : a->n_rest == n) ? 0 : pf_store_usage(verb, help);
 }
 
 static int import_opts(const struct args *a, struct meter *m, struct pf_import_opts *o, struct pf_err *err)
@@ -118,7 +112,7 @@ static const char ls_help[] = "[--json]   list what is in the store";
 static const char inspect_help[] = "IMAGE   everything known of one, as JSON";
 static const char rm_help[] = "IMAGE...   remove, and free the layers that only they had";
 static const char export_help[] = "IMAGE oci:DIR[:TAG]   write one as an OCI image layout";
-static const char gc_help[] = "remove what interrupted work left behind";
+static const char gc_help[] = "   remove what interrupted work left behind";
 
 static int cmd_import(int argc, char **argv)
 {
@@ -127,8 +121,8 @@ static int cmd_import(int argc, char **argv)
 	struct meter m;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
-		return usage("image import", import_help);
+	if (parse("image import", import_help, 1, argc, argv, &a) != 0)
+		return 125;
 	if (import_opts(&a, &m, &o, &err) < 0)
 		return pf_store_error("image import", &err);
 	cJSON *j = pf_image_import(pf_store.store, a.rest[0], &o, &err);
@@ -158,8 +152,8 @@ static int cmd_build(int argc, char **argv)
 	struct meter m;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
-		return usage("image build", build_help);
+	if (parse("image build", build_help, 1, argc, argv, &a) != 0)
+		return 125;
 	if (import_opts(&a, &m, &o, &err) < 0)
 		return pf_store_error("image build", &err);
 	PF_FREE char *dir = find_recipe(a.rest[0]);
@@ -182,8 +176,8 @@ static int cmd_ls(int argc, char **argv)
 	const cJSON *img;
 	char size[24];
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 0)
-		return usage("image ls", ls_help);
+	if (parse("image ls", ls_help, 0, argc, argv, &a) != 0)
+		return 125;
 	PF_JSON cJSON *list = pf_image_list(pf_store.store, &err);
 	if (!list)
 		return pf_store_error("image ls", &err);
@@ -208,8 +202,8 @@ static int cmd_inspect(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 1)
-		return usage("image inspect", inspect_help);
+	if (parse("image inspect", inspect_help, 1, argc, argv, &a) != 0)
+		return 125;
 	cJSON *j = pf_image_inspect(pf_store.store, a.rest[0], &err);
 	return j ? print(j) : pf_store_error("image inspect", &err);
 }
@@ -220,14 +214,13 @@ static int cmd_rm(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest < 1)
-		return usage("image rm", rm_help);
+	if (parse("image rm", rm_help, -1, argc, argv, &a) != 0)
+		return 125;
 	for (int i = 0; i < a.n_rest; i++) {
 		cJSON *j = pf_image_remove(pf_store.store, a.rest[i], pf_image_user_in_places, &places, &err);
 		if (!j)
 			return pf_store_error("image rm", &err);
-		if (print(j) != 0)
-			return 125;
+		print(j);
 	}
 	return 0;
 }
@@ -239,8 +232,8 @@ static int cmd_export(int argc, char **argv)
 	struct meter m;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 2)
-		return usage("image export", export_help);
+	if (parse("image export", export_help, 2, argc, argv, &a) != 0)
+		return 125;
 	if (import_opts(&a, &m, &o, &err) < 0)
 		return pf_store_error("image export", &err);
 	cJSON *j = pf_image_export(pf_store.store, a.rest[0], a.rest[1], &o, &err);
@@ -253,8 +246,8 @@ static int cmd_gc(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	struct args a;
 
-	if (parse(argc, argv, &a) < 0 || a.n_rest != 0)
-		return usage("image gc", gc_help);
+	if (parse("image gc", gc_help, 0, argc, argv, &a) != 0)
+		return 125;
 	cJSON *j = pf_image_gc(pf_store.store, &err);
 	return j ? print(j) : pf_store_error("image gc", &err);
 }

@@ -1,46 +1,142 @@
 /* pinfold-store: started by pinfold for what needs archives, hashes or compression, and by hand for the same.
  *
- *   pinfold-store [--root R] [--store S] [--share D] [--log-format text|json] VERB [ARGUMENT]... */
+ *   pinfold-store [--root R] [--store S] [--share D] [--log FILE] [--log-format text|json]
+ *                 VERB [ARGUMENT]... */
 #include <errno.h>
+#include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
+#include "base/cleanup.h"
 #include "base/err.h"
-#include "base/json.h"
+#include "base/str.h"
 #include "cmd/pinfold-store/verbs.h"
+#include "session/log.h"
 
 struct pf_store_globals pf_store = {.root = "/run/pinfold", .store = "/var/lib/pinfold", .share = NULL};
 
-static bool json_errors;
+static struct pf_log_to log_to;
 
 static const struct pf_store_verb *const tables[] = {pf_image_verbs, pf_checkpoint_verbs};
 
 int pf_store_error(const char *verb, const struct pf_err *err)
 {
-	if (json_errors) {
-		PF_JSON cJSON *j = cJSON_CreateObject();
-		cJSON_AddStringToObject(j, "level", "error");
-		cJSON_AddStringToObject(j, "kind", pf_err_kind_name(err->kind));
-		cJSON_AddStringToObject(j, "msg", err->msg);
-		PF_FREE char *text = pf_json_text(j);
-		fprintf(stderr, "%s\n", text);
-	} else {
-		fprintf(stderr, "pinfold: %s: %s\n", verb, err->msg);
-	}
+	PF_FREE char *msg = pf_asprintf("%s%s%s", verb ? verb : "", verb ? ": " : "", err->msg);
+
+	pf_log_say(&log_to, "error", msg, pf_err_kind_name(err->kind));
 	return 125;
+}
+
+static int mistake(const char *what, const char *name)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	pf_fail_kind(&err, PF_ERR_INVALID, 0, "%s '%.100s' (there is --help)", what, name);
+	return pf_store_error(NULL, &err);
+}
+
+int pf_store_getopt(const char *verb, int argc, char **argv, const struct option *options)
+{
+	const char *names[32], *given;
+	struct pf_err err = PF_ERR_INIT;
+	char shorts[64] = ":", letter[3];
+	size_t n = 1, k = 0;
+
+	for (const struct option *o = options; o->name && n + 3 < sizeof(shorts); o++) {
+		if (o->val <= ' ' || o->val >= 127)
+			continue;
+		shorts[n++] = (char)o->val;
+		if (o->has_arg)
+			shorts[n++] = ':';
+	}
+	shorts[n] = '\0';
+	opterr = 0;
+	int c = getopt_long(argc, argv, shorts, options, NULL);
+	if (c != '?' && c != ':')
+		return c;
+	/* One of several letters behind one dash is not what stands at optind. */
+	snprintf(letter, sizeof(letter), "-%c", optopt);
+	given = c == '?' && optopt > ' ' && optopt < 127 ? letter : argv[optind - 1];
+	for (const struct option *o = options; o->name && k < 31; o++)
+		names[k++] = o->name;
+	names[k] = NULL;
+	const char *near = c == '?' && pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
+	if (c == ':')
+		pf_fail_kind(&err, PF_ERR_INVALID, 0, "option %s needs a value", given);
+	else
+		pf_fail_kind(&err, PF_ERR_INVALID, 0, "unknown option %s%s%s%s", given,
+			near ? ": did you mean --" : "", near ? near : "", near ? "?" : "");
+	(void)pf_store_error(verb, &err);
+	return '?';
+}
+
+int pf_store_usage(const char *verb, const char *help)
+{
+	struct pf_err err = PF_ERR_INIT;
+	const char *what = strstr(help, "   ");
+
+	pf_fail_kind(&err, PF_ERR_INVALID, 0, "usage: pinfold %s %.*s", verb,
+		what ? (int)(what - help) : (int)strlen(help), help);
+	return pf_store_error(NULL, &err);
 }
 
 static void usage(FILE *f)
 {
-	fputs("usage: pinfold-store [--root DIR] [--store DIR] [--share DIR] [--log-format text|json] VERB "
-	      "...\n\n",
+	fputs("usage: pinfold-store [--root DIR] [--store DIR] [--share DIR] [--log FILE] "
+	      "[--log-format text|json] VERB ...\n\n",
 		f);
 	for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
 		for (const struct pf_store_verb *v = tables[t]; v->name; v++)
-			fprintf(f, "  %s %s\n", v->name, v->help ? v->help : "");
+			fprintf(f, "  %s %s\n", v->name, v->help);
+}
+
+/* Whether the verb is one of those that begin with this word; its rest then, else NULL. */
+static const char *in_group(const struct pf_store_verb *v, const char *word)
+{
+	size_t n = strlen(word);
+
+	return strncmp(v->name, word, n) == 0 && v->name[n] == ' ' ? v->name + n + 1 : NULL;
+}
+
+/* The verbs that begin with this word. False when there are none. */
+static bool group_help(const char *word, FILE *f)
+{
+	bool any = false;
+
+	for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
+		for (const struct pf_store_verb *v = tables[t]; v->name; v++) {
+			const char *rest = in_group(v, word);
+			if (!rest)
+				continue;
+			if (!any)
+				fprintf(f, "usage: pinfold %s VERB ...\n\n", word);
+			any = true;
+			fprintf(f, "  %s %s\n", rest, v->help);
+		}
+	return any;
+}
+
+static int verb_help(const struct pf_store_verb *v)
+{
+	const char *what = strstr(v->help, "   ");
+
+	printf("usage: pinfold %s %.*s\n", v->name, what ? (int)(what - v->help) : (int)strlen(v->help),
+		v->help);
+	if (what)
+		printf("\n%s\n", what + 3);
+	return 0;
+}
+
+static bool asks_help(int argc, char **argv)
+{
+	for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	return false;
 }
 
 /* How many words of argv are this verb's name; 0 when it is another. */
@@ -62,13 +158,18 @@ static int dispatch(int argc, char **argv)
 	for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
 		for (const struct pf_store_verb *v = tables[t]; v->name; v++) {
 			int words = matches(v->name, argc, argv);
+			if (words > 0 && asks_help(argc - words, argv + words))
+				return verb_help(v);
 			if (words > 0)
 				return v->fn(argc - words + 1, argv + words - 1);
 		}
 	}
-	fprintf(stderr, "pinfold-store: unknown verb '%s%s%s'\n", argv[0], argc > 1 ? " " : "",
-		argc > 1 ? argv[1] : "");
-	return 125;
+	if (argc > 1 && asks_help(1, argv + 1) && group_help(argv[0], stdout))
+		return 0;
+	if (argc == 1 && group_help(argv[0], stderr))
+		return 125;
+	PF_FREE char *both = pf_asprintf("%s%s%s", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
+	return mistake("unknown verb", both);
 }
 
 static int global_option(char **argv, int *i)
@@ -76,8 +177,8 @@ static int global_option(char **argv, int *i)
 	const struct {
 		const char *name;
 		const char **slot;
-	} options[] = {
-		{"--root", &pf_store.root}, {"--store", &pf_store.store}, {"--share", &pf_store.share}};
+	} options[] = {{"--root", &pf_store.root}, {"--store", &pf_store.store}, {"--share", &pf_store.share},
+		{"--log", &log_to.file}};
 	const char *value;
 
 	for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++) {
@@ -91,10 +192,23 @@ static int global_option(char **argv, int *i)
 		return 0;
 	}
 	if (strcmp(argv[*i], "--log-format") == 0 && argv[*i + 1]) {
-		json_errors = strcmp(argv[++*i], "json") == 0;
+		log_to.json = strcmp(argv[++*i], "json") == 0;
 		return 0;
 	}
 	return -1;
+}
+
+/* What was printed and could not be written is a failure, whatever the verb did. */
+static int finish_output(int code)
+{
+	struct pf_err err = PF_ERR_INIT;
+	bool bad = fflush(stdout) == EOF;
+
+	if (!bad && !ferror(stdout))
+		return code;
+	pf_fail(&err, bad ? errno : 0, "standard output cannot be written");
+	(void)pf_store_error(NULL, &err);
+	return code ? code : 125;
 }
 
 int main(int argc, char **argv)
@@ -102,6 +216,9 @@ int main(int argc, char **argv)
 	struct rlimit files;
 	int i = 1;
 
+	/* What a caller hands down must not count: see pinfold's own main(). */
+	(void)signal(SIGCHLD, SIG_DFL);
+	umask(022);
 	/* A reader that went away is an error to report, not a silent end that leaves work half done. */
 	signal(SIGPIPE, SIG_IGN);
 	/* Trees are walked by descriptors, one per level. */
@@ -112,17 +229,15 @@ int main(int argc, char **argv)
 	for (; i < argc && argv[i][0] == '-'; i++) {
 		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
 			usage(stdout);
-			return 0;
+			return finish_output(0);
 		}
-		if (global_option(argv, &i) < 0) {
-			fprintf(stderr, "pinfold-store: unknown option or missing value: %s\n",
-				argv[i] ? argv[i] : "");
-			return 125;
-		}
+		const char *option = argv[i];
+		if (global_option(argv, &i) < 0)
+			return mistake("unknown option or missing value:", option);
 	}
 	if (i >= argc) {
 		usage(stderr);
 		return 125;
 	}
-	return dispatch(argc - i, argv + i);
+	return finish_output(dispatch(argc - i, argv + i));
 }

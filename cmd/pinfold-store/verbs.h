@@ -3,12 +3,14 @@
 #ifndef PF_CMD_STORE_VERBS_H
 #define PF_CMD_STORE_VERBS_H
 
+#include <getopt.h>
+
 struct pf_store_verb {
 	const char *name; /* one or two words: "gc", "image import" */
 	/* argv[0] is the verb's last word; returns the exit code (0, or 125 after printing one line to
 	 * stderr). */
 	int (*fn)(int argc, char **argv);
-	const char *help; /* "SOURCE [--name NAME]   what it does" */
+	const char *help; /* "SOURCE [--name NAME]   what it does": three blanks before what */
 };
 
 /* Each ends with an entry whose name is NULL. */
@@ -24,7 +26,12 @@ struct pf_store_globals {
 extern struct pf_store_globals pf_store;
 
 struct pf_err;
-/* Print "pinfold-store: VERB: message" (with --log-format json one JSON object) to stderr and return 125. */
+/* Say "VERB: message" where errors go (--log, --log-format; verb may be NULL) and return 125. */
 int pf_store_error(const char *verb, const struct pf_err *err);
+/* getopt_long, options between operands and the end of options ("--") included; set optind to 0 before the
+ * first call. An unknown option or a missing value is reported, and '?' returned. */
+int pf_store_getopt(const char *verb, int argc, char **argv, const struct option *options);
+/* Say how the verb is called (the part of its help before three blanks) and return 125. */
+int pf_store_usage(const char *verb, const char *help);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "session/dirs.h"
+#include "session/log.h"
 
 /* Exit codes: the command's own for exec, else these (docker's and timeout(1)'s). */
 enum { PF_EXIT_FAILED = 125, PF_EXIT_NO_EXEC = 126, PF_EXIT_NO_COMMAND = 127, PF_EXIT_TIMEOUT = 124 };
@@ -17,8 +18,7 @@ enum { PF_EXIT_FAILED = 125, PF_EXIT_NO_EXEC = 126, PF_EXIT_NO_COMMAND = 127, PF
 struct pf_globals {
 	struct pf_dirs dirs;
 	bool debug;
-	bool log_json;   /* --log-format json: errors as JSON lines */
-	const char *log; /* --log FILE: where errors go besides standard error */
+	struct pf_log_to log; /* --log, --log-format */
 	bool systemd_cgroup;
 	char **argv; /* the whole command line */
 };
@@ -43,7 +43,11 @@ int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_
 
 /* Print one JSON object and a newline to standard output, and delete it. Pretty on a terminal. */
 void pf_print_json(cJSON *j);
-/* A warning for people, on standard error. */
+/* Send what was printed to standard output on its way. Returns code, or PF_EXIT_FAILED after a message when
+ * it could not be written (then code, if that is a failure already). done, when not NULL, says in the message
+ * what was done nevertheless. main() calls it at the end of every verb. */
+int pf_finish_output(int code, const char *done);
+/* A warning, where messages go. */
 void pf_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Replace this process by the helper program with the given arguments ("image", "ls", …, NULL-terminated)

@@ -79,5 +79,6 @@ int pf_cmd_create(int argc, char **argv)
 		cJSON_AddTrueToObject(cJSON_GetObjectItemCaseSensitive(j, "pinfold"), "reused");
 	pf_print_json(j);
 	pf_state_done(&state);
-	return 0;
+	PF_FREE char *done = pf_asprintf("create: sandbox '%s' is there", argv[optind]);
+	return pf_finish_output(0, done);
 }

@@ -79,7 +79,6 @@ static void pump(int fd, struct pf_buf *rest, bool denied, bool json)
 		memmove(rest->data, start, left);
 		rest->len = left;
 	}
-	fflush(stdout);
 }
 
 int pf_cmd_logs(int argc, char **argv)
@@ -118,6 +117,8 @@ int pf_cmd_logs(int argc, char **argv)
 	for (;;) {
 		char events[4096];
 		pump(fd, &rest, denied, json);
+		if (pf_finish_output(0, NULL) != 0)
+			return PF_EXIT_FAILED;
 		if (!follow || (read(in, events, sizeof(events)) < 0 && errno != EINTR))
 			return 0;
 	}

@@ -1,10 +1,12 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -64,47 +66,14 @@ static void print_help(FILE *f)
 		PF_DEFAULT_ROOT, PF_DEFAULT_STORE);
 }
 
-static char *log_line(const char *level, const char *msg, const char *code)
-{
-	PF_JSON cJSON *j = cJSON_CreateObject();
-	char now[32];
-
-	cJSON_AddStringToObject(j, "level", level);
-	cJSON_AddStringToObject(j, "msg", msg);
-	if (code)
-		cJSON_AddStringToObject(j, "code", code);
-	cJSON_AddStringToObject(j, "time", pf_time_now(now));
-	return pf_json_text(j);
-}
-
-static void say(const char *level, const char *msg, const char *code)
-{
-	PF_FREE char *json = pf_globals.log_json ? log_line(level, msg, code) : NULL;
-	bool error = strcmp(level, "error") == 0;
-	const char *mark = error ? "" : "warning: ";
-
-	if (pf_globals.log) {
-		PF_CLOSE int fd = open(pf_globals.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-		if (fd >= 0 && json)
-			dprintf(fd, "%s\n", json);
-		else if (fd >= 0)
-			dprintf(fd, "pinfold: %s%s\n", mark, msg);
-	}
-	/* With a log file that is JSON's place; standard error is for people then. */
-	if (json && !pf_globals.log)
-		fprintf(stderr, "%s\n", json);
-	else if (error || !pf_globals.log)
-		fprintf(stderr, "pinfold: %s%s\n", mark, msg);
-}
-
 void pf_log(const char *level, const char *msg)
 {
-	say(level, msg, NULL);
+	pf_log_say(&pf_globals.log, level, msg, NULL);
 }
 
 int pf_report(const struct pf_err *err)
 {
-	say("error", err->msg, pf_err_kind_name(err->kind));
+	pf_log_say(&pf_globals.log, "error", err->msg, pf_err_kind_name(err->kind));
 	if (err->kind == PF_ERR_NO_EXEC)
 		return PF_EXIT_NO_EXEC;
 	return err->kind == PF_ERR_NO_COMMAND ? PF_EXIT_NO_COMMAND : PF_EXIT_FAILED;
@@ -112,25 +81,28 @@ int pf_report(const struct pf_err *err)
 
 int pf_usage(const char *verb, const char *fmt, ...)
 {
+	char msg[600];
 	va_list ap;
 
-	fprintf(stderr, "pinfold%s%s: ", verb ? " " : "", verb ? verb : "");
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	(void)vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "\ntry: pinfold %s%s--help\n", verb ? verb : "", verb ? " " : "");
+	PF_FREE char *text = pf_asprintf("%s%s%s", verb ? verb : "", verb ? ": " : "", msg);
+	pf_log_say(&pf_globals.log, "error", text, pf_err_kind_name(PF_ERR_INVALID));
+	if (!pf_globals.log.json)
+		fprintf(stderr, "try: pinfold %s%s--help\n", verb ? verb : "", verb ? " " : "");
 	return PF_EXIT_FAILED;
 }
 
 void pf_warn(const char *fmt, ...)
 {
+	char msg[1000];
 	va_list ap;
 
-	fprintf(stderr, "pinfold: warning: ");
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	(void)vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	pf_log("warning", msg);
 }
 
 int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_operand, const char *help)
@@ -154,14 +126,16 @@ int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_
 	c = getopt_long(argc, argv, shorts, options, NULL);
 	if (c == 'h' || (c == '?' && strcmp(argv[optind - 1], "--help") == 0)) {
 		printf("usage: pinfold %s", help);
-		exit(0);
+		exit(pf_finish_output(0, NULL));
 	}
 	if (c == ':') {
 		pf_usage(argv[0], "option %s needs a value", argv[optind - 1]);
 		exit(PF_EXIT_FAILED);
 	}
 	if (c == '?') {
-		const char *names[64], *given = argv[optind - 1];
+		/* One of several letters behind one dash is not what stands at optind. */
+		char letter[3] = {'-', (char)optopt, '\0'};
+		const char *names[64], *given = optopt > ' ' && optopt < 127 ? letter : argv[optind - 1];
 		size_t k = 0;
 		for (const struct option *o = options; o->name && k < 63; o++)
 			names[k++] = o->name;
@@ -185,6 +159,23 @@ void pf_print_json(cJSON *j)
 	cJSON_Delete(j);
 }
 
+int pf_finish_output(int code, const char *done)
+{
+	static bool said;
+	bool bad = fflush(stdout) == EOF;
+	int e = bad ? errno : 0;
+
+	if (!bad && !ferror(stdout))
+		return code;
+	if (!said) {
+		PF_FREE char *msg = pf_asprintf("%s%sstandard output cannot be written%s%s", done ? done : "",
+			done ? "; " : "", e ? ": " : "", e ? strerrordesc_np(e) : "");
+		pf_log_say(&pf_globals.log, "error", msg, pf_err_kind_name(PF_ERR_SYSTEM));
+	}
+	said = true;
+	return code ? code : PF_EXIT_FAILED;
+}
+
 int pf_exec_helper(char *const argv[])
 {
 	struct pf_err err = PF_ERR_INIT;
@@ -198,6 +189,14 @@ int pf_exec_helper(char *const argv[])
 	args[n++] = (char *)pf_globals.dirs.root;
 	args[n++] = (char *)"--store";
 	args[n++] = (char *)pf_globals.dirs.store;
+	if (pf_globals.log.json) {
+		args[n++] = (char *)"--log-format";
+		args[n++] = (char *)"json";
+	}
+	if (pf_globals.log.file) {
+		args[n++] = (char *)"--log";
+		args[n++] = (char *)pf_globals.log.file;
+	}
 	for (; *argv && n < 255; argv++)
 		args[n++] = *argv;
 	args[n] = NULL;
@@ -257,6 +256,10 @@ int main(int argc, char **argv)
 		{"version", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c;
 
+	/* Two things that a caller hands down and that must not count: that nobody waits for children, and
+	 * the permissions of what is made. */
+	(void)signal(SIGCHLD, SIG_DFL);
+	umask(022);
 	pf_globals.argv = argv;
 	/* Started by a descriptor (selfguard.h) we would be named after its number. */
 	(void)prctl(PR_SET_NAME, "pinfold", 0, 0, 0);
@@ -270,12 +273,12 @@ int main(int argc, char **argv)
 			pf_globals.dirs.store = optarg;
 			break;
 		case 'l':
-			pf_globals.log = optarg;
+			pf_globals.log.file = optarg;
 			break;
 		case 'f':
 			if (strcmp(optarg, "json") != 0 && strcmp(optarg, "text") != 0)
 				return pf_usage(NULL, "--log-format must be text or json");
-			pf_globals.log_json = strcmp(optarg, "json") == 0;
+			pf_globals.log.json = strcmp(optarg, "json") == 0;
 			break;
 		case 'd':
 			pf_globals.debug = true;
@@ -287,10 +290,10 @@ int main(int argc, char **argv)
 			break;
 		case 'v':
 			printf("pinfold version %s\nspec: %s\n", PF_VERSION, PF_OCI_VERSION);
-			return 0;
+			return pf_finish_output(0, NULL);
 		case 'h':
 			print_help(stdout);
-			return 0;
+			return pf_finish_output(0, NULL);
 		default:
 			fprintf(stderr, "try: pinfold --help\n");
 			return PF_EXIT_FAILED;
@@ -306,7 +309,7 @@ int main(int argc, char **argv)
 		return pf_usage(NULL, "refusing to run set-user-id");
 	if (strcmp(argv[optind], "help") == 0) {
 		print_help(stdout);
-		return 0;
+		return pf_finish_output(0, NULL);
 	}
 	int verb = find_verb(argv[optind]);
 	if (verb < 0)
@@ -314,5 +317,5 @@ int main(int argc, char **argv)
 	argv += optind;
 	argc -= optind;
 	optind = 0;
-	return verbs[verb].run(argc, argv);
+	return pf_finish_output(verbs[verb].run(argc, argv), NULL);
 }

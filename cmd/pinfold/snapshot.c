@@ -60,8 +60,11 @@ int pf_cmd_snapshot(int argc, char **argv)
 		pf_wrap(&err, "snapshot");
 		return pf_report(&err);
 	}
+	const cJSON *digest = cJSON_GetObjectItemCaseSensitive(result, "checkpoint");
+	PF_FREE char *done = pf_asprintf(
+		"snapshot: checkpoint %s is made", cJSON_IsString(digest) ? digest->valuestring : "");
 	pf_print_json(result);
-	return 0;
+	return pf_finish_output(0, done);
 }
 
 int pf_cmd_fork(int argc, char **argv)
@@ -95,6 +98,8 @@ int pf_cmd_fork(int argc, char **argv)
 		}
 		pf_print_json(pf_state_json(&state));
 		pf_state_done(&state);
+		PF_FREE char *done = pf_asprintf("fork: sandbox '%s' is there", argv[i]);
+		code = pf_finish_output(0, done);
 	}
 	return code;
 }
@@ -109,7 +114,7 @@ int pf_cmd_diff(int argc, char **argv)
 		"What was added, changed and deleted from A to B, with sizes. A and B are checkpoints or\n"
 		"ids of sandboxes (their files as they are now). With A alone: against what A began as.\n";
 	struct pf_err err = PF_ERR_INIT;
-	char *pass[4] = {NULL};
+	char *pass[5] = {NULL};
 	size_t n = 0;
 	int c;
 
@@ -118,6 +123,7 @@ int pf_cmd_diff(int argc, char **argv)
 			pass[n++] = (char *)(c == 'j' ? "--json" : c == 's' ? "--stat" : "--name-only");
 	if (argc - optind < 1 || argc - optind > 2)
 		return pf_usage("diff", "takes one or two of checkpoint and ID");
+	pass[n] = (char *)"--";
 	pf_session_diff(
 		&pf_globals.dirs, argv[optind], optind + 1 < argc ? argv[optind + 1] : NULL, pass, &err);
 	pf_wrap(&err, "diff");

@@ -31,13 +31,13 @@ common_teardown() {
 	[ -n "${PF_DIR:-}" ] || return 0
 	while read -r id; do
 		[ -e "$ROOT/$id" ] || [ -e "$STORE/sandboxes/$id" ] || continue
-		pinfold destroy "$id" >/dev/null 2>&1 || pinfold delete --force "$id" >/dev/null 2>&1 || true
+		pinfold destroy -- "$id" >/dev/null 2>&1 || pinfold delete --force -- "$id" >/dev/null 2>&1 || true
 	done <"$PF_DIR/ids"
 	# Sandboxes that the test made under a name it did not take from new_id.
 	for dir in "$ROOT"/*/; do
 		[ -d "$dir" ] || continue
-		id=$(basename "$dir")
-		pinfold destroy "$id" >/dev/null 2>&1 || pinfold delete --force "$id" >/dev/null 2>&1 ||
+		id=$(basename -- "$dir")
+		pinfold destroy -- "$id" >/dev/null 2>&1 || pinfold delete --force -- "$id" >/dev/null 2>&1 ||
 			{ echo "cannot destroy $id" >&2; left=1; }
 	done
 	rm -rf "$PF_DIR"
@@ -172,7 +172,7 @@ assert_gone() { # ID
 	found=$(
 		find "$ROOT" "$STORE/sandboxes" -mindepth 1 -maxdepth 1 -name "*$1*" 2>/dev/null || true
 		find /sys/fs/cgroup -type d -name "*$1*" 2>/dev/null || true
-		grep -F "$1" /proc/self/mountinfo || true
+		grep -F -- "$1" /proc/self/mountinfo || true
 	)
 	[ -z "$found" ] || show "left of $1:" "$found"
 }

@@ -191,8 +191,10 @@ fill() {
 	run store checkpoint inspect first
 	[ "$(jq -r .record.sandbox_file.image <<<"$output")" = x ]
 	[ "$(jq -r .record.policy.type <<<"$output")" = limited ]
-	run store checkpoint inspect latest --sandbox s1
+	run store checkpoint inspect latest
 	[ "$status" -eq 125 ]
+	run store checkpoint inspect latest --sandbox s1
+	[ "$status" -eq 0 ]
 	run store checkpoint inspect --sandbox s1 latest
 	[ "$status" -eq 0 ]
 	store checkpoint rm first

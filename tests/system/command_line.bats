@@ -1,0 +1,187 @@
+# What a command line and the process that calls it hand down: options, operands, help, output, signals, umask.
+load ../lib/common
+
+setup() {
+	need_root
+	common_setup
+	new_id
+}
+teardown() { common_teardown; }
+
+# A root directory with one program that does nothing, as an image.
+tiny_image() { # NAME
+	mkdir -p "$PF_DIR/tree/bin"
+	echo data >"$PF_DIR/tree/file"
+	pinfold image import "dir:$PF_DIR/tree" --name "$1" >/dev/null
+}
+
+snapshot_of() { # NAME: of a sandbox that is gone afterwards
+	create_sandbox
+	pinfold exec "$ID" -- sh -c "echo $1 >/tmp/$1"
+	pinfold snapshot "$ID" --name "$1" >/dev/null
+	pinfold destroy "$ID"
+}
+
+modes_below() { # DIRECTORY: all paths with their modes
+	(cd "$1" && find . -printf '%m %p\n' | sort)
+}
+
+@test "a caller that ignores SIGCHLD gets sandboxes, commands and checkpoints all the same" {
+	# bash cannot hand SIGCHLD down as ignored.
+	local run=(python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' "$PINFOLD" --root "$ROOT" --store "$STORE")
+	need python3
+	"${run[@]}" create "$ID" >/dev/null
+	run -7 "${run[@]}" exec "$ID" -- sh -c 'true; sh -c "exit 7"'
+	"${run[@]}" snapshot "$ID" --name "sigchld-$ID" >/dev/null
+	"${run[@]}" checkpoint verify "sigchld-$ID" >/dev/null
+	"${run[@]}" destroy "$ID"
+	assert_gone "$ID"
+}
+
+@test "the caller's umask changes no image, no workspace and nothing that is kept private" {
+	local umask
+	for umask in 077 022 000; do
+		(
+			umask "$umask"
+			STORE="$PF_DIR/store-$umask"
+			create_sandbox '{"filesystem":{"size":"64M"}}'
+			tiny_image tiny
+			pinfold exec "$ID" -- sh -c 'mkdir -p /workspace/d && echo x >/workspace/d/f && stat -c "%a %n" \
+				/ /etc /etc/hosts /etc/resolv.conf /workspace /workspace/d /workspace/d/f' \
+				>"$PF_DIR/inside-$umask"
+			pinfold snapshot "$ID" --name s >/dev/null
+			pinfold destroy "$ID"
+			wait_for 10 rmdir "$STORE/trash"
+			(cd "$STORE" && find . -printf '%m %y %P\n' | grep -v ' images/host/.*/fs/' |
+				sed 's/[0-9a-f]\{64\}/HASH/; s/[0-9a-f]\{16,\}/HASH/; s/t[0-9]*-[0-9]*-[0-9]*/ID/' |
+				sort) >"$PF_DIR/store-modes-$umask"
+			# Whoever is not root gets no further than the store itself.
+			[ -z "$(find "$STORE" -mindepth 1 -maxdepth 1 -perm /077)" ] ||
+				show "$(ls -l "$STORE")"
+		)
+	done
+	diff "$PF_DIR/inside-022" "$PF_DIR/inside-077"
+	diff "$PF_DIR/inside-022" "$PF_DIR/inside-000"
+	diff "$PF_DIR/store-modes-022" "$PF_DIR/store-modes-077"
+	diff "$PF_DIR/store-modes-022" "$PF_DIR/store-modes-000"
+}
+
+@test "output that cannot be written is a failure, and what was done is said" {
+	local verb
+	tiny_image tiny
+	create_sandbox
+	for verb in "list" "list --format json" "list --quiet" "state $ID" "stats $ID" "logs $ID" "policy $ID show" \
+		"doctor" "--help" "--version" "create --help" "image ls" "image ls --json" "image inspect tiny" \
+		"image --help" "checkpoint ls" "checkpoint ls --json" "checkpoint verify --all" "diff $ID"; do
+		status=0
+		# shellcheck disable=SC2086
+		stderr=$(pinfold $verb 2>&1 >/dev/full) || status=$?
+		assert_status 125 || show "$verb"
+		assert_err "standard output cannot be written: No space left on device" || show "$verb"
+	done
+	status=0
+	stderr=$(pinfold snapshot "$ID" --name "full-$ID" 2>&1 >/dev/full) || status=$?
+	assert_status 125
+	assert_err "is made; standard output"
+	pinfold checkpoint verify "full-$ID" >/dev/null
+	new_id
+	status=0
+	stderr=$(pinfold create "$ID" 2>&1 >/dev/full) || status=$?
+	assert_status 125
+	assert_err "sandbox '$ID' is there; standard output"
+	assert_equal "$(state_of .status)" running
+}
+
+@test "--help of image, checkpoint and each of their verbs is on stdout, with status 0" {
+	local group verb
+	for group in image checkpoint; do
+		pf "$group" --help
+		assert_status 0
+		assert_equal "$stderr" ""
+		assert_out "usage: pinfold $group VERB"
+		for verb in $(sed -n 's/^  \([a-z]*\) .*/\1/p' <<<"$output"); do
+			pf "$group" "$verb" --help
+			assert_status 0
+			assert_equal "$stderr" ""
+			assert_out "usage: pinfold $group $verb"
+		done
+		pf "$group"
+		assert_status 125
+		assert_equal "$output" ""
+		assert_err "usage: pinfold $group VERB"
+		pf "$group" frobnicate
+		assert_refused "$group frobnicate"
+	done
+	[ "$verb" = gc ]
+}
+
+@test "--log and --log-format hold for what the helper program says too" {
+	local line
+	for line in "image inspect nowhere" "checkpoint inspect nowhere" "checkpoint ls --jsn" "image rm" \
+		"image import a b c" "state nowhere" "checkpoint frobnicate"; do
+		rm -f "$PF_DIR/log"
+		# shellcheck disable=SC2086
+		pf --log-format json $line
+		assert_status 125
+		jq -e '.level == "error" and (.msg | length > 0) and .code and .time' <<<"$stderr" >/dev/null ||
+			show "$line"
+		# shellcheck disable=SC2086
+		pf --log "$PF_DIR/log" --log-format json $line
+		assert_status 125
+		jq -e '.level == "error" and .code' "$PF_DIR/log" >/dev/null || show "$line: $(cat "$PF_DIR/log")"
+		assert_err "pinfold: "
+		assert_equal "$(stat -c %a "$PF_DIR/log")" 600
+	done
+	pf image inspect nowhere
+	assert_refused "image import, or build"
+}
+
+@test "checkpoint rm: an option after the names counts, and nothing goes before the whole line is understood" {
+	snapshot_of "one-$BASHPID"
+	snapshot_of "two-$BASHPID"
+	pf checkpoint rm "one-$BASHPID" --fierce
+	assert_refused "--fierce"
+	pf checkpoint rm "one-$BASHPID" "none-$BASHPID"
+	assert_refused "none-$BASHPID"
+	pinfold checkpoint inspect "one-$BASHPID" >/dev/null
+	new_id
+	pinfold create "$ID" --from "one-$BASHPID" >/dev/null
+	pf checkpoint rm "one-$BASHPID"
+	assert_refused "$ID"
+	pf checkpoint rm "one-$BASHPID" "two-$BASHPID" --force
+	assert_status 0
+	pf checkpoint ls
+	refute_out "one-$BASHPID"
+	refute_out "two-$BASHPID"
+}
+
+@test "what begins with a dash is an operand behind --" {
+	local id="-t$$-$RANDOM"
+	pf create -- "$id"
+	assert_status 0
+	pf exec -- "$id" sh -c 'echo $0 -- "$@"' -x --json -- y
+	assert_status 0
+	assert_equal "$output" "-x -- --json -- y"
+	local verb
+	for verb in state stats pause resume logs snapshot diff; do
+		pf "$verb" -- "$id"
+		assert_status 0
+	done
+	pf policy -- "$id" show
+	assert_status 0
+	pf snapshot --name "-n$id" -- "$id"
+	assert_status 0
+	pf checkpoint inspect -- "-n$id"
+	assert_status 0
+	pf diff -- "-n$id" "$id"
+	assert_status 0
+	pf fork -- "-n$id" "$id-2"
+	assert_status 0
+	pf destroy -- "$id" "$id-2"
+	assert_status 0
+	assert_gone "$id"
+	pf checkpoint rm -- "-n$id"
+	assert_status 0
+}
