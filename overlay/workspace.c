@@ -319,7 +319,7 @@ static int exists(int dirfd, const char *name)
 static int create_image(
 	int sandbox_dirfd, int template_dirfd, int64_t size, struct pf_workspace *ws, struct pf_err *err)
 {
-	if (size < PF_WORKSPACE_MIN_SIZE || size > (int64_t)1 << 43)
+	if (size < PF_WORKSPACE_MIN_SIZE || size > PF_WORKSPACE_MAX_SIZE)
 		return pf_fail_kind(
 			err, PF_ERR_INVALID, 0, "a workspace's size must be between 4 MiB and 8 TiB");
 	PF_CLOSE int fd =

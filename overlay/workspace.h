@@ -24,8 +24,9 @@ struct pf_workspace {
 };
 #define PF_WORKSPACE_INIT ((struct pf_workspace){.rw_fd = -1, .upper_fd = -1, .work_fd = -1})
 
-/* The least size the image backend takes: below it there would be no room for a journal. */
+/* What the image backend takes: with less there would be no room for a journal. */
 #define PF_WORKSPACE_MIN_SIZE ((int64_t)4 << 20)
+#define PF_WORKSPACE_MAX_SIZE ((int64_t)8 << 40)
 
 /* Make a workspace below sandbox_dirfd and open it. size is what can be written in bytes; 0 is the dir
  * backend. template_dirfd: a directory of the store where made filesystems are kept as sparse templates, one

@@ -10,9 +10,10 @@
 
 #include "base/path.h"
 #include "base/str.h"
+#include "overlay/workspace.h"
 #include "session/config_read.h"
 
-#define MIN_SIZE ((int64_t)1 << 20)
+#define MIN_TMP_SIZE ((int64_t)1 << 20)
 #define MAX_MOUNTS 256
 
 static const char *const access_names[] = {
@@ -144,7 +145,7 @@ static int settle_tmp(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 	struct pf_cfg_at at = pf_cfg_at(doc, "filesystem", "tmp_size");
 	bool temp = fs->access == PF_ACCESS_TEMP_ONLY;
 
-	if (pf_cfg_size(&at, MIN_SIZE, &fs->tmp_size, err) < 0)
+	if (pf_cfg_size(&at, MIN_TMP_SIZE, &fs->tmp_size, err) < 0)
 		return -1;
 	if (temp && (listed(fs->read_only_paths, "/tmp") || mounted_at(fs, "/tmp")))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
@@ -173,12 +174,14 @@ int pf_cfg_filesystem(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 		pf_cfg_find(doc, PF_SET_WRITABLE, &writable, err) < 0 ||
 		pf_cfg_find(doc, PF_SET_READ_ONLY, &read_only, err) < 0)
 		return -1;
-	if (pf_cfg_size(&size, MIN_SIZE, &fs->size, err) < 0 ||
+	if (pf_cfg_size(&size, PF_WORKSPACE_MIN_SIZE, &fs->size, err) < 0 ||
 		pf_cfg_paths(&writable, &fs->writable_paths, err) < 0 ||
 		pf_cfg_paths(&read_only, &fs->read_only_paths, err) < 0 ||
 		check_listed(&writable, fs->writable_paths, err) < 0 ||
 		check_listed(&read_only, fs->read_only_paths, err) < 0)
 		return -1;
+	if (fs->size > PF_WORKSPACE_MAX_SIZE)
+		return pf_cfg_bad(&size, err, "must be at most 8T");
 	for (char **p = fs->writable_paths; *p; p++)
 		if (listed(fs->read_only_paths, *p))
 			return pf_cfg_bad(&read_only, err, "'%s' is listed in writable_paths too", *p);

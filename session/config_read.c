@@ -236,13 +236,16 @@ int pf_cfg_size(const struct pf_cfg_at *at, int64_t min, int64_t *out, struct pf
 		else if (pf_parse_size(pf_cfg_path(at, path), s, &v, err) < 0)
 			return -1;
 	} else if (cJSON_IsNumber(at->node)) {
-		if (pf_cfg_int(at, min, SIZE_LIMIT, &v, err) < 0)
+		if (pf_cfg_int(at, min > 0, SIZE_LIMIT, &v, err) < 0)
 			return -1;
 	} else {
 		return pf_cfg_bad(at, err, "must be a size (as in \"512M\") or a number of bytes");
 	}
-	if (v < min || v > SIZE_LIMIT)
-		return pf_cfg_bad(at, err, "must be from %lld bytes to 1024T", (long long)min);
+	if (v < min || v > SIZE_LIMIT) {
+		bool mib = min >= 1 << 20 && min % (1 << 20) == 0;
+		return pf_cfg_bad(at, err, "must be from %lld%s to 1024T", (long long)(mib ? min >> 20 : min),
+			mib ? "M" : " bytes");
+	}
 	*out = v;
 	return 0;
 }

@@ -403,6 +403,13 @@ static void sizes_and_numbers(void **state)
 	bad("{\"resources\":[]}", "resources: must be an object");
 	bad("{\"sandbox\":5}", "sandbox: must be an object");
 	bad("[]", "one JSON object");
+	/* What the workspace cannot be made with is refused here, by its name. */
+	bad("{\"filesystem\":{\"size\":\"3M\"}}", "filesystem.size: must be from 4M");
+	bad("{\"filesystem\":{\"size\":4194303}}", "filesystem.size: must be from 4M");
+	bad("{\"sandbox\":{\"filesystem\":{\"max_size_mb\":3}}}",
+		"sandbox.filesystem.max_size_mb: must be from 4M");
+	bad("{\"filesystem\":{\"size\":\"9T\"}}", "filesystem.size: must be at most 8T");
+	bad("{\"filesystem\":{\"tmp_size\":\"4K\"}}", "filesystem.tmp_size: must be from 1M");
 }
 
 static void paths(void **state)
