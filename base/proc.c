@@ -53,7 +53,11 @@ int pf_pidfd_open_checked(pid_t pid, uint64_t start_time)
 		return -1;
 	}
 	/* Read after opening: the pid cannot be reused for another process while it has this start time. */
-	if (pf_proc_start_time(pid) != start_time || pf_pidfd_ended(fd)) {
+	errno = 0;
+	uint64_t started = pf_proc_start_time(pid);
+	if (started == 0 && errno != 0 && errno != ENOENT && errno != ESRCH)
+		return -1;
+	if (started != start_time || pf_pidfd_ended(fd)) {
 		errno = ESRCH;
 		return -1;
 	}

@@ -388,7 +388,7 @@ static int parent_setup(
 int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct pf_err *err)
 {
 	int pair[2], pidfd = -1, sysfs_fd = -1;
-	PF_CLOSE int sync = -1, remote = -1;
+	PF_CLOSE int sync = -1, remote = -1, null = -1;
 	struct pf_cgroup_join join = {.n = 0};
 	struct clone_args args = {
 		.flags = (params->spec->clone_flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) |
@@ -403,12 +403,15 @@ int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct
 		return pf_fail(err, errno, "socketpair");
 	sync = pair[0];
 	remote = pair[1];
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return pf_fail(err, errno, "/dev/null");
 	if (pf_clone_into_cgroup(params->cgroup, &args, &join, err) < 0)
 		return -1;
 	pid_t pid = clone_child(params, &args, &sysfs_fd, err);
 	if (pid == 0) {
 		close(sync);
-		pf_child_main(params, &join, remote);
+		pf_child_main(params, &join, remote, null);
 	}
 	pf_cgroup_join_close(&join);
 	if (pid < 0)
@@ -420,7 +423,7 @@ int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct
 	if (sysfs_fd >= 0)
 		close(sysfs_fd);
 	if (r == 0)
-		r = pf_child_follow(sync, on_note, &f, err);
+		r = pf_child_follow(sync, on_note, &f, NULL, err);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL); /* our own child, not reaped yet: the pid is its */
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -71,6 +71,12 @@ struct pf_box {
  * and reaps it. On failure nothing is left but what the caller made. */
 int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct pf_err *err);
 
+/* How long to wait for it: a process that enters a box can be stopped by what is already there. */
+struct pf_child_patience {
+	int64_t deadline_us; /* of pf_now_us */
+	int cancel_fd;       /* readable: give up at once; -1: none */
+};
+
 struct pf_exec_params {
 	int pidfd; /* of the box's first process: names the namespaces to join */
 	bool join_user, join_net, join_time;
@@ -78,17 +84,17 @@ struct pf_exec_params {
 	const struct pf_cgroup *cgroup;
 	const struct pf_bpf *seccomp;
 	unsigned seccomp_flags;
-	int stdio[3];                 /* descriptors of the caller that become 0, 1 and 2 */
-	bool controlling_tty;         /* stdio[0] is the slave side of a new terminal */
-	bool stay;                    /* it outlives the caller; else it is killed with it */
+	int stdio[3];         /* descriptors of the caller that become 0, 1 and 2; -1: /dev/null */
+	bool controlling_tty; /* stdio[0] is the slave side of a new terminal */
+	bool stay;            /* it outlives the caller; else it is killed with it */
+	const struct pf_child_patience *patience; /* how long its start may take ; NULL: for ever */
 	const struct pf_spec *spec;   /* the container's, for OCI's manners (see pf_become); NULL */
 	const struct pf_box_oci *oci; /* console_fd, keep_fds, keyring, lsm, on_listener; NULL: a session */
 };
 
 /* Starts process in the box. *pid is a child of the caller, who reaps it; *pidfd is for the caller to close.
- * A command that is not there or cannot be executed is PF_ERR_NO_COMMAND or PF_ERR_NO_EXEC. From then on the
- * caller's own new children are born in the box's pid namespace too: call it from a process that starts
- * nothing else. */
+ * A command that is not there or cannot be executed is PF_ERR_NO_COMMAND or PF_ERR_NO_EXEC; one that did not
+ * get to start in time is PF_ERR_STATE with ETIMEDOUT. */
 int pf_box_exec(const struct pf_exec_params *params, pid_t *pid, int *pidfd, struct pf_err *err);
 
 /* Writes the id maps of a process that was just cloned into a new user namespace. */

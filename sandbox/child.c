@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
 #include "sandbox/caps.h"
@@ -64,7 +66,32 @@ int pf_child_wait_go_on(int sync, struct pf_err *err)
 		       : pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
 }
 
-int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, struct pf_err *err)
+/* Wait until there is something to receive. */
+static int be_patient(int sync, const struct pf_child_patience *p, struct pf_err *err)
+{
+	while (p) {
+		struct pollfd fds[2] = {
+			{.fd = sync, .events = POLLIN}, {.fd = p->cancel_fd, .events = POLLIN}};
+		int64_t left = p->deadline_us - pf_now_us();
+		int n = left <= 0 ? 0 : poll(fds, 2, (int)(left / 1000 + 1));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return pf_fail(err, errno, "wait for the new process");
+		if (n == 0)
+			return pf_fail_kind(err, PF_ERR_STATE, ETIMEDOUT,
+				"the new process did not get to start (is the sandbox frozen, or stopping "
+				"what enters it?)");
+		if (fds[0].revents)
+			return 0;
+		return pf_fail_kind(err, PF_ERR_STATE, EINTR, "interrupted before the command had started");
+	}
+	return 0;
+}
+
+int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, const struct pf_child_patience *patience,
+	struct pf_err *err)
 {
 	bool execs = false;
 
@@ -75,6 +102,8 @@ int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, struct pf_err
 		} m;
 		ssize_t n;
 
+		if (be_patient(sync, patience, err) < 0)
+			return -1;
 		do
 			n = recv(sync, &m, sizeof(m), 0);
 		while (n < 0 && errno == EINTR);
@@ -110,24 +139,36 @@ int pf_child_signals(struct pf_err *err)
 	return 0;
 }
 
-int pf_child_stdio(const int stdio[3], unsigned keep, struct pf_err *err)
+/* Close all descriptors from first on but those in need (n small; -1 among them is none). */
+static int close_but(unsigned first, const int *need, size_t n)
+{
+	for (;;) {
+		unsigned next = ~0U;
+		for (size_t i = 0; i < n; i++)
+			if (need[i] >= 0 && (unsigned)need[i] >= first && (unsigned)need[i] < next)
+				next = (unsigned)need[i];
+		if (next == ~0U)
+			return close_range(first, ~0U, 0);
+		if (next > first && close_range(first, next - 1, 0) < 0)
+			return -1;
+		first = next + 1;
+	}
+}
+
+int pf_child_stdio(const int stdio[3], unsigned keep, const int *need, size_t n_need, struct pf_err *err)
 {
 	int fds[3];
 
 	/* Copies above 2 first: one of them may sit where another belongs. */
 	for (int i = 0; i < 3; i++) {
-		PF_CLOSE int null = -1;
-		if (stdio[i] < 0)
-			null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		fds[i] = fcntl(stdio[i] < 0 ? null : stdio[i], F_DUPFD_CLOEXEC, 3 + (int)keep);
+		fds[i] = fcntl(stdio[i], F_DUPFD_CLOEXEC, 3 + (int)keep);
 		if (fds[i] < 0)
 			return pf_fail(err, errno, "descriptor %d", i);
 	}
 	for (int i = 0; i < 3; i++)
 		if (dup2(fds[i], i) < 0)
 			return pf_fail(err, errno, "descriptor %d", i);
-	/* Whatever the caller had open without O_CLOEXEC goes too. */
-	if (close_range(3 + keep, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+	if (close_but(3 + keep, need, n_need) < 0)
 		return pf_fail(err, errno, "close_range");
 	return 0;
 }

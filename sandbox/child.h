@@ -33,9 +33,9 @@ struct pf_child_mounts {
 	int fds[PF_MAX_MOUNT_FDS];
 };
 
-/* The child of pf_box_create; never returns. */
+/* The child of pf_box_create; never returns. null: the null device, opened outside. */
 __attribute__((noreturn)) void pf_child_main(
-	const struct pf_box_params *params, struct pf_cgroup_join *join, int sync);
+	const struct pf_box_params *params, struct pf_cgroup_join *join, int sync, int null);
 
 /* Build the root from params and enter it (rootfs.c). With params->oci, hooks are run on the way; console
  * gets the box's end of its terminal, if it is to have one. */
@@ -71,10 +71,10 @@ int pf_child_exec(
 /* The same through process 1's program: it starts process->args, if there are any, and stays. */
 void pf_child_exec_init(int sync, int init_fd, const struct pf_process *process, struct pf_err *err);
 
-/* Put the three descriptors at 0, 1 and 2; -1 is /dev/null. All others but the next `keep` are closed on
- * exec.
- */
-int pf_child_stdio(const int stdio[3], unsigned keep, struct pf_err *err);
+/* Put the three descriptors at 0, 1 and 2, and close all others but the next `keep` and those in need: from
+ * here on paths are looked up that the box controls, and a magic link of /proc must find nothing of ours. No
+ * -1 in stdio: a null device is opened outside, where its name means what it says. */
+int pf_child_stdio(const int stdio[3], unsigned keep, const int *need, size_t n_need, struct pf_err *err);
 
 /* Default dispositions and an empty mask: what the caller blocked or ignored for itself is not the command's.
  */
@@ -98,6 +98,9 @@ int pf_clone_into_cgroup(
 /* The parent's side: follow the child until it is READY or has exec'ed. Its notes in between go to on_note
  * (which answers with GO_ON itself, NULL: there are none). -1: the child's error, or on_note's, is in err. */
 typedef int (*pf_child_note_fn)(void *arg, int sync, const struct pf_child_note *note, struct pf_err *err);
-int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, struct pf_err *err);
+
+/* patience NULL: for ever. */
+int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, const struct pf_child_patience *patience,
+	struct pf_err *err);
 
 #endif

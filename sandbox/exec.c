@@ -61,15 +61,17 @@ static int make_console(const struct pf_exec_params *p, int stdio[3], struct pf_
 	return slave < 0 ? -1 : 0;
 }
 
-static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync,
+static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync, int null,
 	struct pf_become *b, struct pf_err *err)
 {
 	int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP |
 		    (p->join_user ? CLONE_NEWUSER : 0) | (p->join_net ? CLONE_NEWNET : 0) |
 		    (p->join_time ? CLONE_NEWTIME : 0);
-	int stdio[3] = {p->stdio[0], p->stdio[1], p->stdio[2]};
+	int stdio[3];
 	bool tty = p->controlling_tty;
 
+	for (int i = 0; i < 3; i++)
+		stdio[i] = p->stdio[i] >= 0 ? p->stdio[i] : null;
 	if (set_affinity(p->process->cpus_initial, "process.execCPUAffinity.initial", err) < 0)
 		return -1;
 	if (pf_cgroup_join_self(join) < 0)
@@ -98,7 +100,8 @@ static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *joi
 			return -1;
 		tty = true;
 	}
-	if (pf_child_stdio(stdio, p->oci ? p->oci->keep_fds : 0, err) < 0)
+	const int need[] = {sync, b->lsm_fd};
+	if (pf_child_stdio(stdio, p->oci ? p->oci->keep_fds : 0, need, 2, err) < 0)
 		return -1;
 	if (tty && ioctl(0, TIOCSCTTY, 0) < 0)
 		return pf_fail(err, errno, "controlling terminal");
@@ -112,7 +115,7 @@ static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *joi
 }
 
 __attribute__((noreturn)) static void child_main(
-	const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync)
+	const struct pf_exec_params *p, struct pf_cgroup_join *join, int sync, int null)
 {
 	struct pf_become b = {.process = p->process,
 		.seccomp = p->seccomp,
@@ -125,7 +128,7 @@ __attribute__((noreturn)) static void child_main(
 	char path[4096];
 	const char *file;
 
-	if (exec_setup(p, join, sync, &b, &err) == 0 &&
+	if (exec_setup(p, join, sync, null, &b, &err) == 0 &&
 		(file = pf_child_resolve(p->process, b.env, path, sizeof(path), &err)) != NULL &&
 		pf_child_note(sync, PF_NOTE_EXEC, -1, &err) == 0 && pf_child_late_filter(&b, &err) == 0)
 		(void)pf_child_exec(-1, file, p->process, b.env, &err);
@@ -168,7 +171,7 @@ static int write_oom_score(pid_t pid, const struct pf_exec_params *p, struct pf_
 int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, struct pf_err *err)
 {
 	int pair[2], pidfd = -1;
-	PF_CLOSE int sync = -1, remote = -1;
+	PF_CLOSE int sync = -1, remote = -1, own_pid = -1, null = -1;
 	struct pf_cgroup_join join = {.n = 0};
 	struct clone_args args = {
 		.flags = CLONE_PIDFD,
@@ -180,17 +183,26 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 		return pf_fail(err, errno, "socketpair");
 	sync = pair[0];
 	remote = pair[1];
-	if (setns(p->pidfd, CLONE_NEWPID) < 0)
-		return pf_fail_kind(err, errno == ESRCH ? PF_ERR_STATE : PF_ERR_SYSTEM, errno,
-			"enter the sandbox's pid namespace");
+	own_pid = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (own_pid < 0 || null < 0)
+		return pf_fail(err, errno, own_pid < 0 ? "own pid namespace" : "/dev/null");
 	if (pf_clone_into_cgroup(p->cgroup, &args, &join, err) < 0)
 		return -1;
+	if (setns(p->pidfd, CLONE_NEWPID) < 0) {
+		pf_cgroup_join_close(&join);
+		return pf_fail_kind(err, errno == ESRCH ? PF_ERR_STATE : PF_ERR_SYSTEM, errno,
+			"enter the sandbox's pid namespace");
+	}
 	pid_t pid = pf_clone3(&args);
 	if (pid == 0) {
 		close(sync);
-		child_main(p, &join, remote);
+		child_main(p, &join, remote, null);
 	}
 	int saved = errno;
+	/* Only our children's namespace had changed; whatever we start next is outside again. */
+	if (setns(own_pid, CLONE_NEWPID) < 0)
+		_exit(125);
 	pf_cgroup_join_close(&join);
 	if (pid < 0)
 		/* ENOMEM is what the kernel says when the pid namespace's process 1 is gone:
@@ -200,7 +212,7 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 	close(remote);
 	remote = -1;
 	struct following f = {.p = p, .pid = pid, .pidfd = pidfd};
-	if (write_oom_score(pid, p, err) < 0 || pf_child_follow(sync, on_note, &f, err) < 0) {
+	if (write_oom_score(pid, p, err) < 0 || pf_child_follow(sync, on_note, &f, p->patience, err) < 0) {
 		(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;

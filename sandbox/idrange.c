@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +31,11 @@ static int open_dir(struct pf_err *err)
 	if (pf_mkdirs(DIR_PATH, 0700, err) < 0)
 		return -1;
 	int fd = open(DIR_PATH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	while (fd >= 0 && flock(fd, LOCK_EX) < 0)
+		if (errno != EINTR) {
+			close(fd);
+			return pf_fail(err, errno, "lock %s", DIR_PATH);
+		}
 	return fd < 0 ? pf_fail(err, errno, "%s", DIR_PATH) : fd;
 }
 
@@ -60,9 +66,11 @@ int pf_idrange_take(const char *owner, uint32_t *base, struct pf_err *err)
 void pf_idrange_release(const char *owner, uint32_t base)
 {
 	char path[PATH_MAX], target[PATH_MAX];
+	struct pf_err ignored = PF_ERR_INIT;
 
 	if (base < FIRST)
 		return;
+	PF_CLOSE int dir = open_dir(&ignored);
 	snprintf(path, sizeof(path), "%s/%u", DIR_PATH, (base - FIRST) / PF_IDRANGE_SIZE);
 	ssize_t n = readlink(path, target, sizeof(target) - 1);
 	if (n < 0)
@@ -74,9 +82,13 @@ void pf_idrange_release(const char *owner, uint32_t base)
 
 int pf_idrange_gc(bool (*alive)(const char *owner, void *arg), void *arg, struct pf_err *err)
 {
-	PF_CLOSEDIR DIR *d = opendir(DIR_PATH);
+	PF_CLOSE int lock = open_dir(err);
+	PF_CLOSEDIR DIR *d = lock < 0 ? NULL : opendir(DIR_PATH);
 	struct dirent *e;
 	int n = 0;
+
+	if (lock < 0)
+		return -1;
 
 	if (!d)
 		return errno == ENOENT ? 0 : pf_fail(err, errno, "%s", DIR_PATH);

@@ -93,8 +93,8 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 	add_mount(m, "/dev", "tmpfs", "tmpfs",
 		(const char *[]){"nosuid", "noexec", "mode=755", "size=65536k", NULL});
 	add_mount(m, "/dev/pts", "devpts", "devpts",
-		(const char *[]){
-			"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5", NULL});
+		(const char *[]){"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "max=1024",
+			"gid=5", NULL});
 	add_mount(m, "/dev/shm", "tmpfs", "shm",
 		(const char *[]){"nosuid", "noexec", "nodev", "mode=1777", "size=" SHM_SIZE, NULL});
 	add_mount(m, "/dev/mqueue", "mqueue", "mqueue", (const char *[]){"nosuid", "noexec", "nodev", NULL});

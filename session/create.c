@@ -30,6 +30,7 @@
 #include "session/audit.h"
 #include "session/bundle.h"
 #include "session/keeper.h"
+#include "session/record.h"
 
 /* Any address would do: the gate answers all DNS of its namespace. This one is no address of anybody's. */
 #define NAMESERVER "198.18.0.1"
@@ -50,8 +51,9 @@ struct making {
 	int sandbox_fd, lock;
 	bool made_dir, reopened;
 	uint32_t id_base;
-	cJSON *record;    /* sandbox.json of the dead sandbox that is started again */
-	const char *from; /* checkpoint to start from, or NULL */
+	cJSON *record;     /* sandbox.json of the dead sandbox that is started again */
+	const char *from;  /* checkpoint to start from, or NULL */
+	uint64_t revision; /* of the policy that was last in force */
 };
 
 char *pf_helper_path(const char *name, struct pf_err *err)
@@ -74,9 +76,15 @@ char *pf_helper_path(const char *name, struct pf_err *err)
 	return NULL;
 }
 
-char *pf_session_cgroup(const char *id)
+char *pf_session_cgroup(const struct pf_dirs *d, const char *id)
 {
-	return pf_asprintf(PF_SESSION_CGROUP "/%s", id);
+	uint64_t hash = 14695981039346656037u;
+
+	if (strcmp(d->root, PF_DEFAULT_ROOT) == 0)
+		return pf_asprintf(PF_SESSION_CGROUP "/%s", id);
+	for (const char *p = d->root; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+	return pf_asprintf(PF_SESSION_CGROUP "/.%016llx.%s", (unsigned long long)hash, id);
 }
 
 /* ---- what it is to be
@@ -153,6 +161,21 @@ static int find_image(struct making *m, struct pf_err *err)
 		ref = pf_strdup(m->has_ckpt && *m->ckpt.base_image_ref ? m->ckpt.base_image_ref : "host");
 	}
 	return pf_image_resolve(m->d->store, ref, &m->image, err);
+}
+
+/* What was written above one image means nothing above another. */
+static int check_same_image(const struct making *m, struct pf_err *err)
+{
+	const char *was =
+		m->record ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m->record, "image_digest"))
+			  : NULL;
+
+	if (was && strcmp(was, m->image.digest) != 0 && !m->opts->rebase)
+		return pf_fail_kind(err, PF_ERR_STATE, 0,
+			"the workspace of '%s' was written above image %s, and %s is %s now (--rebase takes "
+			"it nevertheless)",
+			m->id, was, m->image.ref, m->image.digest);
+	return 0;
 }
 
 /* The layers of the checkpoint must be directories before they can be stacked; the helper makes and checks
@@ -309,8 +332,7 @@ static int start(struct making *m, struct pf_err *err)
 	return pf_keeper_start(&k, err);
 }
 
-/* What the file asks for and nothing here does yet: better no sandbox than one that only seems to have it. */
-static int check_supported(const struct pf_config *c, struct pf_err *err)
+int pf_session_check_supported(const struct pf_config *c, struct pf_err *err)
 {
 	if (c->checkpoint.on_idle || c->checkpoint.on_destroy || c->checkpoint.every_ms >= 0 ||
 		c->checkpoint.keep >= 0)
@@ -331,7 +353,10 @@ static int make(struct making *m, struct pf_err *err)
 			return -1;
 		m->has_ckpt = true;
 	}
-	if (load_config(m, err) < 0 || check_supported(&m->config, err) < 0 || find_image(m, err) < 0)
+	if (load_config(m, err) < 0 || pf_session_check_supported(&m->config, err) < 0 ||
+		find_image(m, err) < 0)
+		return -1;
+	if (check_same_image(m, err) < 0)
 		return -1;
 	for (char **w = m->config.warnings; w && *w; w++)
 		warn(m, pf_strdup(*w));
@@ -342,18 +367,22 @@ static int make(struct making *m, struct pf_err *err)
 	m->policy = pf_policy_compile(m->config.networking, err);
 	if (!m->policy)
 		return pf_wrap(err, "networking");
-	pf_policy_set_revision(m->policy, 1);
+	pf_policy_set_revision(m->policy, m->revision + 1);
 	stack_lowers(m);
 	m->sandbox_fd = pf_dirs_sandbox(m->d, m->id, true, err);
 	if (m->sandbox_fd < 0)
 		return -1;
 	m->made_dir = true;
+	/* Destroy must work when the disk is full: what it needs is there before anything is written. */
+	PF_CLOSE int trash = pf_dirs_open(m->d->store, "trash", err);
+	if (trash < 0)
+		return -1;
 	/* Before the id range that it owns. */
 	PF_CLOSE int run = pf_dirs_run(m->d, m->id, true, err);
 	PF_FREE char *owner = pf_asprintf("%s/%s", m->d->root, m->id);
 	if (run < 0 || make_workspace(m, err) < 0 || pf_idrange_take(owner, &m->id_base, err) < 0)
 		return -1;
-	m->state->cgroup = pf_session_cgroup(m->id);
+	m->state->cgroup = pf_session_cgroup(m->d, m->id);
 	if (write_record(m, err) < 0 || write_bundle(m, err) < 0)
 		return -1;
 	fill_state(m);
@@ -430,7 +459,7 @@ static int reopen(struct making *m, struct pf_err *err)
 			m->id, m->id);
 	m->from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m->record, "checkpoint"));
 	m->reopened = true;
-	return 0;
+	return pf_session_live_policy(dir, m->record, &m->revision, err);
 }
 
 /* No runtime state, but perhaps a workspace: of before a reboot, or of a create that was killed. One with a
@@ -469,7 +498,7 @@ static int meet_existing(struct making *m, struct pf_err *err)
 	if (old.status == PF_STATUS_STOPPED) {
 		/* Its keeper may still be tidying up; what it removes and writes must be the old sandbox's.
 		 */
-		if (pf_session_end_processes(&old, err) < 0) {
+		if (pf_session_end_processes(m->d, &old, err) < 0) {
 			pf_state_done(&old);
 			return -1;
 		}
@@ -478,9 +507,12 @@ static int meet_existing(struct making *m, struct pf_err *err)
 		return reopen(m, err);
 	}
 	*m->state = old;
-	if (old.status == PF_STATUS_PAUSED && pf_session_pause(m->d, m->id, false, err) < 0)
+	if (old.status == PF_STATUS_PAUSED && pf_session_pause_locked(m->d, m->id, false, err) < 0)
 		return -1;
 	m->state->status = PF_STATUS_RUNNING;
+	if (m->opts->config_path || m->opts->image || m->opts->from)
+		warn(m, pf_strdup("the sandbox lives: it is as it was made, whatever --config, --image and "
+				  "--from say"));
 	return 1;
 }
 

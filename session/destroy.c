@@ -10,9 +10,9 @@
  * which everybody else here waits. So its root is kept open over the end of the box and let go by that child.
  */
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,18 +30,31 @@
 #include "base/sys.h"
 #include "overlay/workspace.h"
 #include "sandbox/cgroup.h"
-#include "sandbox/container.h"
 #include "sandbox/idrange.h"
 #include "session/audit.h"
 #include "session/control.h"
 #include "session/session.h"
 
-int pf_session_end_processes(const struct pf_state *s, struct pf_err *err)
+/* Wait until the keeper has closed its end of a connection to it, which it does by ending. Needs no pid. */
+static bool wait_for_hangup(int sock, int timeout_ms)
+{
+	struct pollfd p = {.fd = sock};
+	int64_t deadline = pf_now_us() + (int64_t)timeout_ms * 1000;
+
+	while (pf_now_us() < deadline)
+		if (poll(&p, 1, (int)((deadline - pf_now_us()) / 1000 + 1)) > 0)
+			return true;
+	return false;
+}
+
+int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err)
 {
 	struct pf_cgroup_host host;
 	PF_CGROUP struct pf_cgroup *cg = NULL;
 	struct pf_err e = PF_ERR_INIT;
 	PF_CLOSE int keeper = s->keeper > 0 ? pf_pidfd_open_checked(s->keeper, s->keeper_start) : -1;
+	/* A state that is damaged or gone names no keeper; its socket does. */
+	PF_CLOSE int control = s->keeper > 0 ? -1 : pf_control_connect(d, s->id, &e);
 	bool has_cgroup;
 
 	if (pf_cgroup_probe(&host, err) < 0)
@@ -57,6 +70,8 @@ int pf_session_end_processes(const struct pf_state *s, struct pf_err *err)
 			(void)pf_pidfd_wait(keeper, 5000);
 		}
 	}
+	if (control >= 0 && !wait_for_hangup(control, 15000))
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "the keeper of '%s' does not end", s->id);
 	if (has_cgroup && pf_cgroup_remove(cg, 5000, err) < 0)
 		return pf_wrap(err, "sandbox '%s'", s->id);
 	pf_cgroup_prune(&host, PF_SESSION_CGROUP);
@@ -127,44 +142,65 @@ static int remove_files(const struct pf_dirs *d, const char *id, int *box_root, 
 	return pf_rm_rf_at(root, id, err);
 }
 
-int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, struct pf_err *err)
+int pf_session_destroy_locked(
+	const struct pf_dirs *d, const char *id, int *lock, bool *found, struct pf_err *err)
 {
 	struct pf_state s;
 	struct pf_err e = PF_ERR_INIT;
-	PF_CLOSE int lock = -1, box_root = -1;
+	PF_CLOSE int box_root = -1;
 
 	*found = true;
-	if (pf_check_id("sandbox id", id, err) < 0)
-		return -1;
-	lock = pf_dirs_lock(d, id, true, err);
-	if (lock < 0)
-		return -1;
 	if (pf_state_load(d, id, &s, &e) < 0) {
-		if (e.kind != PF_ERR_NOT_FOUND) {
+		/* No state, or one that cannot be read, but pieces may be there: of a create that was killed,
+		 * from before a reboot, of a disk that was full. */
+		if (e.kind == PF_ERR_SYSTEM) {
 			*err = e;
 			return -1;
 		}
-		/* No state, but pieces may be there: of a create that was killed, or from before a reboot. */
-		s = (struct pf_state){.id = pf_strdup(id), .cgroup = pf_session_cgroup(id)};
 		PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
-		*found = access(path, F_OK) == 0;
+		PF_FREE char *run = pf_asprintf("%s/%s", d->root, id);
+		*found = access(path, F_OK) == 0 || access(run, F_OK) == 0;
+		if (!*found) {
+			pf_dirs_unlock_remove(d, id, lock);
+			return 0;
+		}
+		s = (struct pf_state){.id = pf_strdup(id), .cgroup = pf_session_cgroup(d, id)};
 	}
 	box_root = hold_root(d, &s);
-	int r = pf_session_end_processes(&s, err);
+	int r = pf_session_end_processes(d, &s, err);
 	if (r == 0)
 		r = remove_files(d, id, &box_root, err);
 	if (r == 0) {
-		PF_CLOSE int log = *found ? pf_audit_open(d, id, &e) : -1;
+		PF_CLOSE int log = pf_audit_open(d, id, &e);
 		pf_session_release_ids(d, id, s.id_base);
 		if (log >= 0)
 			(void)pf_audit_write(log, "destroy", NULL, &e);
-		pf_dirs_unlock_remove(d, id, &lock);
+		pf_dirs_unlock_remove(d, id, lock);
 	}
 	pf_state_done(&s);
 	return r;
 }
 
-int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err)
+int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, struct pf_err *err)
+{
+	PF_CLOSE int lock = -1;
+
+	*found = true;
+	if (pf_check_id("sandbox id", id, err) < 0)
+		return -1;
+	lock = pf_dirs_lock(d, id, true, err);
+	return lock < 0 ? -1 : pf_session_destroy_locked(d, id, &lock, found, err);
+}
+
+void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base)
+{
+	PF_FREE char *owner = pf_asprintf("%s/%s", d->root, id);
+
+	if (base)
+		pf_idrange_release(owner, base);
+}
+
+int pf_session_pause_locked(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err)
 {
 	struct pf_state s;
 	struct pf_cgroup_host host;
@@ -186,166 +222,18 @@ int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct
 	return r;
 }
 
-/* ---- gc
- * ------------------------------------------------------------------------------------------------------- */
-
-void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base)
+int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err)
 {
-	PF_FREE char *owner = pf_asprintf("%s/%s", d->root, id);
-
-	if (base)
-		pf_idrange_release(owner, base);
-}
-
-/* Whether the sandbox with this runtime directory may still have processes. */
-static bool owner_lives(const char *owner, void *arg)
-{
-	const struct pf_dirs *d = arg;
-	struct pf_err ignored = PF_ERR_INIT;
-	const char *id = strrchr(owner, '/');
 	struct pf_state s;
+	PF_CLOSE int lock = -1;
 
-	/* Below another --root: alive as long as its directory is there. */
-	if (!id || strlen(d->root) != (size_t)(id - owner) || !pf_starts_with(owner, d->root))
-		return access(owner, F_OK) == 0;
-	id++;
-	if (pf_state_load(d, id, &s, &ignored) < 0) {
-		/* None yet: somebody who is making it holds its lock. */
-		PF_CLOSE int lock = pf_dirs_lock(d, id, false, &ignored);
-		return lock < 0;
-	}
-	bool lives = s.status != PF_STATUS_STOPPED;
+	/* Looked at before locking: a lock on an id that never was would leave a file behind. */
+	if (pf_state_load(d, id, &s, err) < 0)
+		return -1;
 	pf_state_done(&s);
-	return lives;
-}
-
-/* A sandbox whose processes or keeper are gone and that nobody has tidied up after. */
-static int collect_one(const struct pf_dirs *d, const char *id, bool remove_stopped,
-	struct pf_gc_report *report, struct pf_err *err)
-{
-	struct pf_state s;
-	struct pf_err e = PF_ERR_INIT;
-	PF_CLOSE int lock = pf_dirs_lock(d, id, false, &e);
-	bool lost, found;
-
-	if (lock < 0)
-		return 0; /* somebody is at work on it */
-	PF_CLOSE int run = pf_dirs_run(d, id, false, &e);
-	/* An OCI container is its caller's to delete, dead or not. */
-	if (run >= 0 && pf_container_is(run))
-		return 0;
-	if (pf_state_load(d, id, &s, &e) < 0) {
-		lost = true; /* a create that was killed before it had a state */
-		remove_stopped = true;
-	} else {
-		PF_CLOSE int keeper = pf_pidfd_open_checked(s.keeper, s.keeper_start);
-		lost = s.status == PF_STATUS_STOPPED || keeper < 0;
-		if (lost && !remove_stopped) {
-			if (pf_session_end_processes(&s, err) < 0) {
-				pf_state_done(&s);
-				return -1;
-			}
-			pf_session_release_ids(d, id, s.id_base);
-			s.status = PF_STATUS_STOPPED;
-			(void)pf_state_save(d, &s, &e);
-		}
-		pf_state_done(&s);
-	}
-	if (!lost)
-		return 0;
-	report->sandboxes++;
-	if (!remove_stopped)
-		return 0;
-	close(pf_take_fd(&lock));
-	return pf_session_destroy(d, id, &found, err);
-}
-
-static int collect_orphan_dirs(const struct pf_dirs *d, struct pf_gc_report *report, struct pf_err *err)
-{
-	PF_CLOSE int fd = pf_dirs_open(d->store, "sandboxes", err);
-	struct dirent *e;
-
-	if (fd < 0)
-		return -1;
-	PF_CLOSEDIR DIR *dir = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 3));
-	while (dir && (e = readdir(dir))) {
-		PF_FREE char *run = pf_asprintf("%s/%s", d->root, e->d_name);
-		bool found;
-		if (e->d_name[0] == '.' || access(run, F_OK) == 0)
-			continue;
-		/* After a reboot /run is empty. What was not snapshotted is in the workspace: write down that
-		 * it is there so that --reuse and destroy can find it. */
-		PF_FREE char *record = pf_asprintf("%s/%s/sandbox.json", "sandboxes", e->d_name);
-		PF_CLOSE int store = pf_dirs_open(d->store, "", err);
-		if (store < 0)
-			return -1;
-		if (faccessat(store, record, F_OK, 0) == 0) {
-			char now[32];
-			struct pf_state s = {.id = pf_strdup(e->d_name),
-				.created = pf_strdup(pf_time_now(now)),
-				.status = PF_STATUS_STOPPED,
-				.cgroup = pf_session_cgroup(e->d_name),
-				.exit_code = -1,
-				.exec_timeout_ms = -1,
-				.stop_reason = pf_strdup("lost")};
-			int r = pf_state_save(d, &s, err);
-			pf_state_done(&s);
-			if (r < 0)
-				return -1;
-		} else if (pf_session_destroy(d, e->d_name, &found, err) < 0) {
-			return -1;
-		}
-		report->sandboxes++;
-	}
-	return 0;
-}
-
-/* Lock files nobody holds and whose sandbox is gone. */
-static int collect_locks(const struct pf_dirs *d, struct pf_gc_report *report, struct pf_err *err)
-{
-	PF_CLOSE int fd = pf_dirs_open(d->root, ".locks", err);
-	struct dirent *e;
-
-	if (fd < 0)
-		return -1;
-	PF_CLOSEDIR DIR *dir = fdopendir(fcntl(fd, F_DUPFD_CLOEXEC, 3));
-	while (dir && (e = readdir(dir))) {
-		PF_FREE char *run = pf_asprintf("%s/%s", d->root, e->d_name);
-		struct pf_err ignored = PF_ERR_INIT;
-		if (e->d_name[0] == '.' || access(run, F_OK) == 0)
-			continue;
-		PF_CLOSE int lock = pf_dirs_lock(d, e->d_name, false, &ignored);
-		if (lock >= 0 && access(run, F_OK) != 0) {
-			pf_dirs_unlock_remove(d, e->d_name, &lock);
-			report->locks++;
-		}
-	}
-	return 0;
-}
-
-int pf_session_gc(
-	const struct pf_dirs *d, bool remove_stopped, struct pf_gc_report *report, struct pf_err *err)
-{
-	char **ids = NULL;
-	int r = 0;
-
-	*report = (struct pf_gc_report){0};
-	if (collect_orphan_dirs(d, report, err) < 0 || pf_state_ids(d, &ids, err) < 0) {
-		pf_strv_free(ids);
-		return -1;
-	}
-	for (char **id = ids; *id && r == 0; id++)
-		r = collect_one(d, *id, remove_stopped, report, err);
-	pf_strv_free(ids);
-	if (r == 0) {
-		report->id_ranges = pf_idrange_gc(owner_lives, (void *)d, err);
-		r = report->id_ranges < 0 ? -1 : 0;
-	}
-	if (r == 0)
-		r = collect_locks(d, report, err);
-	if (r == 0)
-		r = pf_dirs_empty_trash(d, err);
-	return r;
+	/* A snapshot freezes and thaws too: one after the other. */
+	lock = pf_dirs_lock(d, id, true, err);
+	return lock < 0 ? -1 : pf_session_pause_locked(d, id, pause, err);
 }
 
 /* ---- the upper

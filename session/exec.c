@@ -44,6 +44,7 @@ struct running {
 	pid_t pid;
 	int pidfd, init_pidfd, control, signals, oom, pipes[2];
 	int64_t oom_before, started_us;
+	int cancel; /* readable when a signal asks to give up; never read */
 	bool own_limits, oom_seen;
 };
 
@@ -145,7 +146,7 @@ static int make_leaf(struct running *x, struct pf_err *err)
 {
 	const struct pf_exec_opts *o = x->o;
 	PF_LIMITS struct pf_limits limits;
-	char name[32];
+	char name[48];
 
 	pf_limits_init(&limits);
 	limits.memory = o->memory;
@@ -157,7 +158,8 @@ static int make_leaf(struct running *x, struct pf_err *err)
 		limits.cpu_period_us = 100000;
 	}
 	x->own_limits = o->memory >= 0 || o->pids >= 0 || o->millicpus >= 0;
-	snprintf(name, sizeof(name), "x%d", (int)getpid());
+	/* A pid comes again, while a leaf of an earlier one may still hold something in the background. */
+	snprintf(name, sizeof(name), "x%d-%llx", (int)getpid(), (unsigned long long)pf_now_us());
 	if (pf_cgroup_probe(&x->host, err) < 0 ||
 		pf_cgroup_open(&x->host, x->state.cgroup, &x->cgroup, err) < 0 ||
 		pf_cgroup_leaf(x->cgroup, name, x->own_limits ? &limits : NULL,
@@ -280,6 +282,14 @@ static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, 
 /* ---- from start to result
  * ------------------------------------------------------------------------------------- */
 
+/* How long the start of a command may take. */
+#define START_US ((int64_t)30 * 1000000)
+
+static int64_t exec_timeout_ms(const struct running *x)
+{
+	return x->o->timeout_ms >= 0 ? x->o->timeout_ms : x->state.exec_timeout_ms;
+}
+
 static int launch(struct running *x, struct sink sinks[2], const struct pf_dirs *d, struct pf_err *err)
 {
 	PF_CLOSE int cache = pf_dirs_open(d->root, ".cache", err), null = -1, out_w = -1, err_w = -1;
@@ -318,6 +328,12 @@ static int launch(struct running *x, struct sink sinks[2], const struct pf_dirs 
 		p.controlling_tty = true;
 	}
 	x->started_us = pf_now_us();
+	/* A frozen sandbox, or one whose root stops whatever comes in, must not hold us for ever. */
+	struct pf_child_patience patience = {.deadline_us = x->started_us + START_US, .cancel_fd = x->cancel};
+	int64_t timeout_us = exec_timeout_ms(x) * 1000;
+	if (timeout_us > 0 && timeout_us < START_US)
+		patience.deadline_us = x->started_us + timeout_us;
+	p.patience = &patience;
 	int r = pf_box_exec(&p, &x->pid, &x->pidfd, err);
 	if (x->o->tty)
 		pf_tty_started(&x->tty);
@@ -348,9 +364,13 @@ static void measure(
 	if (timed_out) {
 		r->limit = "timeout";
 		r->exit_code = 124;
-	} else if (x->oom_seen || oom_now > x->oom_before) {
+	} else if (x->oom_seen || (oom_now > x->oom_before && (x->o->memory >= 0 || r->exit_code == 137))) {
+		/* Without a limit of its own the count is the sandbox's: it tells of us only if we were
+		 * killed. */
 		r->limit = "memory";
-		if (r->signal == SIGKILL)
+		/* Of a limit of its own all of the command dies; whether its first process was still there to be
+		 * killed is chance. */
+		if (r->signal == SIGKILL || x->o->memory >= 0)
 			r->exit_code = 137;
 	} else if (pids_hit) {
 		r->limit = "pids";
@@ -415,6 +435,8 @@ static void leave(struct running *x, bool kill_rest)
 		close(x->init_pidfd);
 	if (x->signals >= 0)
 		close(x->signals);
+	if (x->cancel >= 0)
+		close(x->cancel);
 	if (x->oom >= 0)
 		close(x->oom);
 }
@@ -428,13 +450,14 @@ static int watch_signals(struct running *x, struct pf_err *err)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGQUIT);
+	x->cancel = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SIGWINCH);
 	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
 		return pf_fail(err, errno, "signal mask");
 	x->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return x->signals < 0 ? pf_fail(err, errno, "signalfd") : 0;
+	return x->signals < 0 || x->cancel < 0 ? pf_fail(err, errno, "signalfd") : 0;
 }
 
 static int prepare(struct running *x, const struct pf_dirs *d, const char *id, struct pf_err *err)
@@ -463,12 +486,14 @@ int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exe
 		.init_pidfd = -1,
 		.control = -1,
 		.signals = -1,
+		.cancel = -1,
 		.oom = -1,
 		.tty = PF_TTY_INIT};
 	struct sink sinks[2] = {{.fd = -1, .max = opts->capture_max}, {.fd = -1, .max = opts->capture_max}};
 	bool timed_out = false;
-	struct rusage ru;
+	struct rusage ru = {0};
 	int status = 0;
+	pid_t reaped;
 
 	*r = (struct pf_exec_result){.memory_peak = -1, .cpu_us = -1};
 	bool prepared = prepare(&x, d, id, err) == 0;
@@ -486,11 +511,23 @@ int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exe
 		leave(&x, true);
 		return -1;
 	}
-	int64_t timeout = opts->timeout_ms >= 0 ? opts->timeout_ms : x.state.exec_timeout_ms;
+	int64_t timeout = exec_timeout_ms(&x);
 	serve(&x, sinks, timeout > 0 ? x.started_us + timeout * 1000 : 0, &timed_out);
-	while (wait4(x.pid, &status, 0, &ru) < 0 && errno == EINTR)
-		;
+	do
+		reaped = wait4(x.pid, &status, 0, &ru);
+	while (reaped < 0 && errno == EINTR);
 	pf_tty_close(&x.tty);
+	if (reaped < 0) {
+		/* Somebody else has taken its status: there is no telling how it ended. */
+		pf_fail(err, errno, "the command's exit status is lost");
+		for (int i = 0; i < 2; i++) {
+			if (sinks[i].fd >= 0)
+				close(sinks[i].fd);
+			pf_buf_done(&sinks[i].data);
+		}
+		leave(&x, true);
+		return -1;
+	}
 	measure(&x, status, &ru, timed_out, r);
 	for (int i = 0; i < 2; i++)
 		if (sinks[i].fd >= 0)

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -37,18 +38,23 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "base/sys.h"
 #include "netpolicy/gate.h"
 #include "overlay/mount.h"
 #include "sandbox/box.h"
 #include "sandbox/bpf_device.h"
 #include "session/audit.h"
+#include "session/confine.h"
 #include "session/control.h"
+#include "session/record.h"
 #include "session/session.h"
 
 /* A connection to the control socket. */
 struct conn {
 	int fd;
-	char *leaf; /* of the exec that it stands for; NULL: a request only */
+	char *leaf;    /* of the exec that it stands for; NULL: a request only */
+	bool exec;     /* stands or stood for one */
+	bool freezing; /* whoever is at the other end may have frozen the box */
 	struct conn *next;
 };
 
@@ -64,6 +70,10 @@ struct keeper {
 	int64_t deadline_us, idle_us; /* 0: none */
 	const char *stop_reason;
 	struct conn *conns;
+	int execs;       /* connections that stand for one */
+	char **leftover; /* leaves whose exec is over and which were not empty then; NULL-terminated */
+	size_t n_leftover;
+	int spare; /* a descriptor to give up when there is none left to accept with */
 };
 
 /* ---- building the box
@@ -172,12 +182,11 @@ static int save_state(struct keeper *k, enum pf_status status, struct pf_err *er
 	return pf_state_save(k->p->dirs, s, err);
 }
 
-static void watch(struct keeper *k, int fd, void *tag)
+static int watch(const struct keeper *k, int fd, void *tag)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = tag};
 
-	if (fd >= 0 && epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &ev) < 0)
-		k->stop_reason = "keeper_failed";
+	return epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &ev);
 }
 
 static int start(struct keeper *k, struct pf_err *err)
@@ -204,6 +213,7 @@ static int start(struct keeper *k, struct pf_err *err)
 	k->oom = pf_cgroup_oom_fd(k->cgroup, err);
 	if (k->oom < 0)
 		return pf_wrap(err, "cgroup");
+	k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	k->oom_on_v2 = k->host.hier[k->host.where[PF_CG_MEMORY]].v2;
 	return save_state(k, PF_STATUS_RUNNING, err);
 }
@@ -221,6 +231,43 @@ static void kill_leaf(struct keeper *k, const char *leaf)
 		(void)pf_cgroup_remove(cg, 1000, &ignored);
 }
 
+/* Leaves in which something of an exec went on in the background go when that has ended. */
+static void collect_leaves(struct keeper *k, char *leaf)
+{
+	size_t n = 0;
+
+	if (leaf) {
+		char **more = realloc(k->leftover, (k->n_leftover + 1) * sizeof(*more));
+		if (!more)
+			abort();
+		k->leftover = more;
+		k->leftover[k->n_leftover++] = leaf;
+	}
+	for (size_t i = 0; i < k->n_leftover; i++) {
+		PF_FREE char *path = pf_asprintf("%s/%s", pf_cgroup_path(k->cgroup), k->leftover[i]);
+		PF_CGROUP struct pf_cgroup *cg = NULL;
+		struct pf_err e = PF_ERR_INIT;
+		bool gone = pf_cgroup_open(&k->host, path, &cg, &e) < 0 && e.kind == PF_ERR_NOT_FOUND;
+		if (!gone && cg && pf_cgroup_is_empty(cg, &e) == 1)
+			gone = pf_cgroup_remove(cg, 0, &e) == 0;
+		if (gone)
+			free(k->leftover[i]);
+		else
+			k->leftover[n++] = k->leftover[i];
+	}
+	k->n_leftover = n;
+}
+
+/* Somebody froze the box and went away without a word: nobody else would thaw it. */
+static void thaw(struct keeper *k)
+{
+	PF_FREE char *paused = pf_asprintf("%s/%s/paused", k->p->dirs->root, k->p->state->id);
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (access(paused, F_OK) != 0)
+		(void)pf_cgroup_freeze(k->cgroup, false, 1000, &ignored);
+}
+
 static void drop_conn(struct keeper *k, struct conn *c)
 {
 	struct conn **pp = &k->conns;
@@ -228,13 +275,15 @@ static void drop_conn(struct keeper *k, struct conn *c)
 	while (*pp != c)
 		pp = &(*pp)->next;
 	*pp = c->next;
+	if (c->freezing)
+		thaw(k);
 	if (c->leaf)
 		kill_leaf(k, c->leaf);
+	if (c->exec && --k->execs == 0 && k->p->config->limits.idle_ms > 0)
+		k->idle_us = pf_now_us() + k->p->config->limits.idle_ms * 1000;
 	close(c->fd);
 	free(c->leaf);
 	free(c);
-	if (!k->conns && k->p->config->limits.idle_ms > 0)
-		k->idle_us = pf_now_us() + k->p->config->limits.idle_ms * 1000;
 }
 
 static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_err *err)
@@ -244,8 +293,11 @@ static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_er
 	int r = -1;
 
 	if (next) {
+		/* Remembered first: a policy that was narrowed must not be wide again after a restart. */
+		PF_CLOSE int dir = pf_dirs_sandbox(k->p->dirs, k->p->state->id, false, err);
 		pf_policy_set_revision(next, revision);
-		r = pf_gate_set_policy(k->gate, next, err);
+		if (dir >= 0 && pf_session_policy_save(dir, networking, revision, err) == 0)
+			r = pf_gate_set_policy(k->gate, next, err);
 		pf_policy_unref(next);
 	}
 	if (r < 0)
@@ -272,11 +324,17 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int *fd
 		op = "";
 	if (strcmp(op, "exec") == 0 && leaf && pf_check_id("leaf", leaf, &err) == 0 && !c->leaf) {
 		c->leaf = pf_strdup(leaf);
+		k->execs += !c->exec;
+		c->exec = true;
 		k->idle_us = 0;
 		return NULL;
 	}
 	if (strcmp(op, "done") == 0) {
-		free(pf_take(c->leaf));
+		collect_leaves(k, pf_take(c->leaf));
+		return NULL;
+	}
+	if (strcmp(op, "freezing") == 0 || strcmp(op, "thawed") == 0) {
+		c->freezing = op[0] == 'f';
 		return NULL;
 	}
 	if (strcmp(op, "workspace") == 0) {
@@ -313,7 +371,11 @@ static void on_conn(struct keeper *k, struct conn *c)
 	}
 	a = answer(k, c, msg, &fd);
 	/* A client that does not read its answer is dropped, never waited for: the socket does not block. */
-	if (a && pf_control_send(c->fd, a, fd, &err) < 0)
+	if (!a || pf_control_send(c->fd, a, fd, &err) == 0)
+		return;
+	PF_JSON cJSON *sorry = cJSON_CreateObject();
+	cJSON_AddStringToObject(sorry, "error", err.msg);
+	if (err.kind != PF_ERR_INVALID || pf_control_send(c->fd, sorry, -1, &err) < 0)
 		drop_conn(k, c);
 }
 
@@ -326,7 +388,17 @@ static void on_listen(struct keeper *k)
 		c->fd = fd;
 		c->next = k->conns;
 		k->conns = c;
-		watch(k, fd, c);
+		if (watch(k, fd, c) < 0)
+			drop_conn(k, c);
+	}
+	/* Out of descriptors: take the caller and turn him away, or the event would come again at once, for
+	 * ever. */
+	if ((errno == EMFILE || errno == ENFILE) && k->spare >= 0) {
+		close(k->spare);
+		fd = accept4(k->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd >= 0)
+			close(fd);
+		k->spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	}
 }
 
@@ -373,11 +445,10 @@ static void run(struct keeper *k)
 {
 	static char tag_init, tag_gate, tag_oom, tag_listen, tag_signal;
 
-	watch(k, k->box.pidfd, &tag_init);
-	watch(k, pf_gate_fd(k->gate), &tag_gate);
-	watch(k, k->oom, &tag_oom);
-	watch(k, k->listen, &tag_listen);
-	watch(k, k->signals, &tag_signal);
+	if (watch(k, k->box.pidfd, &tag_init) < 0 || watch(k, pf_gate_fd(k->gate), &tag_gate) < 0 ||
+		watch(k, k->oom, &tag_oom) < 0 || watch(k, k->listen, &tag_listen) < 0 ||
+		watch(k, k->signals, &tag_signal) < 0)
+		k->stop_reason = "keeper_failed";
 	if (k->p->config->limits.max_runtime_ms > 0)
 		k->deadline_us = pf_now_us() + k->p->config->limits.max_runtime_ms * 1000;
 	if (k->p->config->limits.idle_ms > 0)
@@ -426,6 +497,8 @@ static void finish(struct keeper *k)
 	siginfo_t si = {0};
 
 	(void)pf_cgroup_kill(k->cgroup, &err);
+	/* And by another way: the end of process 1 is the end of everybody in its namespace. */
+	(void)pidfd_send_signal(k->box.pidfd, SIGKILL, NULL, 0);
 	(void)pf_cgroup_wait_empty(k->cgroup, 10000, &err);
 	on_oom(k);
 	while (waitid(P_PIDFD, (id_t)k->box.pidfd, &si, WEXITED) < 0 && errno == EINTR)
@@ -461,8 +534,8 @@ static void undo(struct keeper *k)
 		pf_gate_close(k->gate);
 }
 
-/* What the caller of pinfold left open must not stay open for as long as the sandbox lives: a lock, the end of
- * a pipe that somebody reads to its end. It is told from our own by the flag that all of ours have. */
+/* What the caller of pinfold left open must not stay open for as long as the sandbox lives: a lock, the end
+ * of a pipe that somebody reads to its end. It is told from our own by the flag that all of ours have. */
 static void close_inherited(void)
 {
 	PF_CLOSEDIR DIR *dir = opendir("/proc/self/fd");
@@ -477,11 +550,17 @@ static void close_inherited(void)
 
 __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params *p, int report)
 {
-	struct keeper k = {.p = p, .epoll = -1, .listen = -1, .signals = -1, .oom = -1};
+	struct keeper k = {.p = p, .epoll = -1, .listen = -1, .signals = -1, .oom = -1, .spare = -1};
 	struct pf_err err = PF_ERR_INIT;
+	struct rlimit files;
 	int null;
 
 	close_inherited();
+	/* The soft limit is what select(2) can bear; each connection through the gate takes several. */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "pinfold-keeper", 0, 0, 0);
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -502,6 +581,9 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params 
 	 * start a second box on the same workspace. */
 	close(p->lock_fd);
 	close(report);
+	/* After the report, which nobody has to wait longer for: until now nothing hostile has been read. */
+	if (pf_confine_keeper(&err) < 0)
+		k.stop_reason = "keeper_failed";
 	run(&k);
 	finish(&k);
 	pf_gate_close(k.gate);

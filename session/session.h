@@ -24,7 +24,12 @@ int pf_session_create(const struct pf_dirs *d, const char *id, const struct pf_c
  * (*found false). The workspace's files go to the trash and are removed in the background. */
 int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, struct pf_err *err);
 
+/* The same for a caller who holds the id's lock; it is released, and its file removed, on success. */
+int pf_session_destroy_locked(
+	const struct pf_dirs *d, const char *id, int *lock, bool *found, struct pf_err *err);
+
 int pf_session_pause(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err);
+int pf_session_pause_locked(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err);
 
 struct pf_exec_opts {
 	char *const *argv;
@@ -52,7 +57,7 @@ struct pf_exec_result {
 void pf_exec_result_done(struct pf_exec_result *r);
 
 /* Run a command in sandbox id and wait for it. SIGINT, SIGTERM, SIGHUP and SIGQUIT sent to the caller go to
- * the command. Uses up the process: see pf_box_exec. */
+ * the command. */
 int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exec_opts *opts,
 	struct pf_exec_result *r, struct pf_err *err);
 
@@ -67,11 +72,10 @@ int pf_session_upper(
 void pf_session_upper_done(struct pf_upper *u);
 
 struct pf_gc_report {
-	int sandboxes, cgroups, id_ranges, locks;
+	int sandboxes, id_ranges, locks;
 };
-/* Find what killed processes or a reboot left: sandboxes that are dead and have no keeper, cgroups without a
- * sandbox, id ranges, locks, trash. Their workspaces are kept for --reuse unless remove_stopped. Checkpoints
- * are never touched. */
+/* Find what killed processes or a reboot left: sandboxes that are dead and have no keeper, id ranges, locks,
+ * trash. Their workspaces are kept for --reuse unless remove_stopped. Checkpoints are never touched. */
 int pf_session_gc(
 	const struct pf_dirs *d, bool remove_stopped, struct pf_gc_report *report, struct pf_err *err);
 
@@ -80,12 +84,22 @@ int pf_session_gc(
 char *pf_helper_path(const char *name, struct pf_err *err);
 
 /* Kill what is left of the sandbox's processes, wait for its keeper, remove its cgroups. */
-int pf_session_end_processes(const struct pf_state *s, struct pf_err *err);
+int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err);
 /* Give the id range of a sandbox back; base 0: it has none. */
 void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t base);
 
-/* The cgroup above all sessions, and that of one. */
+/* The cgroup above all sessions, and that of one: "/pinfold/ID", or below a --root that is not the default
+ * one a name that no id can have, made from it, so that equal ids below two roots are two sandboxes. */
 #define PF_SESSION_CGROUP "/pinfold"
-char *pf_session_cgroup(const char *id);
+char *pf_session_cgroup(const struct pf_dirs *d, const char *id);
+
+/* The state of a sandbox of which only the store's record is left: stopped. PF_ERR_NOT_FOUND when there is
+ * none. */
+int pf_session_recorded_state(
+	const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err);
+
+/* What the file asks for and nothing here does yet is PF_ERR_UNSUPPORTED: better no sandbox than one that
+ * only seems to have it. */
+int pf_session_check_supported(const struct pf_config *c, struct pf_err *err);
 
 #endif

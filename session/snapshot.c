@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +32,8 @@
 #include "base/str.h"
 #include "sandbox/cgroup.h"
 #include "session/audit.h"
+#include "session/control.h"
+#include "session/record.h"
 #include "session/session.h"
 
 /* How long processes may take to stop: one in an uninterruptible wait holds up the rest. */
@@ -44,13 +47,15 @@ struct helper {
 
 static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool live, struct pf_err *err)
 {
-	int in[2], out[2], errors[2];
+	int in[2], out[2];
 	PF_FREE char *path = pf_helper_path("pinfold-store", err);
 	char fd_text[16];
 
 	if (!path)
 		return -1;
-	if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0)
+	/* A file takes whatever the helper has to say; a pipe that nobody reads yet would stop it. */
+	h->errors = memfd_create("pinfold-errors", MFD_CLOEXEC);
+	if (h->errors < 0 || pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
 		return pf_fail(err, errno, "pipe");
 	snprintf(fd_text, sizeof(fd_text), "%d", upper_fd);
 	const char *argv[] = {path, "--root", d->root, "--store", d->store, "snapshot-write", "--upper-fd",
@@ -59,7 +64,7 @@ static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool l
 	if (h->pid == 0) {
 		dup2(in[0], 0);
 		dup2(out[1], 1);
-		dup2(errors[1], 2);
+		dup2(h->errors, 2);
 		pf_set_cloexec(upper_fd, false);
 		execv(path, (char *const *)argv);
 		_exit(127);
@@ -67,10 +72,8 @@ static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool l
 	int saved = errno;
 	close(in[0]);
 	close(out[1]);
-	close(errors[1]);
 	h->in = in[1];
 	h->out = out[0];
-	h->errors = errors[0];
 	return h->pid < 0 ? pf_fail(err, saved, "start %s", path) : 0;
 }
 
@@ -105,6 +108,7 @@ static cJSON *next_line(struct helper *h)
 static int helper_failed(struct helper *h, int status, struct pf_err *err)
 {
 	char text[800];
+	(void)lseek(h->errors, 0, SEEK_SET);
 	ssize_t n = pf_read_full(h->errors, text, sizeof(text) - 1);
 
 	while (n > 0 && text[n - 1] == '\n')
@@ -118,17 +122,29 @@ static int helper_failed(struct helper *h, int status, struct pf_err *err)
 	return pf_fail(err, 0, "%s", msg);
 }
 
+/* The sandbox file's labels, and above them those of this call. */
+static void add_labels(cJSON *request, const cJSON *file, const cJSON *own)
+{
+	cJSON *labels = cJSON_AddObjectToObject(request, "labels");
+	const cJSON *sets[] = {file, own}, *l;
+
+	for (size_t i = 0; i < 2; i++)
+		cJSON_ArrayForEach(l, sets[i])
+		{
+			cJSON_DeleteItemFromObjectCaseSensitive(labels, l->string);
+			cJSON_AddItemToObject(labels, l->string, cJSON_Duplicate(l, true));
+		}
+}
+
 static cJSON *request(const struct pf_dirs *d, const struct pf_state *s, const char *name,
 	const cJSON *labels, struct pf_err *err)
 {
 	PF_CLOSE int dir = pf_dirs_sandbox(d, s->id, false, err);
-	PF_FREE char *text = NULL;
-	size_t len;
+	PF_JSON cJSON *record = dir < 0 ? NULL : pf_session_record_load(dir, err);
+	uint64_t revision;
 
-	if (dir < 0 || pf_read_file_at(dir, "sandbox.json", (size_t)8 << 20, &text, &len, err) < 0)
-		return NULL;
-	PF_JSON cJSON *record = pf_json_parse("sandbox.json", text, len, err);
-	if (!record)
+	/* What is restored has the policy that was in force, not the one it began with. */
+	if (!record || pf_session_live_policy(dir, record, &revision, err) < 0)
 		return NULL;
 	const cJSON *config = cJSON_GetObjectItemCaseSensitive(record, "config");
 	const cJSON *from = cJSON_GetObjectItemCaseSensitive(record, "checkpoint");
@@ -143,8 +159,7 @@ static cJSON *request(const struct pf_dirs *d, const struct pf_state *s, const c
 	cJSON *base = cJSON_AddObjectToObject(r, "base_image");
 	cJSON_AddStringToObject(base, "ref", s->image ? s->image : "");
 	cJSON_AddStringToObject(base, "digest", s->image_digest ? s->image_digest : "");
-	if (labels)
-		cJSON_AddItemToObject(r, "labels", cJSON_Duplicate(labels, true));
+	add_labels(r, cJSON_GetObjectItemCaseSensitive(config, "labels"), labels);
 	if (config) {
 		cJSON_AddItemToObject(r, "sandbox_file", cJSON_Duplicate(config, true));
 		const cJSON *net = cJSON_GetObjectItemCaseSensitive(config, "networking");
@@ -158,8 +173,32 @@ static cJSON *request(const struct pf_dirs *d, const struct pf_state *s, const c
 	return r;
 }
 
+/* The sandbox's freezer. The keeper knows when it is closed by us: should we be killed meanwhile, the
+ * connection breaks and the keeper opens it again. */
+struct freezer {
+	struct pf_cgroup *cgroup;
+	int control;
+};
+
+static int tell_keeper(const struct freezer *f, const char *op, struct pf_err *err)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(msg, "op", op);
+	return pf_control_send(f->control, msg, -1, err);
+}
+
+static int set_frozen(const struct freezer *f, bool frozen, struct pf_err *err)
+{
+	if (frozen && tell_keeper(f, "freezing", err) < 0)
+		return -1;
+	if (pf_cgroup_freeze(f->cgroup, frozen, FREEZE_MS, err) < 0)
+		return -1;
+	return frozen ? 0 : tell_keeper(f, "thawed", err);
+}
+
 /* Drive the helper through its phases. *result is its last line. */
-static int drive(struct helper *h, const cJSON *req, struct pf_cgroup *cg, cJSON **result, int64_t *frozen_us,
+static int drive(struct helper *h, const cJSON *req, struct freezer *f, cJSON **result, int64_t *frozen_us,
 	struct pf_err *err)
 {
 	PF_FREE char *text = pf_json_text(req);
@@ -170,7 +209,7 @@ static int drive(struct helper *h, const cJSON *req, struct pf_cgroup *cg, cJSON
 
 	if (pf_write_all(h->in, text, strlen(text)) < 0 || pf_write_all(h->in, "\n", 1) < 0)
 		r = -1; /* it has ended; its error text says why */
-	if (!cg)
+	if (!f)
 		close(pf_take_fd(&h->in));
 	while (r == 0 && (j = next_line(h))) {
 		const char *phase = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "phase"));
@@ -179,16 +218,16 @@ static int drive(struct helper *h, const cJSON *req, struct pf_cgroup *cg, cJSON
 			*result = j;
 			continue;
 		}
-		if (strcmp(phase, "ready") == 0 && cg) {
+		if (strcmp(phase, "ready") == 0 && f) {
 			since = pf_now_us();
-			r = pf_cgroup_freeze(cg, true, FREEZE_MS, err);
+			r = set_frozen(f, true, err);
 			frozen = r == 0;
 			if (r < 0)
 				(void)kill(h->pid, SIGTERM); /* our own child */
 			else
 				(void)pf_write_all(h->in, "f", 1);
 		} else if (strcmp(phase, "thaw") == 0 && frozen) {
-			r = pf_cgroup_freeze(cg, false, FREEZE_MS, err);
+			r = set_frozen(f, false, err);
 			frozen = false;
 			*frozen_us = pf_now_us() - since;
 		}
@@ -196,13 +235,13 @@ static int drive(struct helper *h, const cJSON *req, struct pf_cgroup *cg, cJSON
 	}
 	if (frozen) {
 		struct pf_err ignored = PF_ERR_INIT;
-		(void)pf_cgroup_freeze(cg, false, FREEZE_MS, &ignored);
+		(void)set_frozen(f, false, &ignored);
 		*frozen_us = pf_now_us() - since;
 	}
 	return r;
 }
 
-static cJSON *run_helper(const struct pf_dirs *d, int upper_fd, const cJSON *req, struct pf_cgroup *cg,
+static cJSON *run_helper(const struct pf_dirs *d, int upper_fd, const cJSON *req, struct freezer *f,
 	int64_t *frozen_us, struct pf_err *err)
 {
 	struct helper h = {.in = -1, .out = -1, .errors = -1};
@@ -210,9 +249,9 @@ static cJSON *run_helper(const struct pf_dirs *d, int upper_fd, const cJSON *req
 	int status = 0, r;
 
 	(void)signal(SIGPIPE, SIG_IGN);
-	r = spawn(&h, d, upper_fd, cg != NULL, err);
+	r = spawn(&h, d, upper_fd, f != NULL, err);
 	if (r == 0) {
-		r = drive(&h, req, cg, &result, frozen_us, err);
+		r = drive(&h, req, f, &result, frozen_us, err);
 		if (h.in >= 0)
 			close(h.in);
 		while (waitpid(h.pid, &status, 0) < 0 && errno == EINTR)
@@ -264,11 +303,17 @@ cJSON *pf_session_snapshot(
 	if (lock < 0 || pf_state_load(d, id, &s, err) < 0)
 		return NULL;
 	bool running = s.status == PF_STATUS_RUNNING;
+	struct freezer f = {.control = -1};
 	req = request(d, &s, name, labels, err);
 	if (req && pf_session_upper(d, &s, &upper, err) == 0 &&
 		(!running ||
-			(pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0)))
-		result = run_helper(d, upper.fd, req, cg, &frozen_us, err);
+			(pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0 &&
+				(f.control = pf_control_connect(d, id, err)) >= 0))) {
+		f.cgroup = cg;
+		result = run_helper(d, upper.fd, req, running ? &f : NULL, &frozen_us, err);
+	}
+	if (f.control >= 0)
+		close(f.control);
 	pf_session_upper_done(&upper);
 	if (result) {
 		cJSON_DeleteItemFromObjectCaseSensitive(result, "frozen_ms");

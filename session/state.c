@@ -79,7 +79,8 @@ cJSON *pf_state_json(const struct pf_state *s)
 
 int pf_state_save(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err)
 {
-	PF_CLOSE int dir = pf_dirs_run(d, s->id, true, err);
+	/* Not made anew: a directory that is gone belongs to a sandbox that was destroyed. */
+	PF_CLOSE int dir = pf_dirs_run(d, s->id, false, err);
 	PF_JSON cJSON *j = pf_state_json(s);
 	cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold");
 
@@ -143,16 +144,20 @@ int pf_state_mark_checkpoint(const struct pf_dirs *d, const char *id, const char
 }
 
 /* A state that says "running" is a claim about a process; look at the process. */
-static void check_alive(struct pf_state *s)
+static int check_alive(struct pf_state *s, struct pf_err *err)
 {
 	if (s->status != PF_STATUS_RUNNING && s->status != PF_STATUS_PAUSED)
-		return;
+		return 0;
 	PF_CLOSE int fd = pf_pidfd_open_checked(s->pid, s->pid_start);
 	if (fd >= 0)
-		return;
+		return 0;
+	/* Not to have been able to look is no news of its death. */
+	if (errno != ESRCH)
+		return pf_fail(err, errno, "look at process %d of sandbox '%s'", (int)s->pid, s->id);
 	s->status = PF_STATUS_STOPPED;
 	if (!s->stop_reason)
 		s->stop_reason = pf_strdup("lost");
+	return 0;
 }
 
 int pf_state_load(const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err)
@@ -209,7 +214,10 @@ int pf_state_load(const struct pf_dirs *d, const char *id, struct pf_state *s, s
 		return -1;
 	}
 	read_marks(d, dir, s);
-	check_alive(s);
+	if (check_alive(s, err) < 0) {
+		pf_state_done(s);
+		return -1;
+	}
 	return 0;
 }
 

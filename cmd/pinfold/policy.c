@@ -6,6 +6,7 @@
 #include "cmd/pinfold/cmd.h"
 #include "session/config.h"
 #include "session/control.h"
+#include "session/session.h"
 
 static const char help[] =
 	"policy ID show\n"
@@ -30,6 +31,10 @@ static int set(const char *id, const char *file, struct pf_err *err)
 	}
 	if (pf_config_parse(doc, &config, err) < 0)
 		return pf_wrap(err, "%s", file);
+	if (pf_session_check_supported(&config, err) < 0) {
+		pf_config_done(&config);
+		return -1;
+	}
 	cJSON_AddStringToObject(msg, "op", "policy-set");
 	cJSON_AddItemToObject(msg, "networking", cJSON_Duplicate(config.networking, true));
 	pf_config_done(&config);

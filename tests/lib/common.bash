@@ -106,7 +106,7 @@ wait_for() { # SECONDS COMMAND...
 
 # The pids of its processes, of the host's numbering, in one line; empty when there are none.
 pids_of() { # [ID]
-	find /sys/fs/cgroup -path "*/pinfold/${1:-$ID}*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -nu | xargs
+	find /sys/fs/cgroup -path "*/pinfold/*${1:-$ID}*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -nu | xargs
 }
 
 # ---- what tests ask for ------------------------------------------------------------------------------------

@@ -306,7 +306,7 @@ PY
 	done
 	inside sh -c 'for i in $(seq 100); do sleep 0.1 & done; wait; echo done'
 	assert_equal "$output" done
-	assert_equal "$(find /sys/fs/cgroup -type d -path "*/pinfold/$ID/x*")" ""
+	assert_equal "$(find /sys/fs/cgroup -type d -path "*/pinfold/*$ID/x*")" ""
 }
 
 @test "stdin closed by the caller is no one else's descriptor" {

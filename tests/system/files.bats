@@ -34,7 +34,7 @@ read_only() { # PATH...
 }
 
 limit_of() { # V2-NAME V1-NAME
-	find /sys/fs/cgroup \( -path "*/pinfold/$ID/$1" -o -path "*/pinfold/$ID/$2" \) -exec cat {} + | head -1
+	find /sys/fs/cgroup \( -path "*/pinfold/*$ID/$1" -o -path "*/pinfold/*$ID/$2" \) -exec cat {} + | head -1
 }
 
 @test "example enterprise.json: one cpu, half a gigabyte, five minutes a command, /tmp alone writable" {

@@ -21,7 +21,7 @@ assert_all_gone() {
 	left=$(
 		find "$ROOT" -mindepth 1 ! -path "$ROOT/.*"
 		find "$ROOT/.locks" "$STORE/sandboxes" "$STORE/trash" -mindepth 1 -maxdepth 1 2>/dev/null
-		find /sys/fs/cgroup -type d -path "*/pinfold/t$$-$BATS_TEST_NUMBER-*"
+		find /sys/fs/cgroup -type d -path "*/pinfold/*t$$-$BATS_TEST_NUMBER-*"
 		grep -F "$PF_DIR" /proc/self/mountinfo
 		losetup -ln -O NAME,BACK-FILE 2>/dev/null | grep -F "$STORE/sandboxes"
 		find /run/pinfold/.ids -lname "$ROOT/*" -printf '%p %l\n' 2>/dev/null
@@ -285,7 +285,7 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 		wait "$cli" 2>/dev/null || true
 	done
 	wait_for 10 eval '[ "$(pids_of | wc -w)" = 1 ]'
-	wait_for 10 eval '[ -z "$(find /sys/fs/cgroup -type d -path "*/pinfold/$ID/x*")" ]'
+	wait_for 10 eval '[ -z "$(find /sys/fs/cgroup -type d -path "*/pinfold/*$ID/x*")" ]'
 	inside echo alive
 	assert_equal "$output" alive
 }

@@ -1,0 +1,13 @@
+/* What a keeper gives up once its sandbox runs: it reads names, packets and TLS heads that a payload wrote.
+ */
+#ifndef PF_SESSION_CONFINE_H
+#define PF_SESSION_CONFINE_H
+
+#include "base/err.h"
+
+/* Of capabilities keep those that change the packet filter and signal the box; no new privileges; not
+ * dumpable; no system call that starts a program, mounts, traces, loads code into the kernel or makes a
+ * namespace. */
+int pf_confine_keeper(struct pf_err *err);
+
+#endif
