@@ -3,6 +3,7 @@
  * committed under the store's lock (import), by the same function that commits a new checkpoint. */
 #include "checkpoint/transfer.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -177,6 +178,10 @@ static int make_image(int storefd, const struct pf_ckpt *c, int blobs, const str
 	cJSON_DeleteItemFromObjectCaseSensitive(config, PF_CKPT_KEY);
 	/* A history must say as many layers as there are. */
 	cJSON_DeleteItemFromObjectCaseSensitive(config, "history");
+	cJSON *inner = cJSON_GetObjectItemCaseSensitive(config, "config");
+	const cJSON *member;
+	cJSON_ArrayForEach(member, opts->base_config)
+		cJSON_AddItemToObject(inner, member->string, cJSON_Duplicate(member, true));
 	while (opts->base_layers && opts->base_layers[n])
 		n++;
 	for (size_t i = n; i-- > 0;)
@@ -215,6 +220,25 @@ static int write_layout(
 	return pf_replace_file_at(dirfd, "index.json", text, strlen(text), 0600, true, err);
 }
 
+/* Add up what lies there. */
+static int count_blobs(int dirfd, struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
+{
+	PF_CLOSEDIR DIR *d = fdopendir(fcntl(dirfd, F_DUPFD_CLOEXEC, 3));
+	struct dirent *e;
+	struct stat st;
+
+	stats->blobs = stats->bytes = 0;
+	while (d && (errno = 0, e = readdir(d))) {
+		if (e->d_name[0] == '.')
+			continue;
+		if (fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return pf_fail(err, errno, "blob %s", e->d_name);
+		stats->blobs++;
+		stats->bytes += st.st_size;
+	}
+	return !d || errno ? pf_fail(err, errno, "list the blobs") : 0;
+}
+
 static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd,
 	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_transfer_stats *stats, struct pf_err *err)
 {
@@ -235,7 +259,7 @@ static int fill_export(int storefd, const struct pf_ckpt *c, int dirfd,
 		(void)unlinkat(blobs, pf_digest_hex(&c->digest), 0);
 		(void)unlinkat(blobs, pf_digest_hex(&c->config_digest), 0);
 	}
-	if (pf_sync_dir(blobs, err) < 0)
+	if (count_blobs(blobs, stats, err) < 0 || pf_sync_dir(blobs, err) < 0)
 		return -1;
 	return write_layout(dirfd, &stats->digest, size, c->name, err);
 }

@@ -2,6 +2,7 @@
 #ifndef PF_CHECKPOINT_TRANSFER_H
 #define PF_CHECKPOINT_TRANSFER_H
 
+#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -11,13 +12,15 @@
 struct pf_ckpt_transfer_stats {
 	struct pf_digest digest; /* of the manifest that was written or taken in */
 	char name[160];
-	int64_t blobs, bytes;
+	int64_t blobs, bytes; /* of the layout that was written; of the checkpoint that was taken in */
 };
 
 struct pf_ckpt_export_opts {
 	/* The directories of the base image (topmost first, NULL-terminated) are packed below the
 	 * checkpoint's layers, so that other tools unpack or run the whole tree. */
 	char *const *base_layers;
+	/* With base_layers: members for the image's "config" (Env, Cmd, WorkingDir, User), or NULL. */
+	const cJSON *base_config;
 	/* Layers as plain tar, for tools that do not know zstd. */
 	bool uncompressed;
 };

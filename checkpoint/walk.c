@@ -236,10 +236,10 @@ static int list_names(struct walk *w, int fd, char ***names, size_t *count, char
 	return 0;
 }
 
-static bool excluded(const struct walk *w)
+static bool has_path(const struct walk *w, const char *const *list)
 {
-	for (const char *const *e = w->o->exclude; e && *e; e++)
-		if ((*e)[0] == '/' && strcmp(*e + 1, w->path.data) == 0)
+	for (; list && *list; list++)
+		if ((*list)[0] == '/' && strcmp(*list + 1, w->path.data) == 0)
 			return true;
 	return false;
 }
@@ -356,8 +356,10 @@ static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *n
 		return pf_fail_kind(err, errno == ENOENT ? PF_ERR_STATE : PF_ERR_SYSTEM, errno,
 			"/%s changed while it was read: the tree is in use", w->path.data);
 	}
-	bool cut = excluded(w);
+	bool cut = has_path(w, w->o->exclude);
 	if (cut && !S_ISDIR(st.st_mode))
+		return 0;
+	if (S_ISREG(st.st_mode) && st.st_size == 0 && has_path(w, w->o->exclude_empty))
 		return 0;
 	if (classify(&st, name, &kind)) {
 		w->stats->skipped++;

@@ -49,7 +49,8 @@ struct pf_walk_stats {
 struct pf_tree;
 
 struct pf_walk_opts {
-	const char *const *exclude; /* NULL-terminated clean absolute paths: a directory stays, empty */
+	const char *const *exclude;       /* NULL-terminated clean absolute paths: a directory stays, empty */
+	const char *const *exclude_empty; /* likewise, left out when they are empty regular files; or NULL */
 	bool userxattr; /* the overlay keeps its marks in user.overlay.* (rootless) instead of trusted.* */
 	bool live;      /* somebody writes: what vanishes is counted; otherwise it is an error */
 	/* Rescan: nodes get twins, and a directory that has not changed since `since` is not listed again. */

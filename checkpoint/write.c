@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +28,9 @@
 #include "checkpoint/gc.h"
 
 const char *const pf_ckpt_default_exclude[] = {"/dev", "/proc", "/run", "/sys", "/tmp", NULL};
+
+/* The box is given these as mounts; an image that lacks them gets empty files to mount them on. */
+static const char *const mount_points[] = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", NULL};
 
 void pf_ckpt_result_done(struct pf_ckpt_result *r)
 {
@@ -236,8 +240,17 @@ static int make_documents(int tmp_fd, const struct pf_ckpt_source *src, const ch
 	PF_FREE char *manifest_text = pf_json_text(manifest);
 	if (pf_ckpt_put_document(tmp_fd, manifest_text, &r->digest, manifest_size, err) < 0)
 		return -1;
-	r->bytes_new = r->layer.size + config_size + *manifest_size;
+	r->bytes_new = config_size + *manifest_size;
 	return 0;
+}
+
+static bool has_blob(int storefd, const struct pf_digest *d, int64_t size)
+{
+	char path[96];
+	struct stat st;
+
+	return fstatat(storefd, pf_ckpt_blob_path(d, path), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       S_ISREG(st.st_mode) && st.st_size == size;
 }
 
 static int commit(int storefd, int tmp_fd, const struct pf_ckpt_source *src, const char *const *exclude,
@@ -272,6 +285,8 @@ static int commit(int storefd, int tmp_fd, const struct pf_ckpt_source *src, con
 	timestamp(created);
 	if (make_documents(tmp_fd, src, exclude, &below, created, r, &files[1], &manifest_size, err) < 0)
 		return -1;
+	if (!has_blob(storefd, &r->layer.digest, r->layer.size))
+		r->bytes_new += r->layer.size;
 	if (renameat(tmp_fd, "layer", tmp_fd, pf_digest_hex(&r->layer.digest)) < 0)
 		return pf_fail(err, errno, "name the layer");
 	files[0] = r->layer.digest;
@@ -289,7 +304,8 @@ static int commit(int storefd, int tmp_fd, const struct pf_ckpt_source *src, con
 static int pack(int tmp_fd, const struct pf_ckpt_source *src, const char *const *exclude,
 	struct pf_ckpt_result *r, struct pf_err *err)
 {
-	struct pf_walk_opts o = {.exclude = exclude, .userxattr = src->userxattr};
+	struct pf_walk_opts o = {
+		.exclude = exclude, .exclude_empty = mount_points, .userxattr = src->userxattr};
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int threads = src->threads ? src->threads : cpus < 1 ? 1 : cpus > 16 ? 16 : (int)cpus;
 

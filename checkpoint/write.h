@@ -28,14 +28,15 @@ struct pf_ckpt_source {
 	const struct pf_live *live; /* NULL: nobody writes to the upper */
 };
 
-/* What is never part of a checkpoint: /proc /sys /dev /run /tmp, NULL-terminated. */
+/* What is never part of a checkpoint: /proc /sys /dev /run /tmp, NULL-terminated. Nor are /etc/hosts,
+ * /etc/hostname and /etc/resolv.conf when they are empty files: what the box mounts its own on. */
 extern const char *const pf_ckpt_default_exclude[];
 
 struct pf_ckpt_result {
 	struct pf_digest digest;
 	char *name; /* malloc'ed: pf_ckpt_result_done() */
 	struct pf_tarout_result layer;
-	int64_t bytes_new; /* what the store grew by: layer, config, manifest */
+	int64_t bytes_new; /* what the store grew by: config, manifest, layer unless it was there already */
 	struct pf_walk_stats walked;
 	struct pf_pack_stats packed;
 	struct pf_live_stats live;

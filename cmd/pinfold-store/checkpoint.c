@@ -388,6 +388,28 @@ static int base_image(const char *spec, const char *sandbox, struct pf_image *im
 	return 0;
 }
 
+static void add_strings(cJSON *j, const char *key, char *const *v)
+{
+	cJSON *list = v && *v ? cJSON_AddArrayToObject(j, key) : NULL;
+
+	for (; list && *v; v++)
+		cJSON_AddItemToArray(list, cJSON_CreateString(*v));
+}
+
+/* What the base image says about running it. Its entrypoint is a part of cmd already. */
+static cJSON *image_config(const struct pf_image *img)
+{
+	cJSON *j = cJSON_CreateObject();
+
+	add_strings(j, "Env", img->env);
+	add_strings(j, "Cmd", img->cmd);
+	if (img->workdir)
+		cJSON_AddStringToObject(j, "WorkingDir", img->workdir);
+	if (img->user)
+		cJSON_AddStringToObject(j, "User", img->user);
+	return j;
+}
+
 static int cmd_export(int argc, char **argv)
 {
 	static const struct option options[] = {{"to", required_argument, NULL, 't'},
@@ -419,7 +441,9 @@ static int cmd_export(int argc, char **argv)
 	pf_checkpoint_raise_nofile();
 	if (whole)
 		r = base_image(argv[optind], sandbox, &img, &err);
+	PF_JSON cJSON *config = whole && r == 0 ? image_config(&img) : NULL;
 	opts.base_layers = whole ? img.layers : NULL;
+	opts.base_config = config;
 	if (r == 0)
 		r = pf_ckpt_export(pf_store.store, argv[optind], sandbox, dir, &opts, &s, &err);
 	pf_image_done(&img);

@@ -202,3 +202,56 @@ fill() {
 	run store checkpoint inspect first
 	[ "$status" -eq 125 ]
 }
+
+@test "bytes_new is what the store grew by: a layer that is there already adds nothing" {
+	local before after new
+	head -c 300000 /dev/urandom >"$T/upper/random"
+	snapshot first
+	[ "$(jq .bytes_new <<<"$RESULT")" -gt 300000 ]
+	before=$(stat -c %s "$STORE"/checkpoints/blobs/sha256/* | paste -sd+ | bc)
+	snapshot second
+	new=$(jq .bytes_new <<<"$RESULT")
+	after=$(stat -c %s "$STORE"/checkpoints/blobs/sha256/* | paste -sd+ | bc)
+	[ "$new" -lt 10000 ]
+	[ "$new" = $((after - before)) ]
+}
+
+@test "export: bytes is what was written, and --complete keeps the image's environment, command, directory and user" {
+	umoci init --layout "$T/oci"
+	umoci new --image "$T/oci:i"
+	umoci unpack --image "$T/oci:i" "$T/unpacked"
+	cp -a "$T/image/." "$T/unpacked/rootfs"
+	umoci repack --image "$T/oci:i" "$T/unpacked"
+	umoci config --image "$T/oci:i" --config.env A=b --config.env PATH=/bin --config.entrypoint /bin/entry \
+		--config.cmd arg --config.workingdir /gone-dir --config.user 12:34
+	store image import "oci:$T/oci:i" --name based
+	local digest
+	digest=$(store image inspect based | jq -r .digest)
+	fill
+	RESULT=$(printf '{"sandbox_id":"s1","name":"n","base_image":{"ref":"based:latest","digest":"%s"}}\n' "$digest" |
+		store snapshot-write --upper-fd 9 9<"$T/upper")
+	local opts dir
+	for opts in "" --uncompressed --complete "--complete --uncompressed"; do
+		dir="$T/out${opts// /}"
+		# shellcheck disable=SC2086
+		run store checkpoint export n --to "oci:$dir" $opts
+		[ "$status" -eq 0 ]
+		[ "$(jq .bytes <<<"$output")" = "$(stat -c %s "$dir"/blobs/sha256/* | paste -sd+ | bc)" ]
+	done
+	run skopeo inspect --config "oci:$T/out--complete--uncompressed:n"
+	[ "$(jq -c '.config|[.Env,.Cmd,.WorkingDir,.User]' <<<"$output")" = \
+		'[["A=b","PATH=/bin"],["/bin/entry","arg"],"/gone-dir","12:34"]' ]
+}
+
+@test "mount points that the box needed are not in a checkpoint, files of that name are" {
+	mkdir -p "$T/upper/etc"
+	: >"$T/upper/etc/hosts"
+	: >"$T/upper/etc/hostname"
+	: >"$T/upper/etc/empty"
+	echo "nameserver 192.0.2.1" >"$T/upper/etc/resolv.conf"
+	snapshot first
+	run bash -c "zstd -dcq '$STORE/checkpoints/blobs/sha256/$(jq -r .layer <<<"$RESULT" | cut -d: -f2)' | tar -tf - | grep etc/"
+	[ "$output" = "etc/
+etc/empty
+etc/resolv.conf" ] || { echo "$output"; false; }
+}
