@@ -21,6 +21,11 @@ cJSON *pf_snapshot(const char *id, const char *name, char *const *labels, struct
 			pf_fail_kind(err, PF_ERR_INVALID, 0, "--label: '%.64s' is not KEY=VALUE", *labels);
 			return NULL;
 		}
+		if (pf_starts_with(*labels, "io.pinfold")) {
+			pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"--label: '%.64s': keys from io.pinfold on are Pinfold's own", *labels);
+			return NULL;
+		}
 		PF_FREE char *key = strndup(*labels, (size_t)(eq - *labels));
 		cJSON_DeleteItemFromObjectCaseSensitive(l, key);
 		cJSON_AddStringToObject(l, key, eq + 1);
@@ -112,7 +117,7 @@ int pf_cmd_diff(int argc, char **argv)
 	static const char help[] =
 		"diff A [B] [--stat] [--name-only] [--json]\n\n"
 		"What was added, changed and deleted from A to B, with sizes. A and B are checkpoints or\n"
-		"ids of sandboxes (their files as they are now). With A alone: against what A began as.\n";
+		"ids of sandboxes (their files as they are now). With A alone: against its image.\n";
 	struct pf_err err = PF_ERR_INIT;
 	char *pass[5] = {NULL};
 	size_t n = 0;

@@ -185,3 +185,11 @@ os.execv(sys.argv[1], sys.argv[1:])' "$PINFOLD" --root "$ROOT" --store "$STORE")
 	pf checkpoint rm -- "-n$id"
 	assert_status 0
 }
+
+@test "labels that are Pinfold's own cannot be given" {
+	create_sandbox
+	pf snapshot "$ID" --label io.pinfold.checkpoint=x
+	assert_refused io.pinfold
+	pf snapshot "$ID" --label purpose=io.pinfold.checkpoint
+	assert_status 0
+}
