@@ -13,8 +13,8 @@
  * fingerprint: the identity and times of all that goes into it. Computing that is a hundred stat calls per
  * start, most of them for names that are not there; building happens once per change, under a lock, in a
  * temporary directory that is renamed when it is complete. Older versions stay, as a sandbox may be stacked
- * on them; they are small. The *digest* is coarser on purpose: a checkpoint must still be restorable after a
- * security upgrade, so it names the distribution, its version and the machine. */
+ * on them, until gc finds that none is; they are small. The *digest* is coarser on purpose: a checkpoint must
+ * still be restorable after a security upgrade, so it names the distribution, its version and the machine. */
 #include "overlay/host.h"
 
 #include <dirent.h>
@@ -441,4 +441,74 @@ int pf_host_image(const char *store, struct pf_image *out, struct pf_err *err)
 			add_bind(out, path);
 	}
 	return 0;
+}
+
+/* ---- gc ---- */
+
+/* The skeletons that sandboxes of the store stand on, by their paths in one text; false when it cannot be
+ * told.
+ */
+static bool skeletons_in_use(const char *store, struct pf_buf *paths)
+{
+	PF_FREE char *dir = pf_asprintf("%s/sandboxes", store);
+	PF_CLOSEDIR DIR *d = opendir(dir);
+	struct dirent *e;
+
+	if (!d)
+		return errno == ENOENT;
+	while ((errno = 0, e = readdir(d))) {
+		PF_FREE char *name = pf_asprintf("%s/sandbox.json", e->d_name), *text = NULL;
+		struct pf_err err = PF_ERR_INIT;
+		const cJSON *layers = NULL, *l;
+		size_t len;
+		if (e->d_name[0] == '.')
+			continue;
+		if (pf_read_file_at(dirfd(d), name, (size_t)8 << 20, &text, &len, &err) < 0) {
+			/* Not there yet, or no longer: nothing stands on anything. */
+			if (err.kind == PF_ERR_NOT_FOUND)
+				continue;
+			return false;
+		}
+		PF_JSON cJSON *j = pf_json_parse(name, text, len, &err);
+		if (!j || pf_json_arr(j, "", "image_layers", &layers, &err) <= 0)
+			return false;
+		cJSON_ArrayForEach(l, layers)
+		{
+			if (cJSON_IsString(l))
+				pf_buf_printf(paths, "%s\n", l->valuestring);
+		}
+	}
+	return errno == 0;
+}
+
+int pf_host_gc(const char *store, int64_t *count, struct pf_err *err)
+{
+	PF_FREE char *path = pf_asprintf("%s/images/host", store);
+	PF_CLOSE int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_CLOSE int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_BUF struct pf_buf used = {0};
+	struct dirent *e;
+
+	if (dir < 0)
+		return errno == ENOENT ? 0 : pf_fail(err, errno, "open %s", path);
+	if (etc < 0)
+		return pf_fail(err, errno, "/etc");
+	/* Whoever makes one holds it. */
+	PF_CLOSE int lock = pf_lock_file_at(dir, ".lock", true, err);
+	if (lock < 0)
+		return -1;
+	PF_FREE char *current = fingerprint(etc);
+	bool known = skeletons_in_use(store, &used);
+	PF_CLOSEDIR DIR *d = fdopendir(fcntl(dir, F_DUPFD_CLOEXEC, 3));
+	while (d && (errno = 0, e = readdir(d))) {
+		bool half_made = e->d_name[0] == '.' && pf_ends_with(e->d_name, ".tmp");
+		PF_FREE char *part = pf_asprintf("/images/host/%s/", e->d_name);
+		if (!half_made && (e->d_name[0] == '.' || !known || strcmp(e->d_name, current) == 0 ||
+					  (used.data && strstr(used.data, part))))
+			continue;
+		if (pf_rm_rf_at(dir, e->d_name, err) < 0)
+			return -1;
+		++*count;
+	}
+	return !d || errno ? pf_fail(err, errno, "read %s", path) : 0;
 }

@@ -45,8 +45,8 @@ char *pf_image_user_in_places(void *places, const char *const *digests);
  * that somebody uses. Result: {"removed": name, "layers": n, "bytes": n}. */
 cJSON *pf_image_remove(const char *store, const char *ref, pf_image_user user, void *arg, struct pf_err *err);
 
-/* Collect what interrupted work left: temporary directories without an owner, layers of no image. Result:
- * counts. */
+/* Collect what interrupted work left: temporary directories without an owner, layers of no image, skeletons
+ * of the host image that no sandbox stands on. Result: counts. */
 cJSON *pf_image_gc(const char *store, struct pf_err *err);
 
 /* Write an image as an OCI layout: dest is "oci:DIR[:TAG]" (made if missing, else added to). Layers are

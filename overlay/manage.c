@@ -21,6 +21,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "overlay/host.h"
 #include "overlay/image.h"
 #include "overlay/import.h"
 #include "overlay/layer_store.h"
@@ -368,16 +369,18 @@ static int gc_layers(const char *store, struct pf_layer_store *s, int64_t *count
 cJSON *pf_image_gc(const char *store, struct pf_err *err)
 {
 	struct pf_layer_store s;
-	int64_t tmp = 0, layers = 0;
+	int64_t tmp = 0, layers = 0, hosts = 0;
 	cJSON *out = NULL;
 
 	if (pf_layer_store_open(store, &s, err) < 0)
 		return NULL;
 	PF_CLOSE int lock = pf_layer_store_lock(&s, err);
-	if (lock >= 0 && gc_tmp(&s, &tmp, err) == 0 && gc_layers(store, &s, &layers, err) == 0) {
+	if (lock >= 0 && gc_tmp(&s, &tmp, err) == 0 && gc_layers(store, &s, &layers, err) == 0 &&
+		pf_host_gc(store, &hosts, err) == 0) {
 		out = cJSON_CreateObject();
 		pf_json_add_int(out, "temporary", tmp);
 		pf_json_add_int(out, "layers", layers);
+		pf_json_add_int(out, "host_skeletons", hosts);
 	}
 	pf_layer_store_close(&s);
 	return out;

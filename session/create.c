@@ -252,10 +252,13 @@ static int write_record(struct making *m, struct pf_err *err)
 {
 	PF_JSON cJSON *j = cJSON_CreateObject();
 	cJSON *layers = cJSON_AddArrayToObject(j, "checkpoint_layers");
+	cJSON *image_layers = cJSON_AddArrayToObject(j, "image_layers");
 
 	cJSON_AddStringToObject(j, "id", m->id);
 	cJSON_AddStringToObject(j, "image", m->image.ref);
 	cJSON_AddStringToObject(j, "image_digest", m->image.digest);
+	for (char **l = m->image.layers; *l; l++)
+		cJSON_AddItemToArray(image_layers, cJSON_CreateString(*l));
 	if (m->has_ckpt) {
 		cJSON_AddStringToObject(j, "checkpoint", m->ckpt.digest.s);
 		for (size_t i = 0; i < m->ckpt.n_layers; i++)

@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "base/proc.h"
+#include "base/str.h"
 #include "cmd/pinfold/cmd.h"
 #include "cmd/pinfold/oci.h"
 #include "cmd/pinfold/snapshot.h"
@@ -172,6 +174,28 @@ int pf_cmd_list(int argc, char **argv)
 	return 0;
 }
 
+/* The helper collects what lies in the store; its result becomes a member of j. */
+static int store_gc(cJSON *j, const char *dir, const char *verb, const char *key)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_FREE char *there = pf_asprintf("%s/%s", pf_globals.dirs.store, dir), *out = NULL;
+	PF_FREE char *helper = pf_helper_path("pinfold-store", &err);
+	char *args[] = {helper, (char *)"--root", (char *)pf_globals.dirs.root, (char *)"--store",
+		(char *)pf_globals.dirs.store, (char *)verb, (char *)"gc", NULL};
+
+	if (access(there, F_OK) < 0)
+		return 0;
+	if (!helper || pf_run(args, &out, &err) < 0) {
+		pf_wrap(&err, "gc");
+		return pf_report(&err);
+	}
+	cJSON *result = pf_json_parse("the helper's result", out, strlen(out), &err);
+	if (!result)
+		return pf_report(&err);
+	cJSON_AddItemToObject(j, key, result);
+	return 0;
+}
+
 int pf_cmd_gc(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -179,8 +203,9 @@ int pf_cmd_gc(int argc, char **argv)
 	static const char help[] =
 		"gc [--stopped]\n\n"
 		"Finds what killed processes or a reboot left and removes it: cgroups, id ranges, locks,\n"
-		"half-made sandboxes, trash, half-made checkpoints. A sandbox that died keeps its workspace\n"
-		"(create --reuse starts it again) unless --stopped. Checkpoints are never touched.\n";
+		"half-made sandboxes, trash; and in the store what belongs to no image and no checkpoint.\n"
+		"A sandbox that died keeps its workspace (create --reuse starts it again) unless --stopped.\n"
+		"No image and no checkpoint is removed.\n";
 	struct pf_gc_report report;
 	struct pf_err err = PF_ERR_INIT;
 	bool stopped = false;
@@ -196,8 +221,11 @@ int pf_cmd_gc(int argc, char **argv)
 	pf_json_add_int(j, "sandboxes", report.sandboxes);
 	pf_json_add_int(j, "id_ranges", report.id_ranges);
 	pf_json_add_int(j, "locks", report.locks);
+	/* One that fails does not keep the other from its work. */
+	int checkpoints = store_gc(j, "checkpoints", "checkpoint", "checkpoints");
+	int images = store_gc(j, "images", "image", "images");
 	pf_print_json(j);
-	return 0;
+	return checkpoints ? checkpoints : images;
 }
 
 int pf_cmd_stats(int argc, char **argv)

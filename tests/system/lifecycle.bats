@@ -357,3 +357,36 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	pf stats "$ID"
 	assert_json '.memory.limit == 67108864 and .pids.current == 1 and .cpu.usage_us > 0'
 }
+
+@test "gc collects half-made checkpoints and images, and skeletons of the host that no sandbox stands on" {
+	STORE="$PF_DIR/store"
+	create_sandbox
+	pinfold snapshot "$ID" --name kept >/dev/null
+	local host="$STORE/images/host" current
+	current=$(ls "$host")
+	cp -a "$host/$current" "$host/0ld"
+	cp -a "$host/$current" "$host/u5ed"
+	mkdir -p "$host/.half.1.tmp/fs" "$STORE/sandboxes/other" "$STORE/checkpoints/tmp/dead" "$STORE/images/tmp/dead"
+	jq -n --arg l "$host/u5ed/fs" '{id: "other", image: "host", image_layers: [$l]}' \
+		>"$STORE/sandboxes/other/sandbox.json"
+	mkdir -p "$ROOT/other"
+	# A record that cannot be read may stand on anything.
+	mkdir "$STORE/sandboxes/broken"
+	echo '{' >"$STORE/sandboxes/broken/sandbox.json"
+	pf image gc
+	assert_json '.host_skeletons == 1 and .temporary == 1'
+	assert_equal "$(ls "$host" | sort | xargs)" "$(printf '%s\n' 0ld u5ed "$current" | sort | xargs)"
+	rm -r "$STORE/sandboxes/broken"
+	pf image gc
+	assert_json '.host_skeletons == 1'
+	assert_equal "$(ls "$host" | sort | xargs)" "$(printf '%s\n' u5ed "$current" | sort | xargs)"
+	rm -r "$STORE/sandboxes/other" "$ROOT/other"
+	mkdir "$STORE/images/tmp/dead"
+	pf gc
+	assert_status 0
+	assert_json '.checkpoints.temps == 1 and .images.temporary == 1 and .images.host_skeletons == 1'
+	assert_equal "$(ls "$host")" "$current"
+	inside cat /etc/passwd
+	assert_status 0
+	pinfold checkpoint verify kept >/dev/null
+}
