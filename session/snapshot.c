@@ -350,15 +350,16 @@ int pf_session_diff(
 	const struct pf_dirs *d, const char *a, const char *b, char *const *options, struct pf_err *err)
 {
 	struct pf_upper ua = {.fd = -1}, ub = {.fd = -1};
-	const char *argv[64] = {NULL, "--root", d->root, "--store", d->store, "diff"};
+	const char *argv[64] = {NULL, "--root", d->root, "--store", d->store};
 	char *path = pf_helper_path("pinfold-store", err), *arg_a = NULL, *arg_b = NULL;
-	size_t n = 6;
+	size_t n = 5;
 
 	if (path && diff_side(d, a, &ua, &arg_a, err) == 0 &&
 		(!b || diff_side(d, b, &ub, &arg_b, err) == 0)) {
 		argv[0] = path;
 		for (; options && *options && n < 60; options++)
 			argv[n++] = *options;
+		argv[n++] = "--";
 		argv[n++] = arg_a;
 		argv[n++] = arg_b;
 		execv(path, (char *const *)argv);

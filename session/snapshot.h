@@ -14,8 +14,9 @@
 cJSON *pf_session_snapshot(
 	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err);
 
-/* What changed between two of: a checkpoint, a sandbox id (its live files), NULL (its image). argv are
- * further options for the helper. Replaces this process; returns only on failure. */
+/* What changed between two of: a checkpoint, a sandbox id (its live files), NULL (its image). options
+ * begin the helper's command line: its global options, its verb, the verb's options. Replaces this process;
+ * returns only on failure. */
 int pf_session_diff(
 	const struct pf_dirs *d, const char *a, const char *b, char *const *options, struct pf_err *err);
 

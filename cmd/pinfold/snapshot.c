@@ -119,16 +119,24 @@ int pf_cmd_diff(int argc, char **argv)
 		"What was added, changed and deleted from A to B, with sizes. A and B are checkpoints or\n"
 		"ids of sandboxes (their files as they are now). With A alone: against its image.\n";
 	struct pf_err err = PF_ERR_INIT;
-	char *pass[5] = {NULL};
+	char *pass[9] = {NULL};
 	size_t n = 0;
 	int c;
 
+	if (pf_globals.log.json) {
+		pass[n++] = (char *)"--log-format";
+		pass[n++] = (char *)"json";
+	}
+	if (pf_globals.log.file) {
+		pass[n++] = (char *)"--log";
+		pass[n++] = (char *)pf_globals.log.file;
+	}
+	pass[n++] = (char *)"diff";
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
-		if (n < 3)
+		if (n < 8)
 			pass[n++] = (char *)(c == 'j' ? "--json" : c == 's' ? "--stat" : "--name-only");
 	if (argc - optind < 1 || argc - optind > 2)
 		return pf_usage("diff", "takes one or two of checkpoint and ID");
-	pass[n] = (char *)"--";
 	pf_session_diff(
 		&pf_globals.dirs, argv[optind], optind + 1 < argc ? argv[optind + 1] : NULL, pass, &err);
 	pf_wrap(&err, "diff");

@@ -120,7 +120,7 @@ os.execv(sys.argv[1], sys.argv[1:])' "$PINFOLD" --root "$ROOT" --store "$STORE")
 @test "--log and --log-format hold for what the helper program says too" {
 	local line
 	for line in "image inspect nowhere" "checkpoint inspect nowhere" "checkpoint ls --jsn" "image rm" \
-		"image import a b c" "state nowhere" "checkpoint frobnicate"; do
+		"image import a b c" "diff nowhere" "state nowhere" "checkpoint frobnicate"; do
 		rm -f "$PF_DIR/log"
 		# shellcheck disable=SC2086
 		pf --log-format json $line
