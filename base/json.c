@@ -276,7 +276,8 @@ void pf_json_add_int(cJSON *obj, const char *key, int64_t v)
 {
 	char text[32];
 
-	/* As far as cJSON prints a double with all its digits; so that what was built can be read like what was parsed. */
+	/* As far as cJSON prints a double with all its digits; so that what was built can be read like what
+	 * was parsed. */
 	if (v > -1000000000000000 && v < 1000000000000000) {
 		cJSON_AddNumberToObject(obj, key, (double)v);
 		return;

@@ -417,16 +417,21 @@ int pf_child_exec(
 
 void pf_child_exec_init(int sync, int init_fd, const struct pf_process *p, struct pf_err *err)
 {
-	char buf[4096], *argv[1024] = {"pinfold-init"};
-	size_t n = 0;
+	enum { MAX_ARGS = 1000 };
+	char buf[4096], *argv[MAX_ARGS + 2] = {"pinfold-init"};
 
 	if (p->args && p->args[0]) {
 		const char *file = pf_child_resolve(p, p->env, buf, sizeof(buf), err);
 		if (!file)
 			return;
 		argv[1] = file == buf ? buf : p->args[0];
-		for (n = 1; p->args[n] && n < 1000; n++)
+		size_t n = 1;
+		for (; n < MAX_ARGS && p->args[n]; n++)
 			argv[n + 1] = p->args[n];
+		if (p->args[n]) {
+			pf_fail_kind(err, PF_ERR_INVALID, 0, "the command has more than %d words", MAX_ARGS);
+			return;
+		}
 	}
 	if (pf_child_note(sync, PF_NOTE_EXEC, -1, err) < 0)
 		return;

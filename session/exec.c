@@ -368,8 +368,8 @@ static void measure(
 		/* Without a limit of its own the count is the sandbox's: it tells of us only if we were
 		 * killed. */
 		r->limit = "memory";
-		/* Of a limit of its own all of the command dies; whether its first process was still there to be
-		 * killed is chance. */
+		/* Of a limit of its own all of the command dies; whether its first process was still there to
+		 * be killed is chance. */
 		if (r->signal == SIGKILL || x->o->memory >= 0)
 			r->exit_code = 137;
 	} else if (pids_hit) {

@@ -137,8 +137,8 @@ void run(long *sp)
 	for (;;) {
 		long sig = sys4(NR_sigtimedwait, (long)&all, 0, leaving ? (long)&moment : 0, sizeof(all));
 		if (sig <= 0) {
-			/* Commands that came in from outside are nobody's children here: no SIGCHLD tells when the
-			 * last of them is gone. */
+			/* Commands that came in from outside are nobody's children here: no SIGCHLD tells
+			 * when the last of them is gone. */
 			if (leaving && sys4(NR_kill, -1, 0, 0, 0) < 0)
 				leave(128 + leaving);
 			continue;
