@@ -127,6 +127,7 @@ static int parse_map(const char *text, struct pf_id_map **out, size_t *n)
 
 	free(*out);
 	*out = NULL;
+	*n = 0;
 	for (const char *p = text; p && *p; p = strchr(p, '\n'), p = p ? p + 1 : NULL) {
 		struct pf_id_map m;
 		if (sscanf(p, "%u %u %u", &m.container, &m.host, &m.size) != 3)
