@@ -140,6 +140,8 @@ static int sweep(int storefd, const char *dir,
 	PF_CLOSEDIR DIR *d = NULL;
 	struct dirent *e;
 
+	if (fd < 0 && errno == ENOENT)
+		return 0; /* made when it is needed */
 	if (fd < 0 || !(d = fdopendir(fd)))
 		return pf_fail(err, errno, "%s", dir);
 	int dfd = pf_take_fd(&fd);

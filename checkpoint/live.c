@@ -10,8 +10,8 @@
  * ctime later than that proves nothing: two changes within one clock tick bear the same time, and a page that
  * was made writable in a memory mapping is written again and again under the first fault's time. The syncfs
  * before pass 1 write-protects all mapped pages, so that a write through a mapping after it does move the
- * ctime. Where the kernel does not work so (tmpfs maps pages writable at once) no ctime is believed and the
- * second pass takes everything. */
+ * ctime. Where the kernel does not work so (tmpfs maps pages writable at once, and writes through them leave
+ * no trace at all) no stat proves a file's content, and the second pass takes every file that has any. */
 #include "checkpoint/live.h"
 
 #include <errno.h>
@@ -93,13 +93,17 @@ struct rescan {
 	struct pf_pack_stats *stats;
 	struct pf_live_stats *lstats;
 	struct timespec since;
+	bool traceless; /* writes through a mapping move no ctime here */
 };
 
 /* The member of pass 1 serves again: nothing about the name has changed, nor its part among its inode's
  * names. */
-static bool same_member(const struct pf_node *n, struct timespec since)
+static bool same_member(const struct pf_node *n, const struct rescan *r)
 {
-	return pf_node_unchanged(n, since) && n->cut == n->twin->cut && n->opaque == n->twin->opaque &&
+	/* A further name of an inode has no content of its own, an empty file none to be mapped. */
+	if (r->traceless && n->kind == PF_NODE_FILE && n->size > 0 && !n->leader)
+		return false;
+	return pf_node_unchanged(n, r->since) && n->cut == n->twin->cut && n->opaque == n->twin->opaque &&
 	       (n->leader ? n->leader->twin && n->leader->twin == n->twin->leader : !n->twin->leader);
 }
 
@@ -108,7 +112,7 @@ static int rescan_visit(
 {
 	struct rescan *r = ctx;
 
-	if (same_member(n, r->since)) {
+	if (same_member(n, r)) {
 		n->tar_start = n->twin->tar_start;
 		n->tar_end = n->twin->tar_end;
 		return 0;
@@ -121,6 +125,13 @@ static int rescan_visit(
 	return 0;
 }
 
+static bool traceless(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) < 0 || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
+}
+
 /* Everything between freeze and thaw. */
 static int frozen_pass(int upper_fd, const struct pf_walk_opts *opts, const struct pf_tree *first,
 	int spool_fd, struct pf_tree **second, struct pf_walk_stats *walked, struct pf_pack_stats *stats,
@@ -130,7 +141,8 @@ static int frozen_pass(int upper_fd, const struct pf_walk_opts *opts, const stru
 	struct rescan r = {.spool = pf_tarout_spool(spool_fd, err),
 		.stats = stats,
 		.lstats = lstats,
-		.since = opts->since};
+		.since = opts->since,
+		.traceless = traceless(upper_fd)};
 
 	if (!r.spool)
 		return -1;
@@ -196,10 +208,6 @@ static int merge(const struct pf_tree *second, int first_fd, int spool_fd, int o
 
 static int begin(int upper_fd, struct timespec *since, struct pf_err *err)
 {
-	struct statfs fs;
-
-	if (fstatfs(upper_fd, &fs) < 0)
-		return pf_fail(err, errno, "statfs of the tree");
 	if (clock_gettime(CLOCK_REALTIME_COARSE, since) < 0)
 		return pf_fail(err, errno, "clock");
 	since->tv_nsec -= TICK_NS;
@@ -207,8 +215,6 @@ static int begin(int upper_fd, struct timespec *since, struct pf_err *err)
 		since->tv_sec--;
 		since->tv_nsec += 1000000000;
 	}
-	if (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
-		*since = (struct timespec){.tv_sec = INT64_MIN};
 	if (syncfs(upper_fd) < 0)
 		return pf_fail(err, errno, "syncfs");
 	return 0;

@@ -42,6 +42,8 @@ static int unpack_into(int storefd, int tmp_fd, const struct pf_ckpt_layer *l,
 	}
 	if (syncfs(fs) < 0)
 		return pf_fail(err, errno, "flush");
+	if (mkdirat(storefd, "unpacked", 0700) < 0 && errno != EEXIST)
+		return pf_fail(err, errno, "mkdir unpacked");
 	PF_CLOSE int dest = openat(storefd, "unpacked", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dest < 0)
 		return pf_fail(err, errno, "unpacked");

@@ -508,6 +508,9 @@ int pf_ckpt_tmp_make(int storefd, char name[64], int *lockfd, struct pf_err *err
 
 	if (lock < 0)
 		return -1;
+	/* A store that was copied without what can be made again is as good. */
+	if (mkdirat(storefd, "tmp", 0700) < 0 && errno != EEXIST)
+		return pf_fail(err, errno, "mkdir tmp");
 	for (int tries = 0; tries < 100; tries++) {
 		snprintf(name, 64, "tmp/%d.%llx.%u", (int)getpid(), (unsigned long long)pf_now_us(),
 			__atomic_fetch_add(&counter, 1, __ATOMIC_RELAXED));

@@ -255,3 +255,21 @@ fill() {
 etc/empty
 etc/resolv.conf" ] || { echo "$output"; false; }
 }
+
+@test "a store that was copied without its unpacked and temporary files is whole" {
+	fill
+	snapshot first
+	store checkpoint prepare first
+	mkdir "$T/copy"
+	cp -a "$STORE/checkpoints" "$T/copy"
+	STORE="$T/copy"
+	rm -rf "$STORE/checkpoints/unpacked" "$STORE/checkpoints/tmp"
+	store checkpoint gc
+	run store checkpoint prepare first
+	[ "$status" -eq 0 ] || { echo "$output"; false; }
+	[ "$(jq .unpacked <<<"$output")" = 1 ]
+	rm -rf "$STORE/checkpoints/unpacked" "$STORE/checkpoints/tmp"
+	snapshot second
+	store checkpoint verify --all
+	store checkpoint rm first
+}
