@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,9 @@
 #include "base/str.h"
 #include "base/sys.h"
 #include "cmd/pinfold/cmd.h"
+#include "netpolicy/netns.h"
+#include "netpolicy/nft.h"
+#include "sandbox/caps.h"
 #include "sandbox/cgroup.h"
 #include "session/session.h"
 
@@ -44,6 +48,90 @@ static void add(struct report *r, const char *name, enum level level, const char
 		cJSON_AddStringToObject(c, "remedy", remedy);
 	cJSON_AddItemToArray(r->checks, c);
 	r->failed = r->failed || level == FAIL;
+}
+
+/* Number of the initial user namespace, the same on every kernel since 3.8. */
+#define INITIAL_USERNS 0xEFFFFFFDU
+
+/* Whether we are root of the machine and not of a user namespace, whose root looks the same to most calls. */
+static bool in_initial_userns(void)
+{
+	PF_FREE char *map = NULL;
+	struct pf_err ignored = PF_ERR_INIT;
+	unsigned long long inside, outside, count;
+	struct stat st;
+
+	if (pf_read_pseudo_at(AT_FDCWD, "/proc/self/uid_map", 65536, &map, &ignored) == 0 &&
+		(sscanf(map, "%llu %llu %llu", &inside, &outside, &count) != 3 || inside || outside ||
+			count != UINT32_MAX))
+		return false;
+	return stat("/proc/self/ns/user", &st) < 0 || st.st_ino == INITIAL_USERNS;
+}
+
+static void check_privileges(struct report *r)
+{
+	uint64_t needed = PF_CAP_BIT(CAP_SYS_ADMIN) | PF_CAP_BIT(CAP_NET_ADMIN) | PF_CAP_BIT(CAP_SYS_PTRACE);
+	uint64_t missing = needed & ~pf_caps_held();
+	bool initial = in_initial_userns();
+	PF_BUF struct pf_buf text = {0};
+
+	pf_buf_str(&text, missing ? "missing: " : "");
+	pf_caps_format(missing ? missing : needed, &text);
+	add(r, "capabilities", missing ? FAIL : OK, text.data,
+		"in a container: add them (--cap-add, or --privileged)");
+	add(r, "user namespace", initial ? OK : FAIL,
+		initial ? "the initial one" : "one of its own: root here is not root of the machine",
+		"run outside of it, or in a container without one");
+}
+
+/* Load the rules of a sandbox into a network namespace of our own. */
+static int try_gate(struct pf_err *err)
+{
+	static const char text[] = "{\"type\":\"limited\",\"allowed_hosts\":[\"doctor.example.com\"],"
+				   "\"allowed_cidrs\":[\"9.9.9.0/24\"]}";
+	static const struct in6_addr synth6 = {{{0xfd}}};
+	struct pf_netns_visit visit;
+	struct pf_nft nft;
+	bool v6;
+
+	PF_JSON cJSON *networking = pf_json_parse("networking", text, strlen(text), err);
+	struct pf_policy *policy = networking ? pf_policy_compile(networking, err) : NULL;
+	if (!policy)
+		return -1;
+	PF_CLOSE int ns = pf_netns_make(&visit, &v6, err);
+	if (ns < 0 || pf_nft_open(&nft, &synth6, err) < 0 || pf_nft_load(&nft, policy, err) < 0)
+		return -1;
+	PF_CLOSE int log = pf_nft_log_open(err);
+	return log < 0 ? -1 : 0;
+}
+
+/* In a child, with which the namespace and all in it goes. */
+static void check_gate(struct report *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	int fds[2], status = 0;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return;
+	pid_t pid = fork();
+	if (pid == 0) {
+		if (try_gate(&err) < 0)
+			(void)pf_write_all(fds[1], &err, sizeof(err));
+		_exit(*err.msg ? 1 : 0);
+	}
+	close(fds[1]);
+	if (pf_read_full(fds[0], &err, sizeof(err)) != (ssize_t)sizeof(err))
+		err = PF_ERR_INIT;
+	close(fds[0]);
+	err.msg[sizeof(err.msg) - 1] = '\0';
+	bool ok = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	add(r, "packet filter", ok ? OK : FAIL,
+		ok         ? "nf_tables, in a network namespace"
+		: *err.msg ? err.msg
+			   : "it cannot be tried",
+		"modprobe nf_tables nft_ct nft_redir nft_reject_inet nft_log nft_limit nfnetlink_log; "
+		"without it "
+		"no sandbox is made");
 }
 
 static void check_kernel(struct report *r)
@@ -161,10 +249,12 @@ static void check_rlimits(struct report *r)
 
 	if (getrlimit(RLIMIT_NOFILE, &n) < 0)
 		return;
-	snprintf(text, sizeof(text), "%llu", (unsigned long long)n.rlim_max);
-	add(r, "descriptor limit", n.rlim_max >= 4096 ? OK : WARN, text,
-		"raise the hard RLIMIT_NOFILE: it bounds files in a sandbox and connections through its "
-		"gate");
+	snprintf(text, sizeof(text), "soft %llu, hard %llu", (unsigned long long)n.rlim_cur,
+		(unsigned long long)n.rlim_max);
+	add(r, "descriptor limit", n.rlim_max >= 4096 && n.rlim_cur >= 1024 ? OK : WARN, text,
+		"raise RLIMIT_NOFILE (ulimit -n): the hard one bounds files in a sandbox, a third of the "
+		"soft one "
+		"connections through its gate");
 	bool swap = false;
 	PF_FREE char *swaps = NULL;
 	struct pf_err err = PF_ERR_INIT;
@@ -205,7 +295,9 @@ int pf_cmd_doctor(int argc, char **argv)
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
 		json = json || c == 'j';
 	check_kernel(&r);
+	check_privileges(&r);
 	check_namespaces(&r);
+	check_gate(&r);
 	check_cgroups(&r);
 	check_filesystems(&r);
 	check_programs(&r);

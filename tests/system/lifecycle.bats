@@ -351,6 +351,25 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	assert_out kernel
 }
 
+@test "doctor tells what a container may lack: capabilities, the initial user namespace, descriptors" {
+	check() { jq -e "[.checks[] | select(.check == \"$1\")] | length == 1 and (.[0] | $2)" <<<"$output" >/dev/null ||
+		show "$1: $2"; }
+	pf doctor --json
+	check "packet filter" '.status == "ok"'
+	check capabilities '.status == "ok"'
+	check "user namespace" '.status == "ok"'
+	check "descriptor limit" '.detail | test("^soft [0-9]+, hard [0-9]+$")'
+	run -1 --separate-stderr setpriv --bounding-set -sys_ptrace "$PINFOLD" doctor --json
+	check capabilities '.status == "fail" and .detail == "missing: CAP_SYS_PTRACE"'
+	run -1 --separate-stderr unshare --user --map-root-user "$PINFOLD" doctor --json
+	check "user namespace" '.status == "fail"'
+	# No filter may be loaded: the system call that makes the namespace is not allowed.
+	run -1 --separate-stderr setpriv --bounding-set -net_admin,-sys_admin "$PINFOLD" doctor --json
+	check "packet filter" '.status == "fail" and (.detail | length > 0)'
+	run --separate-stderr bash -c "ulimit -Sn 500; exec '$PINFOLD' doctor --json"
+	check "descriptor limit" '.status == "warn" and (.detail | startswith("soft 500,"))'
+}
+
 @test "stats counts what the sandbox uses" {
 	create_sandbox '{"resources":{"memory":"64M"}}'
 	inside true
