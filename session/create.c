@@ -422,6 +422,11 @@ static void unmake(struct making *m)
 	PF_CLOSE int root = pf_dirs_open(m->d->root, "", &ignored);
 	if (root >= 0 && !m->reopened)
 		(void)pf_rm_rf_at(root, m->id, &ignored);
+	/* A log in which nothing was written yet; one of an earlier sandbox of this name stays. */
+	PF_FREE char *log = pf_asprintf("%s/logs/%s.jsonl", m->d->store, m->id);
+	struct stat st;
+	if (lstat(log, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
+		(void)unlink(log);
 }
 
 static void done(struct making *m)

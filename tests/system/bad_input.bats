@@ -15,6 +15,7 @@ refused() { # JSON WORD...
 	pf create "$ID" --config "$CONFIG"
 	assert_refused "$@"
 	assert_gone "$ID"
+	[ ! -e "$STORE/logs/$ID.jsonl" ] || show "an empty log is left"
 }
 
 @test "an unknown key is named with the nearest known one" {
@@ -207,4 +208,8 @@ refused() { # JSON WORD...
 	assert_status 125
 	[ -n "$stderr" ]
 	assert_gone "$ID"
+}
+
+@test "a create that fails when all but the mounts is made leaves no empty log" {
+	refused '{"filesystem":{"mounts":[{"source":"/tmp","target":"/etc/passwd"}]}}' /etc/passwd
 }
