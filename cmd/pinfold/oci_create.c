@@ -94,7 +94,7 @@ static int parse(int argc, char **argv, bool run, struct request *q)
 }
 
 /* The state directory of a new container; whatever has that id is in the way. */
-static int make_dir(const char *id, struct pf_err *err)
+__attribute__((nonnull)) static int make_dir(const char *id, struct pf_err *err)
 {
 	PF_CLOSE int root = pf_dirs_open(pf_globals.dirs.root, "", err);
 
