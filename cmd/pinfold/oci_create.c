@@ -1,4 +1,5 @@
 /* create --bundle, start, run. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -94,7 +95,7 @@ static int parse(int argc, char **argv, bool run, struct request *q)
 }
 
 /* The state directory of a new container; whatever has that id is in the way. */
-__attribute__((nonnull)) static int make_dir(const char *id, struct pf_err *err)
+static int make_dir(const char *id, struct pf_err *err)
 {
 	PF_CLOSE int root = pf_dirs_open(pf_globals.dirs.root, "", err);
 
@@ -134,6 +135,7 @@ static int create(struct request *q, struct pf_spec *spec, struct pf_oci *h, int
 	PF_BUF struct pf_buf warnings = {0};
 	PF_CLOSE int cache = -1, console = -1;
 
+	assert(q->o.id); /* prepare() has checked it */
 	h->id = q->o.id;
 	h->lock = pf_dirs_lock(&pf_globals.dirs, q->o.id, true, err);
 	if (h->lock < 0)
