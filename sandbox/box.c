@@ -194,6 +194,15 @@ static int new_time(const struct pf_spec *spec, struct pf_err *err)
 	return 0;
 }
 
+/* The namespace of that kind to join, or -1. */
+static int joined(const struct pf_box_params *p, uint64_t flag)
+{
+	for (size_t i = 0; p->oci && i < p->spec->n_joins; i++)
+		if (p->spec->joins[i].flag == flag)
+			return p->oci->join_fds[i];
+	return -1;
+}
+
 /* Enter all that the child is to be born in, but a user namespace. */
 static int enter_joins(const struct pf_box_params *p, struct home *home, struct pf_err *err)
 {
@@ -206,6 +215,9 @@ static int enter_joins(const struct pf_box_params *p, struct home *home, struct 
 		const struct pf_ns_join *j = &spec->joins[i];
 		if (j->flag == CLONE_NEWUSER || p->oci->join_fds[i] < 0)
 			continue;
+		/* clone_in_user does that later. */
+		if (j->flag == CLONE_NEWPID && joined(p, CLONE_NEWUSER) >= 0)
+			continue;
 		if (leave_home(home, j->flag, err) < 0)
 			return -1;
 		if (setns(p->oci->join_fds[i], (int)j->flag) < 0)
@@ -216,55 +228,60 @@ static int enter_joins(const struct pf_box_params *p, struct home *home, struct 
 	return 0;
 }
 
-static int joined_user(const struct pf_box_params *p)
+/* The pid, as we see it, of the process behind a pidfd: proc(5), fdinfo. */
+static pid_t pid_of(int pidfd, struct pf_err *err)
 {
-	for (size_t i = 0; p->oci && i < p->spec->n_joins; i++)
-		if (p->spec->joins[i].flag == CLONE_NEWUSER)
-			return p->oci->join_fds[i];
-	return -1;
+	char path[48];
+	PF_FREE char *text = NULL;
+	int pid = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	if (pf_read_pseudo_at(AT_FDCWD, path, 4096, &text, err) < 0)
+		return -1;
+	const char *line = strstr(text, "Pid:");
+	if (!line || sscanf(line, "Pid: %d", &pid) != 1 || pid <= 0)
+		return pf_fail(err, ESRCH, "the new process");
+	return pid;
 }
 
 /* New namespaces belong to the user namespace that their maker is in, and nobody comes back from a user
- * namespace: somebody in between enters the one to join, and has the child there as our child. */
-static pid_t clone_in_user(int userns, struct clone_args *args, struct pf_err *err)
+ * namespace: somebody in between enters the one to join, and has the child there as our child. The pid
+ * that he is told may be of another numbering than ours; a pidfd is not. */
+static pid_t clone_in_user(int userns, int pidns, struct clone_args *args, struct pf_err *err)
 {
-	struct {
-		pid_t pid;
-		int errnum;
-	} report = {0};
-	int pair[2];
+	int pair[2], pidfd = -1, status = 0;
 
-	if (pipe2(pair, O_CLOEXEC) < 0)
-		return pf_fail(err, errno, "pipe");
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return pf_fail(err, errno, "socketpair");
 	pid_t between = fork();
 	if (between == 0) {
-		args->flags = (args->flags & ~(uint64_t)CLONE_PIDFD) | CLONE_PARENT;
+		args->flags |= CLONE_PARENT;
 		args->exit_signal = 0;
-		report.pid = -1;
-		if (setns(userns, CLONE_NEWUSER) == 0)
-			report.pid = pf_clone3(args);
-		if (report.pid == 0)
+		if ((pidns >= 0 && setns(pidns, CLONE_NEWPID) < 0) || setns(userns, CLONE_NEWUSER) < 0)
+			_exit(errno);
+		pid_t pid = pf_clone3(args);
+		if (pid == 0) {
+			close(pair[0]);
+			close(pair[1]);
 			return 0;
-		report.errnum = errno;
-		(void)pf_write_all(pair[1], &report, sizeof(report));
-		_exit(0);
+		}
+		_exit(pid < 0 ? errno : pf_send_fd(pair[1], *(int *)(uintptr_t)args->pidfd) < 0 ? errno : 0);
 	}
 	int saved = errno;
 	close(pair[1]);
-	ssize_t n = between < 0 ? -1 : pf_read_full(pair[0], &report, sizeof(report));
+	if (between > 0) {
+		pidfd = pf_recv_fd(pair[0]);
+		while (waitpid(between, &status, 0) < 0 && errno == EINTR)
+			;
+	}
 	close(pair[0]);
 	if (between < 0)
 		return pf_fail(err, saved, "fork");
-	while (waitpid(between, NULL, 0) < 0 && errno == EINTR)
-		;
-	if (n != (ssize_t)sizeof(report))
-		return pf_fail(err, 0, "join the user namespace");
-	if (report.pid < 0)
-		return pf_fail(err, report.errnum, "linux.namespaces: clone3 in the user namespace to join");
-	*(int *)(uintptr_t)args->pidfd = pidfd_open(report.pid, 0);
-	if (*(int *)(uintptr_t)args->pidfd < 0)
-		return pf_fail(err, errno, "pidfd of the new process");
-	return report.pid;
+	if (pidfd < 0)
+		return pf_fail(err, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
+			"linux.namespaces: clone3 in the user namespace to join");
+	*(int *)(uintptr_t)args->pidfd = pidfd;
+	return pid_of(pidfd, err);
 }
 
 /* clone3, from inside the namespaces that the box joins. A sysfs shows the network namespace that it was made
@@ -274,7 +291,7 @@ static pid_t clone_child(
 {
 	struct home home = {.fd = {-1, -1, -1, -1, -1, -1}};
 	const struct pf_mount *sysfs = sysfs_of(params->spec);
-	int userns = joined_user(params), saved;
+	int userns = joined(params, CLONE_NEWUSER), saved;
 	pid_t pid = -1;
 
 	if (enter_joins(params, &home, err) < 0) {
@@ -282,7 +299,7 @@ static pid_t clone_child(
 		return -1;
 	}
 	if (userns >= 0) {
-		pid = clone_in_user(userns, args, err);
+		pid = clone_in_user(userns, joined(params, CLONE_NEWPID), args, err);
 		saved = 0;
 	} else {
 		pid = pf_clone3(args);

@@ -234,10 +234,12 @@ static void give_stdio(const struct pf_process *p)
 	}
 }
 
-/* HOME, unless the configuration says it: what the box's passwd knows of the user. */
+/* HOME, unless the configuration says it: what the box's passwd knows of the user. One that cannot be read as
+ * such knows nothing. */
 static int set_home(struct pf_become *b, struct pf_err *err)
 {
 	const struct pf_process *p = b->process;
+	struct pf_err ignored = PF_ERR_INIT;
 	struct pf_user user;
 	size_t n = 0;
 
@@ -247,13 +249,13 @@ static int set_home(struct pf_become *b, struct pf_err *err)
 	PF_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return pf_fail(err, errno, "/");
-	if (pf_user_lookup(root, NULL, p->uid, NULL, p->gid, &user, err) < 0)
-		return -1;
+	bool known = pf_user_lookup(root, NULL, p->uid, NULL, p->gid, &user, &ignored) == 0;
 	b->env = pf_calloc(n + 2, sizeof(*b->env));
 	for (size_t i = 0; i < n; i++)
 		b->env[i] = p->env[i];
-	b->env[n] = pf_asprintf("HOME=%s", user.home);
-	pf_user_done(&user);
+	b->env[n] = pf_asprintf("HOME=%s", known ? user.home : "/");
+	if (known)
+		pf_user_done(&user);
 	return 0;
 }
 
