@@ -432,9 +432,9 @@ NoNewPrivs:	1
 	edit '.linux.maskedPaths += ["/etc/group", "/data", "/nosuch"] | .linux.readonlyPaths += ["/tmp", "/nosuch"]'
 	echo secret >"$BUNDLE/rootfs/data/secret"
 	echo secret >"$BUNDLE/rootfs/etc/group"
-	run_bundle 'cat /etc/group; ls /data; touch /data/x; touch /tmp/x; echo >/proc/sysrq-trigger'
+	run_bundle 'cat /etc/group; ls /data; touch /data/x; touch /tmp/x'
 	assert_equal "$output" ""
-	assert_equal "$(grep -c 'Read-only file system' <<<"$stderr")" 3
+	assert_equal "$(grep -c 'Read-only file system' <<<"$stderr")" 2
 }
 
 @test "symlinks of an image at every mount target stay inside the root" {
@@ -505,7 +505,7 @@ NoNewPrivs:	1
 
 @test "namespaces that are not listed are the host's" {
 	edit '.linux.namespaces = [{type: "mount"}] | del(.hostname)'
-	run_bundle 'readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/uts'
+	run_bundle 'for n in net pid uts; do readlink /proc/self/ns/$n; done'
 	assert_out "$(readlink /proc/self/ns/net)"
 	assert_out "$(readlink /proc/self/ns/uts)"
 	edit '.hostname = "x"'
@@ -516,11 +516,11 @@ NoNewPrivs:	1
 	[ -e /proc/self/ns/time ] || skip "needs time namespaces"
 	edit '.linux.namespaces += [{type: "time"}] | .linux.timeOffsets = {boottime: {secs: 1000000, nanosecs: 1}, monotonic: {secs: 5}}'
 	run_bundle 'cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets'
-	assert_out "boottime       1000000"
+	[[ "$output" =~ boottime\ +1000000 ]]
 	[ "$(head -1 <<<"$output")" -gt 1000000 ]
 	start_bundle 'exec sleep 1000'
 	pf exec "$ID" cat /proc/self/timens_offsets
-	assert_out "boottime       1000000"
+	[[ "$output" =~ boottime\ +1000000 ]]
 	edit '.linux.namespaces |= map(select(.type != "time"))'
 	assert_create_refused linux.timeOffsets
 }
@@ -546,12 +546,12 @@ fold
 # ---- devices, cgroups, seccomp -----------------------------------------------------------------------------
 
 @test "devices: default ones, linux.devices anywhere, and the filter on them" {
-	edit '.linux.devices = [{path: "/dev/net/tun2", type: "c", major: 10, minor: 200, fileMode: 384, uid: 5, gid: 6},
+	edit '.linux.devices = [{path: "/dev/net/tun2", type: "c", major: 10, minor: 200, fileMode: 416, uid: 0, gid: 6},
 		{path: "/elsewhere/zero", type: "c", major: 1, minor: 5}, {path: "/dev/fifo", type: "p"}]
 		| .linux.resources.devices = [{allow: false, access: "rwm"}]'
 	run_bundle 'for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done; ls -l /dev/ptmx
 		stat -c "%F %t:%T %a %u %g" /dev/net/tun2 /dev/fifo; head -c 4 /elsewhere/zero | od -An -tx1; cat /dev/net/tun2'
-	assert_out "character special file a:c8 600 5 6"
+	assert_out "character special file a:c8 640 0 6"
 	assert_out "fifo"
 	assert_out "00 00 00 00"
 	assert_err "Operation not permitted"
@@ -642,11 +642,10 @@ hook() { # NAME SCRIPT: a hook that logs itself
 
 @test "hooks run in order, each with the state on its input" {
 	# shellcheck disable=SC2016
-	hook log 'echo "$1 $(cat)" >>'"$PF_DIR/log"
-	cp "$PF_DIR/log" "$BUNDLE/rootfs/hook"
+	hook logger 'echo "$1 $(cat)" >>'"$PF_DIR/log"
 	edit '.hooks = (["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
 		| map({key: ., value: [{path: $p, args: ["log", .], env: ["PATH=/usr/bin:/bin"]}]}) | from_entries)
-		+ {startContainer: [{path: "/bin/sh", args: ["sh", "-c", "cat >/state"]}]}' --arg p "$PF_DIR/log"
+		+ {startContainer: [{path: "/bin/sh", args: ["sh", "-c", "cat >/state"]}]}' --arg p "$PF_DIR/logger"
 	run_bundle 'echo ran'
 	assert_status 0
 	assert_equal "$(cut -d' ' -f1 "$PF_DIR/log" | xargs)" "prestart createRuntime createContainer poststart poststop"
@@ -658,11 +657,11 @@ hook() { # NAME SCRIPT: a hook that logs itself
 @test "a hook that fails or takes too long ends create, is quoted, and nothing stays but poststop's call" {
 	hook bad 'echo "no good" >&2; exit 3'
 	hook stop 'echo stop >>'"$PF_DIR/stops"
-	edit '.hooks = {createRuntime: [{path: $d + "/bad"}], poststop: [{path: $d + "/stop"}]}' --arg d "$PF_DIR"
+	edit '.hooks = {createRuntime: [{path: ($d + "/bad")}], poststop: [{path: ($d + "/stop")}]}' --arg d "$PF_DIR"
 	assert_create_refused createRuntime "exit status 3" "no good"
 	assert_equal "$(cat "$PF_DIR/stops")" stop
 	hook slow 'exec sleep 100'
-	edit '.hooks = {createContainer: [{path: $d + "/slow", timeout: 1}]}' --arg d "$PF_DIR"
+	edit '.hooks = {createContainer: [{path: ($d + "/slow"), timeout: 1}]}' --arg d "$PF_DIR"
 	assert_create_refused createContainer "within 1 s"
 	edit '.hooks = {startContainer: [{path: "/bin/false"}]}'
 	new_id
@@ -673,7 +672,7 @@ hook() { # NAME SCRIPT: a hook that logs itself
 
 @test "a failing poststart hook stops the container; a failing poststop one is a warning" {
 	hook bad 'exit 1'
-	edit '.hooks = {poststart: [{path: $d + "/bad"}]}' --arg d "$PF_DIR"
+	edit '.hooks = {poststart: [{path: ($d + "/bad")}]}' --arg d "$PF_DIR"
 	script 'exec sleep 1000'
 	new_id
 	pinfold create --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
@@ -681,7 +680,7 @@ hook() { # NAME SCRIPT: a hook that logs itself
 	assert_status 1
 	wait_for 5 status_is stopped
 	pinfold delete "$ID"
-	edit '.hooks = {poststop: [{path: $d + "/bad"}, {path: "/usr/bin/touch", args: ["touch", $d + "/second"]}]}' --arg d "$PF_DIR"
+	edit '.hooks = {poststop: [{path: ($d + "/bad")}, {path: "/usr/bin/touch", args: ["touch", ($d + "/second")]}]}' --arg d "$PF_DIR"
 	run_bundle 'exit 0'
 	assert_status 0
 	assert_err warning
@@ -690,7 +689,7 @@ hook() { # NAME SCRIPT: a hook that logs itself
 
 @test "hooks that close their input, leave processes behind or exec nothing do no harm" {
 	hook quick 'exec <&-; (sleep 3 &) ; exit 0'
-	edit '.hooks = {createRuntime: [{path: $d + "/quick"}]} | .annotations = {big: ("x" * 300000)}' --arg d "$PF_DIR"
+	edit '.hooks = {createRuntime: [{path: ($d + "/quick")}]} | .annotations = {big: ("x" * 300000)}' --arg d "$PF_DIR"
 	run_bundle 'echo fine'
 	assert_equal "$output" fine
 	edit '.hooks = {createRuntime: [{path: "/nosuch-hook"}]}'
