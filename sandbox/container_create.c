@@ -229,6 +229,9 @@ void pf_container_clip_caps(struct pf_caps *caps, bool own_user, struct pf_buf *
 		lost |= *sets[i] & ~held;
 		*sets[i] &= held;
 	}
+	/* The kernel lets only what is both be ambient (capabilities(7)); some callers list it there alone, and
+	 * mean what they then get. */
+	caps->ambient &= caps->permitted & caps->inheritable;
 	if (lost) {
 		PF_BUF struct pf_buf names = {0};
 		pf_caps_format(lost, &names);
