@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,6 +88,15 @@ int pf_pidfd_wait(int pidfd, int timeout_ms)
 			timeout_ms = left > 0 ? (int)left : 0;
 		}
 	}
+}
+
+bool pf_in_first_userns(void)
+{
+	struct stat st;
+
+	/* PROC_USER_INIT_INO, include/linux/proc_ns.h: fixed, as user space relies on it. A kernel without
+	 * user namespaces has only that one. */
+	return stat("/proc/self/ns/user", &st) < 0 || st.st_ino == 0xEFFFFFFDU;
 }
 
 int64_t pf_now_us(void)

@@ -21,6 +21,10 @@ bool pf_pidfd_ended(int pidfd);
 /* Wait until it has ended, at most timeout_ms (-1: for ever). Returns 1 ended, 0 timed out, -1 errno. */
 int pf_pidfd_wait(int pidfd, int timeout_ms);
 
+/* Whether we are in the machine's first user namespace, where root can do what the kernel lets only that root
+ * do: make device nodes, map ids of file systems, come back from other namespaces. */
+bool pf_in_first_userns(void);
+
 /* Monotonic clock, microseconds. */
 int64_t pf_now_us(void);
 

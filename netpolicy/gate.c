@@ -10,6 +10,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -226,18 +227,19 @@ static int open_sockets(struct pf_gate *g, struct pf_err *err)
 	return pf_nft_load(&g->nft, g->policy, err);
 }
 
-static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
+/* Make the namespace and open the sockets in it. Without come_back the calling thread stays there. */
+static int open_inside(struct pf_gate *g, bool come_back, int *netns_fd, struct pf_err *err)
 {
 	struct pf_netns_visit visit;
-
-	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
-		return -1;
 	PF_CLOSE int fd = pf_netns_make(&visit, &g->v6, err);
+
 	if (fd < 0)
 		return -1;
 	int r = open_sockets(g, err);
 	struct pf_err back = PF_ERR_INIT;
-	if (pf_netns_leave(&visit, &back) < 0) {
+	if (!come_back) {
+		close(visit.home);
+	} else if (pf_netns_leave(&visit, &back) < 0) {
 		*err = back;
 		r = -1;
 	}
@@ -245,6 +247,43 @@ static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
 		return -1;
 	*netns_fd = pf_take_fd(&fd);
 	return 0;
+}
+
+struct one_way {
+	struct pf_gate *g;
+	int *netns_fd;
+	struct pf_err *err;
+	int result;
+};
+
+static void *go_one_way(void *arg)
+{
+	struct one_way *w = arg;
+
+	w->result = open_inside(w->g, false, w->netns_fd, w->err);
+	return NULL;
+}
+
+/* Descriptors are the process's, namespaces the thread's: one that cannot come back is a thread that ends
+ * there. */
+static int open_from_thread(struct pf_gate *g, int *netns_fd, struct pf_err *err)
+{
+	struct one_way w = {.g = g, .netns_fd = netns_fd, .err = err, .result = -1};
+	pthread_t thread;
+	int r = pthread_create(&thread, NULL, go_one_way, &w);
+
+	if (r != 0)
+		return pf_fail(err, r, "thread for the network namespace");
+	(void)pthread_join(thread, NULL);
+	return w.result;
+}
+
+static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
+{
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
+		return -1;
+	return pf_in_first_userns() || pf_netns_can_return() ? open_inside(g, true, netns_fd, err)
+							     : open_from_thread(g, netns_fd, err);
 }
 
 struct pf_gate *pf_gate_open(

@@ -160,6 +160,14 @@ int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err)
 	return -1;
 }
 
+bool pf_netns_can_return(void)
+{
+	PF_CLOSE int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	/* Going where one is already takes the same power. */
+	return home >= 0 && setns(home, CLONE_NEWNET) == 0;
+}
+
 int pf_netns_leave(struct pf_netns_visit *visit, struct pf_err *err)
 {
 	if (visit->home < 0)

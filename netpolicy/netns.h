@@ -18,6 +18,10 @@ struct pf_netns_visit {
  * (close-on-exec); on failure the caller is back home and nothing remains. */
 int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err);
 
+/* Whether a thread that goes to another network namespace could come back: that takes power over the one it
+ * came from, which root of a user namespace has not. */
+bool pf_netns_can_return(void);
+
 /* Come back. A thread that cannot is in the sandbox's network: the caller must give up. */
 int pf_netns_leave(struct pf_netns_visit *visit, struct pf_err *err);
 

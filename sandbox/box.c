@@ -215,7 +215,7 @@ static int enter_joins(const struct pf_box_params *p, struct home *home, struct 
 		const struct pf_ns_join *j = &spec->joins[i];
 		if (j->flag == CLONE_NEWUSER || p->oci->join_fds[i] < 0)
 			continue;
-		/* clone_in_user does that later. */
+		/* clone_between does that later. */
 		if (j->flag == CLONE_NEWPID && joined(p, CLONE_NEWUSER) >= 0)
 			continue;
 		if (leave_home(home, j->flag, err) < 0)
@@ -245,11 +245,13 @@ static pid_t pid_of(int pidfd, struct pf_err *err)
 }
 
 /* New namespaces belong to the user namespace that their maker is in, and nobody comes back from a user
- * namespace: somebody in between enters the one to join, and has the child there as our child. The pid
- * that he is told may be of another numbering than ours; a pidfd is not. */
-static pid_t clone_in_user(int userns, int pidns, struct clone_args *args, struct pf_err *err)
+ * namespace; nor from any other who is root of a user namespace only. Then somebody in between enters what is
+ * to be joined, and has the child there as our child. The pid that he is told may be of another numbering
+ * than ours; a pidfd is not. */
+static pid_t clone_between(const struct pf_box_params *p, struct clone_args *args, struct pf_err *err)
 {
-	int pair[2], pidfd = -1, status = 0;
+	int pair[2], pidfd = -1, status = 0, userns = joined(p, CLONE_NEWUSER);
+	int pidns = userns >= 0 ? joined(p, CLONE_NEWPID) : -1;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return pf_fail(err, errno, "socketpair");
@@ -257,7 +259,11 @@ static pid_t clone_in_user(int userns, int pidns, struct clone_args *args, struc
 	if (between == 0) {
 		args->flags |= CLONE_PARENT;
 		args->exit_signal = 0;
-		if ((pidns >= 0 && setns(pidns, CLONE_NEWPID) < 0) || setns(userns, CLONE_NEWUSER) < 0)
+		struct home home = {.fd = {-1, -1, -1, -1, -1, -1}};
+		if (p->rootless && enter_joins(p, &home, err) < 0)
+			_exit(err->errnum);
+		if ((pidns >= 0 && setns(pidns, CLONE_NEWPID) < 0) ||
+			(userns >= 0 && setns(userns, CLONE_NEWUSER) < 0))
 			_exit(errno);
 		pid_t pid = pf_clone3(args);
 		if (pid == 0) {
@@ -279,7 +285,7 @@ static pid_t clone_in_user(int userns, int pidns, struct clone_args *args, struc
 		return pf_fail(err, saved, "fork");
 	if (pidfd < 0)
 		return pf_fail(err, WIFEXITED(status) ? WEXITSTATUS(status) : 0,
-			"linux.namespaces: clone3 in the user namespace to join");
+			"linux.namespaces: clone3 in the namespaces to join");
 	*(int *)(uintptr_t)args->pidfd = pidfd;
 	return pid_of(pidfd, err);
 }
@@ -291,16 +297,17 @@ static pid_t clone_child(
 {
 	struct home home = {.fd = {-1, -1, -1, -1, -1, -1}};
 	const struct pf_mount *sysfs = sysfs_of(params->spec);
-	int userns = joined(params, CLONE_NEWUSER), saved;
+	bool between = joined(params, CLONE_NEWUSER) >= 0 || (params->rootless && params->netns_fd >= 0) ||
+		       (params->rootless && params->oci && params->spec->n_joins > 0);
+	int saved = 0;
 	pid_t pid = -1;
 
-	if (enter_joins(params, &home, err) < 0) {
+	if (!(between && params->rootless) && enter_joins(params, &home, err) < 0) {
 		go_home(&home);
 		return -1;
 	}
-	if (userns >= 0) {
-		pid = clone_in_user(userns, joined(params, CLONE_NEWPID), args, err);
-		saved = 0;
+	if (between) {
+		pid = clone_between(params, args, err);
 	} else {
 		pid = pf_clone3(args);
 		saved = errno;
@@ -318,7 +325,7 @@ static pid_t clone_child(
 	}
 	go_home(&home);
 	if (pid < 0)
-		return userns >= 0 ? -1 : pf_fail(err, saved, "clone3");
+		return between ? -1 : pf_fail(err, saved, "clone3");
 	return pid;
 }
 
@@ -404,18 +411,21 @@ static int parent_setup(
 	return r;
 }
 
-int pf_box_create(const struct pf_box_params *params, struct pf_box *box, struct pf_err *err)
+int pf_box_create(const struct pf_box_params *wanted, struct pf_box *box, struct pf_err *err)
 {
+	struct pf_box_params own = *wanted;
+	const struct pf_box_params *params = &own;
 	int pair[2], pidfd = -1, sysfs_fd = -1;
 	PF_CLOSE int sync = -1, remote = -1, null = -1;
 	struct pf_cgroup_join join = {.n = 0};
 	struct clone_args args = {
-		.flags = (params->spec->clone_flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) |
+		.flags = (wanted->spec->clone_flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) |
 			 CLONE_PIDFD,
 		.pidfd = (uint64_t)(uintptr_t)&pidfd,
 		.exit_signal = SIGCHLD,
 	};
 
+	own.rootless = !pf_in_first_userns();
 	if (params->netns_fd >= 0)
 		args.flags &= ~(uint64_t)CLONE_NEWNET;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

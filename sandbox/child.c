@@ -173,13 +173,13 @@ int pf_child_stdio(const int stdio[3], unsigned keep, const int *need, size_t n_
 	return 0;
 }
 
-static int set_ids(const struct pf_process *p, struct pf_err *err)
+static int set_ids(const struct pf_process *p, bool keeps_groups, struct pf_err *err)
 {
 	/* Raw calls: glibc's wrappers synchronise threads, of which there are none, by ways that are not
 	 * async-signal-safe. */
 	if (syscall(SYS_setresgid, p->gid, p->gid, p->gid) < 0)
 		return pf_fail(err, errno, "group id %u (is it in the sandbox's id range?)", p->gid);
-	if (syscall(SYS_setgroups, p->n_groups, p->groups) < 0)
+	if (syscall(SYS_setgroups, p->n_groups, p->groups) < 0 && !(keeps_groups && errno == EPERM))
 		return pf_fail(err, errno, "supplementary groups (is each in the sandbox's id range?)");
 	if (syscall(SYS_setresuid, p->uid, p->uid, p->uid) < 0)
 		return pf_fail(err, errno, "user id %u (is it in the sandbox's id range?)", p->uid);
@@ -332,7 +332,7 @@ int pf_child_become(struct pf_become *b, int sync, struct pf_err *err)
 	/* Keep permitted over the change of uid; pf_caps_apply then reduces it to what was asked for. */
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "keep capabilities");
-	if (set_ids(p, err) < 0)
+	if (set_ids(p, b->keeps_groups, err) < 0)
 		return -1;
 	if (pf_caps_apply(&p->caps) < 0)
 		return pf_fail(err, errno, "capabilities");

@@ -50,6 +50,7 @@ struct pf_become {
 	const struct pf_spec *spec; /* personality and memory policy from here; NULL: none */
 	int lsm_fd;                 /* pf_lsm_open; -1: none */
 	const char *lsm_label;
+	bool keeps_groups; /* it has none, and the caller's cannot be dropped without root: so be it */
 	bool oci;   /* OCI's manners: standard descriptors given to the user, HOME from the box's passwd */
 	char **env; /* out: process->env, perhaps with HOME */
 };

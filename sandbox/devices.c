@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/path.h"
+#include "base/proc.h"
 #include "base/sys.h"
 #include "sandbox/mounts.h"
 
@@ -113,7 +114,7 @@ static int fill_dev(const struct pf_spec *spec, int m, struct pf_err *err)
 	uid_t uid = host_id(spec->uid_maps, spec->n_uid_maps, 0);
 	gid_t gid = host_id(spec->gid_maps, spec->n_gid_maps, 0);
 
-	for (size_t i = 0; i < spec->n_devices + N_DEFAULTS; i++) {
+	for (size_t i = 0; pf_in_first_userns() && i < spec->n_devices + N_DEFAULTS; i++) {
 		const struct pf_device *d = device(spec, i);
 		if (d && in_dev_tmpfs(spec, d) && make_in_dev(spec, d, m, err) < 0)
 			return -1;
@@ -147,7 +148,7 @@ int pf_dev_make(const struct pf_spec *spec, const struct pf_mount *mount, struct
 
 bool pf_dev_needs_nodes(const struct pf_spec *spec)
 {
-	for (size_t i = 0; i < spec->n_devices + N_DEFAULTS; i++) {
+	for (size_t i = 0; pf_in_first_userns() && i < spec->n_devices + N_DEFAULTS; i++) {
 		const struct pf_device *d = device(spec, i);
 		if (d && !in_dev_tmpfs(spec, d) && !is_bound(spec, d))
 			return true;
@@ -188,9 +189,15 @@ static int bind_node(const struct pf_device *d, int nodes, const char *name, int
 			return pf_fail_kind(err, PF_ERR_INVALID, 0,
 				"device %s: something else is there in the root file system", d->path);
 	}
-	PF_CLOSE int node = openat(nodes, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	PF_CLOSE int node = nodes < 0 ? open(d->path, O_PATH | O_NOFOLLOW | O_CLOEXEC)
+				      : openat(nodes, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (node < 0)
 		return pf_fail(err, errno, "device %s", d->path);
+	if (nodes < 0 && (fstat(node, &st) < 0 || (st.st_mode & S_IFMT) != d->type ||
+				 st.st_rdev != makedev(d->major, d->minor)))
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"device %s: the machine's own is something else, and without root none can be made",
+			d->path);
 	m = pf_mount_clone(node, false, 0, -1, err);
 	if (m < 0)
 		return pf_wrap(err, "device %s", d->path);
@@ -222,7 +229,7 @@ int pf_dev_bind_nodes(const struct pf_spec *spec, int nodes, int root, struct pf
 		const struct pf_device *d = device(spec, i);
 		char name[24];
 		snprintf(name, sizeof(name), "%zu", i);
-		if (d && !in_dev_tmpfs(spec, d) && !is_bound(spec, d) &&
+		if (d && (nodes < 0 || !in_dev_tmpfs(spec, d)) && !is_bound(spec, d) &&
 			bind_node(d, nodes, name, root, err) < 0)
 			return -1;
 	}

@@ -341,7 +341,7 @@ int pf_child_enter_root(const struct pf_box_params *params, const struct pf_chil
 		return pf_fail(err, errno, "attach the device nodes");
 	if (attach_root(params, m->root, err) < 0 || attach_mounts(params, m, err) < 0)
 		return -1;
-	if (m->nodes >= 0 && pf_dev_bind_nodes(spec, m->nodes, m->root, err) < 0)
+	if ((m->nodes >= 0 || params->rootless) && pf_dev_bind_nodes(spec, m->nodes, m->root, err) < 0)
 		return -1;
 	if (make_console(params, m->root, console, err) < 0 || run_hooks(params, sync, err) < 0)
 		return -1;

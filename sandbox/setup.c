@@ -78,6 +78,15 @@ static int become_root_of_userns(struct pf_err *err)
 	return 0;
 }
 
+/* A namespace that is joined has its maps already; they are not in the configuration. */
+static bool maps_root(const struct pf_spec *spec)
+{
+	for (size_t i = 0; i < spec->n_uid_maps; i++)
+		if (spec->uid_maps[i].container == 0)
+			return true;
+	return spec->n_uid_maps == 0;
+}
+
 /* Namespaces and identity: what comes before the mounts. */
 static int settle(const struct pf_box_params *params, int sync, struct pf_err *err)
 {
@@ -85,15 +94,20 @@ static int settle(const struct pf_box_params *params, int sync, struct pf_err *e
 	char byte;
 	ssize_t n;
 
-	/* Nothing inside may look at us or at what we have open: our memory is a copy of the parent's. */
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	/* Nothing inside may look at us or at what we have open: our memory is a copy of the parent's. The
+	 * maps of one that is not dumpable are for the machine's root alone to write, so without that they
+	 * come first; the namespaces are new then, and nobody is inside yet. */
+	if (!params->rootless && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "PR_SET_DUMPABLE");
 	do
 		n = recv(sync, &byte, 1, 0);
 	while (n < 0 && errno == EINTR);
 	if (n != 1 || byte != PF_SYNC_MAPPED)
 		return pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
-	if (pf_spec_own_ns(spec, CLONE_NEWUSER) && become_root_of_userns(err) < 0)
+	if (params->rootless && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "PR_SET_DUMPABLE");
+	/* Who was made with a user namespace has all power in it, whatever his id there is. */
+	if (pf_spec_own_ns(spec, CLONE_NEWUSER) && maps_root(spec) && become_root_of_userns(err) < 0)
 		return -1;
 	/* Not with the clone: its root is where the process is, which on v1 is where it has just gone. */
 	if ((spec->clone_flags & CLONE_NEWCGROUP) && unshare(CLONE_NEWCGROUP) < 0)
@@ -238,6 +252,7 @@ void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *jo
 		.spec = params->spec,
 		.lsm_fd = -1,
 		.lsm_label = params->oci ? params->oci->lsm.label : NULL,
+		.keeps_groups = params->rootless && params->spec->process.n_groups == 0,
 		.oci = params->oci != NULL};
 	struct pf_err err = PF_ERR_INIT;
 

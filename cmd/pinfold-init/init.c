@@ -18,6 +18,7 @@ enum {
 	NR_sigprocmask = 14,
 	NR_fork = 57,
 	NR_execve = 59,
+	NR_ioctl = 16,
 	NR_exit = 60,
 	NR_wait4 = 61,
 	NR_kill = 62,
@@ -42,6 +43,7 @@ static long start_child(void)
 __asm__(".globl _start\n_start:\n\txor %ebp,%ebp\n\tmov %rsp,%rdi\n\tand $-16,%rsp\n\tcall run\n");
 #elif defined(__aarch64__)
 enum {
+	NR_ioctl = 29,
 	NR_exit = 93,
 	NR_kill = 129,
 	NR_sigprocmask = 135,
@@ -81,7 +83,7 @@ enum {
 	SIGTTIN_ = 21,
 	SIGTTOU_ = 22
 };
-enum { SIG_SETMASK_ = 2, WNOHANG_ = 1, ECHILD_ = 10, EINTR_ = 4 };
+enum { SIG_SETMASK_ = 2, WNOHANG_ = 1, ECHILD_ = 10, EINTR_ = 4, TIOCSCTTY_ = 0x540e };
 
 __attribute__((noreturn, used)) void run(long *sp);
 
@@ -127,6 +129,8 @@ void run(long *sp)
 		main_pid = start_child();
 		if (main_pid == 0) {
 			sys4(NR_setsid, 0, 0, 0, 0);
+			/* A terminal that is nobody's yet becomes its own; any other refuses. */
+			sys4(NR_ioctl, 0, TIOCSCTTY_, 0, 0);
 			sys4(NR_sigprocmask, SIG_SETMASK_, (long)&none, 0, sizeof(none));
 			long r = sys4(NR_execve, (long)argv[1], (long)(argv + 1), (long)envp, 0);
 			leave(r == -2 ? 127 : 126);
@@ -154,7 +158,9 @@ void run(long *sp)
 		if (sig == SIGCONT_ || sig == SIGTTIN_ || sig == SIGTTOU_)
 			continue;
 		if (main_pid > 0) {
-			sys4(NR_kill, main_pid, sig, 0, 0);
+			/* It leads a group of its own, once it got so far. */
+			if (sys4(NR_kill, -main_pid, sig, 0, 0) < 0)
+				sys4(NR_kill, main_pid, sig, 0, 0);
 		} else if (sig == SIGTERM_ || sig == SIGINT_ || sig == SIGQUIT_ || sig == SIGHUP_) {
 			leaving = (int)sig;
 			/* -1 is everybody in the namespace but us; nobody there: go. */
