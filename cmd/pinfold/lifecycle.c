@@ -35,7 +35,7 @@ int pf_cmd_destroy(int argc, char **argv)
 		"destroy ID… [--snapshot]\n\n"
 		"Ends each sandbox and removes all of it but its checkpoints and its log. One that is not\n"
 		"there is no error. With --snapshot a checkpoint is made first; if that fails the sandbox\n"
-		"stays.\n";
+		"stays. An OCI container is deleted, as by delete --force.\n";
 	bool snapshot = false;
 	int c, code = 0;
 
@@ -46,6 +46,11 @@ int pf_cmd_destroy(int argc, char **argv)
 	for (int i = optind; i < argc; i++) {
 		struct pf_err err = PF_ERR_INIT;
 		bool found;
+		if (!snapshot && pf_oci_is(argv[i])) {
+			if (pf_oci_delete(argv[i], true, &err) < 0)
+				code = pf_report(&err);
+			continue;
+		}
 		if (snapshot) {
 			cJSON *result = pf_snapshot(argv[i], NULL, NULL, &err);
 			if (result)

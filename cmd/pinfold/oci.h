@@ -54,6 +54,8 @@ int pf_oci_create(int argc, char **argv);
 int pf_oci_exec(int argc, char **argv);
 int pf_oci_state(const char *id);
 int pf_oci_freeze(const char *id, bool freeze);
+/* delete: force also ends one that runs, and one that is not there is no error then. */
+int pf_oci_delete(const char *id, bool force, struct pf_err *err);
 /* The container's line for list, NULL when it is not there any more. */
 cJSON *pf_oci_list_entry(const char *id);
 

@@ -107,7 +107,7 @@ int pf_cmd_kill(int argc, char **argv)
 }
 
 /* One that is there, or pieces of one whose create was killed. */
-static int delete_one(const char *id, bool force, struct pf_err *err)
+int pf_oci_delete(const char *id, bool force, struct pf_err *err)
 {
 	PF_BUF struct pf_buf warnings = {0};
 	PF_OCI struct pf_oci h = PF_OCI_INIT;
@@ -146,7 +146,7 @@ int pf_cmd_delete(int argc, char **argv)
 		return pf_usage("delete", "needs an ID");
 	for (int i = optind; i < argc; i++) {
 		struct pf_err err = PF_ERR_INIT;
-		if (delete_one(argv[i], force, &err) < 0)
+		if (pf_oci_delete(argv[i], force, &err) < 0)
 			code = pf_oci_fail("delete", &err, PF_OCI_FAILED);
 	}
 	return code;
