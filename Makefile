@@ -24,7 +24,7 @@ LDFLAGS  += -pie -Wl,--gc-sections,--as-needed,-z,relro,-z,now $(SAN)
 # Debian ships no archive for these two; the others are linked in, because loading a shared object costs more
 # than what we use it for (docs/architecture.md, start-up).
 DYN_SMALL   := -lcjson -lmnl
-STATIC_CORE := -l:libseccomp.a -l:libcap.a -l:libcares.a
+STATIC_CORE := -l:libseccomp.a -l:libcap.a -l:libcares.a -l:libhttp_parser.a
 CORE_LIBS   := $(STATIC_CORE) $(DYN_SMALL) -lm
 STORE_LIBS  := -larchive -lcrypto -lzstd $(CORE_LIBS)
 

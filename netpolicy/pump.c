@@ -110,7 +110,8 @@ static int step(struct pf_gate *g, struct pf_flow *f, struct pf_end *from, struc
 void pf_pump(struct pf_conn *c)
 {
 	struct pf_gate *g = c->gate;
-	int out = c->judged && !c->head, in = 1; /* the first bytes go before all others */
+	/* The first bytes go before all others, and requests one by one. */
+	int out = c->judged && !c->head && !c->web, in = 1;
 
 	for (int round = 0; round < 2 * ROUNDS && (out > 0 || in > 0); round++) {
 		if (out > 0)

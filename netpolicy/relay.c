@@ -13,8 +13,8 @@
  *
  * SNI or Host must be the name that was dialled, or another name that the same rule allows. With an encrypted
  * ClientHello the outer name must be the very name: what is inside cannot be seen. TLS to port 443 of a name
- * needs an SNI. HTTP/2 without TLS hides its authority in compressed headers and is refused on port 80. Later
- * requests on the same connection are not looked at: the host that was dialled was allowed.
+ * needs an SNI. HTTP/2 without TLS hides its authority in compressed headers and is refused on port 80. Every
+ * request of an HTTP connection is judged, the first one here and all others in web.c.
  *
  * A refusal is a reset at once; only on port 80 the request is awaited for up to two seconds, so that it can
  * be answered with a 403 that says what was refused. */
@@ -94,8 +94,10 @@ static void end_conn(struct pf_conn *c)
 	free(c->rule_text);
 	free(c->other_name);
 	free(c->head);
+	free(c->web);
 	c->rule_text = c->other_name = NULL;
 	c->head = NULL;
+	c->web = NULL;
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
@@ -238,13 +240,18 @@ static const char *judge(const struct pf_conn *c, const struct pf_sniff *s)
 	return !s->has_name || same || same_rule(c, s->name) ? NULL : "host_mismatch";
 }
 
+const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s)
+{
+	free(c->other_name);
+	c->other_name =
+		s->has_name && !(c->name && strcmp(s->name, c->name->name) == 0) ? pf_strdup(s->name) : NULL;
+	return judge(c, s);
+}
+
 static void on_head(struct pf_conn *c, const struct pf_sniff *s)
 {
 	c->http = s->kind == PF_SNIFF_HTTP;
-	if (s->has_name && !(c->name && strcmp(s->name, c->name->name) == 0)) {
-		free(c->other_name);
-		c->other_name = pf_strdup(s->name);
-	}
+	const char *why = pf_conn_judge(c, s);
 	if (c->state == PF_CONN_REFUSED) {
 		if (c->http)
 			send_403(c);
@@ -254,11 +261,13 @@ static void on_head(struct pf_conn *c, const struct pf_sniff *s)
 	}
 	c->judged = true;
 	c->sniff_by = 0;
-	const char *why = judge(c, s);
-	if (why)
+	if (why) {
 		pf_conn_deny(c, why, c->other_name);
-	else
-		pf_conn_arm(c);
+		return;
+	}
+	if (c->http && !s->h2c)
+		pf_web_begin(c, s->head_len);
+	pf_conn_arm(c);
 }
 
 static void on_client_end(struct pf_conn *c)
@@ -330,8 +339,10 @@ static void read_head(struct pf_conn *c)
 
 static bool flush_head(struct pf_conn *c)
 {
-	while (c->head_sent < c->head_len && c->up.writable) {
-		ssize_t n = send(c->up.src.fd, c->head + c->head_sent, c->head_len - c->head_sent,
+	size_t end = c->web ? c->web->judged : c->head_len;
+
+	while (c->head_sent < end && c->up.writable) {
+		ssize_t n = send(c->up.src.fd, c->head + c->head_sent, end - c->head_sent,
 			MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n >= 0) {
 			c->head_sent += (size_t)n;
@@ -346,12 +357,37 @@ static bool flush_head(struct pf_conn *c)
 	if (c->judged && c->head_sent == c->head_len) {
 		free(c->head);
 		c->head = NULL;
-		c->head_len = c->head_sent = 0;
+		c->head_len = c->head_cap = c->head_sent = 0;
+		if (c->web)
+			c->web->judged = 0;
 	}
 	return true;
 }
 
-static void flow(struct pf_conn *c)
+/* Requests go on as they are judged; when the client has ended, so does their sequence. false: the connection
+ * is over, or has to wait. */
+static bool flow_web(struct pf_conn *c)
+{
+	do {
+		pf_web_read(c);
+		if (c->state != PF_CONN_CONNECTED || (c->head && !flush_head(c)))
+			return false;
+	} while (c->web && c->client.readable && c->up.writable && !c->web->waiting && !c->client_ended);
+	if (c->web && c->web->waiting && c->head_sent == c->web->judged && c->up.readable &&
+		!pf_web_answered(c))
+		return false;
+	if (c->web && c->client_ended && (!c->head || c->head_sent == c->web->judged)) {
+		free(c->web);
+		c->web = NULL;
+		free(c->head); /* the beginning of a request that never came */
+		c->head = NULL;
+		c->head_len = c->head_cap = c->head_sent = 0;
+		c->sniff_by = 0;
+	}
+	return true;
+}
+
+void pf_conn_flow(struct pf_conn *c)
 {
 	if (c->state != PF_CONN_CONNECTED)
 		return;
@@ -359,9 +395,11 @@ static void flow(struct pf_conn *c)
 		c->reported = true;
 		report(c, "connect", "allow", "allowed", NULL);
 	}
-	if (c->head && (c->judged || c->line_open) && !flush_head(c))
+	if (c->web && !flow_web(c))
 		return;
-	if (c->client_ended && !c->head)
+	if (!c->web && c->head && (c->judged || c->line_open) && !flush_head(c))
+		return;
+	if (c->client_ended && !c->head && !c->web)
 		c->out.eof = true;
 	pf_pump(c);
 	if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof) && !c->timer.pos)
@@ -370,7 +408,7 @@ static void flow(struct pf_conn *c)
 
 static void on_pump(struct pf_timer *t)
 {
-	flow(pf_container(t, struct pf_conn, pump));
+	pf_conn_flow(pf_container(t, struct pf_conn, pump));
 }
 
 static void note(struct pf_end *e, uint32_t events)
@@ -405,7 +443,7 @@ static void on_client(struct pf_src *src, uint32_t events)
 	if (died(c, &c->client, events))
 		return;
 	read_head(c);
-	flow(c);
+	pf_conn_flow(c);
 }
 
 static void on_up(struct pf_src *src, uint32_t events)
@@ -415,7 +453,7 @@ static void on_up(struct pf_src *src, uint32_t events)
 	note(&c->up, events);
 	if (died(c, &c->up, events))
 		return;
-	flow(c);
+	pf_conn_flow(c);
 }
 
 void pf_conn_connected(struct pf_conn *c)
@@ -430,7 +468,7 @@ void pf_conn_connected(struct pf_conn *c)
 	}
 	c->state = PF_CONN_CONNECTED;
 	pf_conn_arm(c);
-	flow(c);
+	pf_conn_flow(c);
 }
 
 /* --- time ----------------------------------------------------------------------------------------------- */
@@ -447,7 +485,7 @@ void pf_conn_arm(struct pf_conn *c)
 		at = c->next_try < c->dial_by ? c->next_try : c->dial_by;
 	else if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof))
 		at = pf_now_us() + HALF_CLOSED_US;
-	if (c->sniff_by && (!c->judged || c->state == PF_CONN_GOODBYE) && c->sniff_by < at)
+	if (c->sniff_by && (!c->judged || c->web || c->state == PF_CONN_GOODBYE) && c->sniff_by < at)
 		at = c->sniff_by;
 	if (at == INT64_MAX)
 		pf_loop_cancel(&c->gate->loop, &c->timer);
@@ -460,7 +498,7 @@ static void on_timer(struct pf_timer *t)
 	struct pf_conn *c = pf_container(t, struct pf_conn, timer);
 	int64_t now = pf_now_us();
 
-	if (c->sniff_by && now >= c->sniff_by && (!c->judged || c->state == PF_CONN_GOODBYE)) {
+	if (c->sniff_by && now >= c->sniff_by && (!c->judged || c->web || c->state == PF_CONN_GOODBYE)) {
 		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
 			end_with_reset(c);
 		else

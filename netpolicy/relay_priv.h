@@ -1,10 +1,12 @@
-/* One relayed connection; shared by relay.c (admission), dial.c (connecting) and pump.c (moving bytes). */
+/* One relayed connection; shared by relay.c (admission), dial.c (connecting),
+ * web.c (HTTP requests) and pump.c (moving bytes). */
 #ifndef PF_NETPOLICY_RELAY_PRIV_H
 #define PF_NETPOLICY_RELAY_PRIV_H
 
 #include <stdbool.h>
 
 #include "netpolicy/gate_priv.h"
+#include "netpolicy/http.h"
 #include "netpolicy/sniff.h"
 
 #define PF_DIAL_PARALLEL 3
@@ -20,6 +22,15 @@ struct pf_flow {
 	size_t in_pipe;
 	uint64_t bytes;
 	bool eof, shut; /* the source has ended; the destination was told so */
+};
+
+/* The requests of a plain HTTP connection. */
+struct pf_web {
+	struct pf_http request; /* the one that is going on */
+	bool in_body;           /* of it, or after it if it asked for another protocol */
+	bool waiting;           /* it did, as the first of this connection; its answer decides */
+	uint64_t n_requests;
+	size_t judged; /* bytes of the connection's head buffer that may go on */
 };
 
 struct pf_attempt {
@@ -58,7 +69,8 @@ struct pf_conn {
 	char *rule_text;            /* survives a change of policy */
 	char *other_name;           /* SNI or Host when it is not the name that was dialled */
 	struct pf_query *query;
-	uint8_t *head; /* the first bytes, until they went upstream */
+	uint8_t *head;      /* the first bytes, until they went upstream; with web, all that is under way */
+	struct pf_web *web; /* NULL: not HTTP, or not any more */
 	size_t head_len, head_cap, head_sent;
 	size_t sniff_need;
 	const char *refusal; /* reason, when REFUSED */
@@ -87,6 +99,18 @@ void pf_dial_start(struct pf_conn *c, const union pf_sa *addrs, size_t n);
 /* The dialling part of the connection's timer. */
 void pf_dial_tick(struct pf_conn *c, int64_t now);
 void pf_dial_stop(struct pf_conn *c);
+
+/* web.c: the connection began with an HTTP request, judged, in head. From here on every request of it is. */
+void pf_web_begin(struct pf_conn *c, size_t head_len);
+/* Read and judge what the client sends. May end the connection. */
+void pf_web_read(struct pf_conn *c);
+/* The server has said something: does the connection go over to another protocol? false: not known yet. */
+bool pf_web_answered(struct pf_conn *c);
+
+/* relay.c: may this request go on? NULL: it may; else the reason, and c->other_name is set. */
+const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s);
+/* relay.c: send on what is judged, and move. May end the connection. */
+void pf_conn_flow(struct pf_conn *c);
 
 /* pump.c: move what can be moved. May end the connection. */
 void pf_pump(struct pf_conn *c);

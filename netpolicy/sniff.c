@@ -309,8 +309,10 @@ static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sni
 	while ((line = next_line(data, len, &at, &line_len, &bad))) {
 		if (bad)
 			return PF_SNIFF_BAD;
-		if (line_len == 0)
+		if (line_len == 0) {
+			out->head_len = at;
 			return PF_SNIFF_HTTP;
+		}
 		if (!read_header(out, line, line_len, &host_seen))
 			return PF_SNIFF_BAD;
 	}

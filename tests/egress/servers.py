@@ -3,7 +3,9 @@
 usage: servers.py internet|host DIR
 """
 import asyncio
+import json
 import socket
+import ssl
 import sys
 
 place, directory = sys.argv[1:]
@@ -36,6 +38,52 @@ async def count(reader, writer, port):
     writer.write(b"%d" % total)
 
 
+async def body_of(reader, head):
+    if "chunked" in head.get("transfer-encoding", ""):
+        body = b""
+        while size := int(await reader.readline(), 16):
+            body += await reader.readexactly(size)
+            await reader.readline()
+        await reader.readline()
+        return body
+    return await reader.readexactly(int(head.get("content-length", 0)))
+
+
+async def web(reader, writer, port):
+    """HTTP that says what it was asked: keep-alive, chunks both ways, events, upgrade to an echo."""
+    while line := await reader.readline():
+        method, path, _ = line.decode().split(" ", 2)
+        head = {}
+        while (field := await reader.readline()).strip():
+            name, value = field.decode("latin-1").split(":", 1)
+            head[name.lower()] = value.strip()
+        hear("web", port, f"{method} {path} {head.get('host')} {head.get('authorization')}".encode())
+        if "upgrade" in head:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+            await relay_back(reader, writer, port)
+            return
+        if head.get("expect"):
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await body_of(reader, head)
+        if path == "/events":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for i in range(3):
+                event = b"data: %d\n\n" % i
+                writer.write(b"%x\r\n%s\r\n" % (len(event), event))
+                await writer.drain()
+                await asyncio.sleep(0.2)
+            writer.write(b"0\r\n\r\n")
+            continue
+        said = {"method": method, "path": path, "length": len(body), "head": head}
+        if len(body) < 4096:
+            said["body"] = body.decode("latin-1")
+        answer = json.dumps(said).encode() + b"\n"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
+        if method != "HEAD":
+            writer.write(answer)
+        await writer.drain()
+
+
 async def tell(reader, writer, port):
     hear("tcp", port, b"connected")
     writer.write(b"host-service\n")
@@ -47,7 +95,7 @@ def guarded(serve, port):
             await serve(reader, writer, port)
             writer.close()
             await writer.wait_closed()
-        except OSError:
+        except (OSError, asyncio.IncompleteReadError):
             writer.transport.abort()
     return handler
 
@@ -60,8 +108,8 @@ class Sink(asyncio.DatagramProtocol):
         hear("udp", self.port, data)
 
 
-async def listen(serve, port, address=None):
-    await asyncio.start_server(guarded(serve, port), address, port, backlog=1024)
+async def listen(serve, port, address=None, tls=None):
+    await asyncio.start_server(guarded(serve, port), address, port, backlog=1024, ssl=tls)
 
 
 def both_families(port):
@@ -78,6 +126,10 @@ async def main():
         for port in (7, 853, 5432, 8080):
             await listen(relay_back, port)
         await listen(greet, 22)
+        await listen(web, 8000)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(f"{directory}/cert.pem", f"{directory}/key.pem")
+        await listen(web, 8444, tls=tls)
         await listen(count, 9)
         for port in (123, 443, 853, 4433, 9999):
             await loop.create_datagram_endpoint(lambda port=port: Sink(port), sock=both_families(port))
