@@ -1,24 +1,49 @@
-# OCI bundles for the tests here. A file loads this after ../lib/common and calls bundle_setup in setup().
+# OCI bundles for the tests here. A file loads this after ../lib/common and has then
+#
+#   setup() { common_setup; bundle_setup; }
+#   teardown() { common_teardown; bundle_teardown; }
+#
+# and in every test a bundle of its own in $BUNDLE: busybox, and the configuration that `spec` writes, without a
+# terminal, with a root that can be written, in a cgroup that nobody else has.
 # shellcheck shell=bash
+
+# The root that every test gets a copy of: made once for a file.
+bundle_template() {
+	local rootfs=$1/rootfs
+	mkdir -p "$rootfs"/{bin,etc,tmp,data}
+	cp "$(command -v busybox)" "$rootfs/bin/busybox"
+	# Without a static one there is no root file system to be had from nothing.
+	chroot "$rootfs" /bin/busybox --install -s /bin || return 1
+	printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$rootfs/etc/passwd"
+	"$PINFOLD" spec --bundle "$1" &&
+		jq '.process.terminal = false | .root.readonly = false' "$1/config.json" >"$1/new.json" &&
+		mv "$1/new.json" "$1/config.json"
+}
 
 bundle_setup() {
 	need_root
 	need busybox jq
+	local template="$BATS_FILE_TMPDIR/bundle"
+	[ -e "$template" ] || bundle_template "$template" || skip "needs busybox-static"
 	BUNDLE="$PF_DIR/bundle"
-	mkdir -p "$BUNDLE/rootfs"/{bin,etc,tmp,data}
-	cp "$(command -v busybox)" "$BUNDLE/rootfs/bin/busybox"
-	# busybox-static links its applets; without it there is no root file system to be had from nothing.
-	"$BUNDLE/rootfs/bin/busybox" true || skip "needs busybox-static"
-	local a
-	for a in $("$BUNDLE/rootfs/bin/busybox" --list | grep -vx busybox); do ln -s busybox "$BUNDLE/rootfs/bin/$a"; done
-	printf 'root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n' >"$BUNDLE/rootfs/etc/passwd"
-	"$PINFOLD" spec --bundle "$BUNDLE"
-	edit '.process.terminal = false | .root.readonly = false | .linux.cgroupsPath = "/pinfold-test-'"$$"'/'"$RANDOM"'"'
+	cp -a "$template" "$BUNDLE"
+	CGROUP="/pinfold-test-$$/$RANDOM"
+	edit '.linux.cgroupsPath = $c' --arg c "$CGROUP"
 }
 
-# Removes the cgroup above the test's own.
+# Removes the cgroups of this test. Processes in one of them have survived their container: that is a failure.
 bundle_teardown() {
+	local dir left=0
+	while read -r dir; do
+		if [ -s "$dir/cgroup.procs" ] && [ -n "$(cat "$dir/cgroup.procs")" ]; then
+			echo "left in $dir: $(xargs ps -o args= -p <"$dir/cgroup.procs")" >&2
+			[ ! -e "$dir/cgroup.kill" ] || echo 1 >"$dir/cgroup.kill"
+			left=1
+		fi
+	done < <(find /sys/fs/cgroup -type d -path "*/pinfold-test-$$*")
+	[ "$left" = 0 ] || sleep 0.3
 	find /sys/fs/cgroup -depth -type d -path "*/pinfold-test-$$*" -exec rmdir {} \; 2>/dev/null || true
+	return "$left"
 }
 
 edit() { # JQ-FILTER [JQ ARGUMENTS]
@@ -58,5 +83,8 @@ assert_create_refused() { # WORD…
 	pf run --bundle "$BUNDLE" "$ID"
 	assert_status 1 || return 1
 	for w; do assert_err "$w" || return 1; done
-	[ ! -e "$ROOT/$ID" ] || show "the state directory of $ID is left"
+	[ ! -e "$ROOT/$ID" ] || show "the state directory of $ID is left" || return 1
+	# One that has processes is that of a container which the test has made before.
+	[ -n "$(find /sys/fs/cgroup -path "*$CGROUP/cgroup.procs" -exec cat {} +)" ] ||
+		[ -z "$(find /sys/fs/cgroup -type d -path "*$CGROUP")" ] || show "the cgroup of $ID is left"
 }

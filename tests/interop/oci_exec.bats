@@ -1,0 +1,83 @@
+# exec into containers of plain bundles.
+# timeout: 300
+load ../lib/common
+load bundle
+
+setup() {
+	common_setup
+	bundle_setup
+}
+teardown() {
+	common_teardown && bundle_teardown
+}
+
+@test "exec: exit code, environment, directory, user, capabilities" {
+	start_bundle 'exec sleep 1000'
+	pf exec --env A=b --cwd /tmp --user 1000:1001 --additional-gids 7 "$ID" sh -c 'echo $A $PWD; id; exit 9'
+	assert_status 9
+	assert_out "b /tmp"
+	assert_out "uid=1000(user) gid=1001 groups=7"
+	pf exec --cap CAP_SYS_CHROOT "$ID" grep CapEff /proc/self/status
+	assert_out "0000000020040420"
+	pf exec "$ID" sh -c 'echo $HOME'
+	assert_equal "$output" /root
+}
+
+@test "exec --process, --detach, --pid-file" {
+	start_bundle 'exec sleep 1000'
+	echo '{"args":["sh","-c","echo x >/tmp/done; exec sleep 1000"],"cwd":"/","env":["PATH=/bin"],"user":{"uid":0,"gid":0}}' >"$PF_DIR/process.json"
+	pinfold exec --process "$PF_DIR/process.json" --detach --pid-file "$PF_DIR/exec.pid" "$ID"
+	wait_for 5 test -e "$BUNDLE/rootfs/tmp/done"
+	kill -0 "$(<"$PF_DIR/exec.pid")"
+	pf ps --format json "$ID"
+	assert_json 'index('"$(<"$PF_DIR/exec.pid")"') != null'
+}
+
+@test "exec: a command that is not there or not executable is told in runc's words" {
+	start_bundle 'exec sleep 1000'
+	pf exec "$ID" nosuch
+	assert_status 255
+	assert_err 'executable file not found in $PATH'
+	pf exec "$ID" /nosuch
+	assert_err "No such file or directory"
+	pf exec "$ID" /etc/passwd
+	assert_err "Permission denied"
+}
+
+@test "exec -t gives a terminal of the container's" {
+	start_bundle 'exec sleep 1000'
+	pf exec -t "$ID" sh -c 'tty; test -t 0 && test -t 1 && test -t 2 && exit 5'
+	assert_status 5
+	assert_out /dev/pts/0
+}
+
+@test "exec again works after kill --all ended an earlier exec (cgroups that were killed take no clones)" {
+	start_bundle 'trap "" TERM; while :; do sleep 1; done'
+	pinfold exec --detach "$ID" sleep 1000
+	pinfold kill --all "$ID" TERM
+	pinfold exec "$ID" true
+}
+
+@test "a user that is no number is refused" {
+	start_bundle 'exec sleep 1000'
+	local u
+	for u in 0x0 -1 4294967296 1000: ' 1' root; do
+		pf exec --user "$u" "$ID" id
+		assert_status 255
+	done
+}
+
+@test "the payload cannot write the runtime's file (CVE-2019-5736)" {
+	local before
+	before=$(sha256sum "$PINFOLD")
+	ln -sf /proc/self/exe "$BUNDLE/rootfs/bin/self"
+	printf '#!/proc/self/exe\n' >"$BUNDLE/rootfs/bin/script"
+	chmod 755 "$BUNDLE/rootfs/bin/script"
+	edit '.process.args = ["/proc/self/exe", "--version"]'
+	run_bundle_raw() { new_id; pf run --bundle "$BUNDLE" "$ID"; }
+	run_bundle_raw
+	start_bundle 'while :; do for p in /proc/[0-9]*; do { echo x >$p/exe; } 2>/dev/null && echo "wrote $(cat $p/cmdline)"; done; done'
+	for _ in 1 2 3 4 5 6 7 8; do pf exec "$ID" /bin/script; pf exec "$ID" true; done
+	! grep -q pinfold "$PF_DIR/out"
+	assert_equal "$(sha256sum "$PINFOLD")" "$before"
+}
