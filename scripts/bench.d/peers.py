@@ -26,11 +26,11 @@ def make_rootfs(path):
 
 
 class Oci:
-    """runc or crun."""
+    """An OCI runtime: runc, crun, or pinfold itself on their bundles (then program is given)."""
 
-    def __init__(self, name, timer, work, state):
+    def __init__(self, name, timer, work, state, program=None):
         self.name, self.timer, self.work = name, timer, work
-        self.program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+        self.program = program or shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
         self.state = f"{state}/{name}"
         self.group = f"pinfold-bench-{name}-{os.getpid()}"
         self.ids = set()
@@ -58,6 +58,19 @@ class Oci:
             json.dump(spec, f)
         self.bundles[kind] = path
         return path
+
+    def copy_bundle(self, kind, other):
+        """Another runtime's bundle, in a cgroup of our own."""
+        if kind in self.bundles:
+            return
+        path = f"{self.work}/{self.name}-{kind}"
+        os.makedirs(path)
+        with open(f"{other}/config.json", encoding="utf-8") as f:
+            spec = json.load(f)
+        spec["linux"]["cgroupsPath"] = f"/{self.group}/{kind}"
+        with open(f"{path}/config.json", "w", encoding="utf-8") as f:
+            json.dump(spec, f)
+        self.bundles[kind] = path
 
     def own_group(self, kind, name):
         """For several at a time: each needs a cgroup of its own."""

@@ -119,6 +119,31 @@ def execs(b):
         pf.destroy(box)
 
 
+def oci(b):
+    """The operations of an OCI runtime on the same bundle, pinfold's beside the others'."""
+    runtimes = [*b.oci, b.pinfold_oci]
+    spec = b.oci[0] if b.oci else b.pinfold_oci
+    true, sleep = ["/usr/bin/true"], ["/usr/bin/sleep", "1000"]
+    for r in runtimes:
+        for kind, argv in (("oci-true", true), ("oci-sleep", sleep)):
+            r.copy_bundle(kind, spec.bundle(kind, argv))
+    for _ in range(b.rounds):
+        for r in runtimes:
+            timed = {}
+            name = r.new_id()
+            timed["run"] = r.timer.run(r.command("run", "--bundle", r.bundle("oci-true", true), name))
+            name = r.new_id()
+            timed["create"] = r.timer.run(r.command("create", "--bundle", r.bundle("oci-sleep", sleep), name))
+            timed["start"] = r.timer.run(r.command("start", name))
+            timed["exec"] = r.timer.run(r.command("exec", name, *true))
+            timed["state"] = r.timer.run(r.command("state", name))
+            timed["delete"] = r.delete(name)
+            for verb, result in timed.items():
+                b.add(f"oci_{verb}.{r.name}", result["ms"])
+            for verb in ("run", "create", "exec"):
+                b.add(f"oci_rss_{verb}.{r.name}", timed[verb]["rss_kib"])
+
+
 def destroys_full(b):
     """destroy with 20 000 files in the workspace."""
     pf = b.pinfold
@@ -280,4 +305,4 @@ def name_of_last(rounds):
     return f"bench{rounds - 1}"
 
 
-ALL = [lives, execs, destroys_full, rates, memory, startup, checkpoints, many]
+ALL = [lives, execs, oci, destroys_full, rates, memory, startup, checkpoints, many]
