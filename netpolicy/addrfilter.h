@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "base/cleanup.h"
 #include "base/err.h"
 
 /* A network. addr is in network byte order, 4 or 16 bytes, host bits zero. */
@@ -42,7 +43,10 @@ struct pf_own_addrs {
 };
 int pf_own_addrs_read(
 	struct pf_own_addrs *own, struct pf_err *err); /* getifaddrs in the caller's namespace */
+/* Add those of another namespace: that in which route_fd, a bound NETLINK_ROUTE socket, was opened. */
+int pf_own_addrs_add(struct pf_own_addrs *own, int route_fd, struct pf_err *err);
 void pf_own_addrs_done(struct pf_own_addrs *own);
+#define PF_OWN_ADDRS PF_CLEANUP(pf_own_addrs_done)
 
 /* Judge an address. IPv6 forms that carry an IPv4 address (mapped, NAT64, 6to4, Teredo, ISATAP) are judged by
  * what they carry too, the stricter result counts. own may be NULL. An unknown family is reserved. */

@@ -91,7 +91,8 @@ static bool try_one(struct pf_conn *c)
 		c->dial_errno = errno;
 		return false;
 	}
-	if ((connect(a->src.fd, &sa->sa, pf_sa_len(&sa->sa)) < 0 && errno != EINPROGRESS) ||
+	if (pf_gate_mark(c->gate, a->src.fd) < 0 ||
+		(connect(a->src.fd, &sa->sa, pf_sa_len(&sa->sa)) < 0 && errno != EINPROGRESS) ||
 		pf_loop_add(&c->gate->loop, &a->src, EPOLLOUT) < 0) {
 		c->dial_errno = errno;
 		close(a->src.fd);

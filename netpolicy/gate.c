@@ -82,6 +82,9 @@ int pf_gate_socket(bool v6, int type, uint16_t port, struct pf_err *err)
 		return pf_fail(err, errno, "socket");
 	if (v6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
 		return pf_fail(err, errno, "IPV6_V6ONLY");
+	/* Connections to a keeper that was killed may linger in a namespace that lives on. */
+	if (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+		return pf_fail(err, errno, "SO_REUSEADDR");
 	if (bind(fd, &sa.sa, pf_sa_len(&sa.sa)) < 0)
 		return pf_fail(err, errno, "bind to port %u of the sandbox's loopback", port);
 	if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
@@ -213,9 +216,9 @@ static void read_hostname(struct pf_gate *g, const char *hostname)
 }
 
 /* In the namespace. */
-static int open_sockets(struct pf_gate *g, struct pf_err *err)
+int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err)
 {
-	if (pf_nft_open(&g->nft, &g->synth.net6, err) < 0 || pf_relay_open(g, err) < 0 ||
+	if ((g->nft.fd < 0 && pf_nft_open(&g->nft, &g->synth.net6, err) < 0) || pf_relay_open(g, err) < 0 ||
 		pf_dnsserver_open(g, err) < 0)
 		return -1;
 	g->log.fn = on_log;
@@ -235,7 +238,7 @@ static int open_inside(struct pf_gate *g, bool come_back, int *netns_fd, struct 
 
 	if (fd < 0)
 		return -1;
-	int r = open_sockets(g, err);
+	int r = pf_gate_open_sockets(g, err);
 	struct pf_err back = PF_ERR_INIT;
 	if (!come_back) {
 		close(visit.home);
@@ -286,20 +289,28 @@ static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
 							     : open_from_thread(g, netns_fd, err);
 }
 
-struct pf_gate *pf_gate_open(
-	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err)
+struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate_opts *opts)
 {
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
+	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = -1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = -1;
 	if (opts)
 		g->opts = *opts;
-	g->policy = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, err);
+	g->policy = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, &ignored);
 	read_hostname(g, g->opts.hostname);
 	g->opts.hostname = g->hostname;
 	g->max_conns = connection_limit(&g->opts);
+	return g;
+}
+
+struct pf_gate *pf_gate_open(
+	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err)
+{
+	struct pf_gate *g = pf_gate_new(policy, opts);
+
 	if (open_gate(g, netns_fd, err) < 0) {
 		pf_wrap(err, "egress gate");
 		g->opts.audit = NULL;
@@ -321,6 +332,8 @@ void pf_gate_close(struct pf_gate *g)
 	pf_loop_done(&g->loop);
 	pf_synth_done(&g->synth);
 	pf_own_addrs_done(&g->own);
+	if (g->host_route >= 0)
+		close(g->host_route);
 	pf_policy_unref(g->policy);
 	free(g->hostname);
 	free(g);

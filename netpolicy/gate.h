@@ -34,7 +34,9 @@ struct pf_gate_opts {
 	 * suppressed. */
 	void (*audit)(void *user, const struct pf_gate_event *ev);
 	void *user;
-	const char *hostname;         /* the sandbox's own name: answered with loopback; may be NULL */
+	const char *hostname; /* the sandbox's own name: answered with loopback; may be NULL */
+	const char *
+		resolver; /* "IP[:PORT],…": when the policy names none; NULL: the host's; outlives the gate */
 	unsigned int max_connections; /* 0: 4096; never more than the descriptor limit allows */
 };
 
@@ -48,6 +50,16 @@ struct pf_gate;
  * open. NULL with err; then nothing remains. */
 struct pf_gate *pf_gate_open(
 	const struct pf_policy *policy, const struct pf_gate_opts *opts, int *netns_fd, struct pf_err *err);
+
+/* The same in a namespace that somebody else has made (netns_fd), for all who are in it or will be. Has it no
+ * device but lo, the caller is back in its own on return. Else the calling thread stays in it for good, and
+ * dials are made from there, so that they come from the address and are under the rules that its owner gave
+ * it; what the payload must not have then is CAP_NET_ADMIN and CAP_NET_RAW over it. Rules that a dead keeper
+ * left are replaced. */
+struct pf_gate *pf_gate_join(
+	const struct pf_policy *policy, const struct pf_gate_opts *opts, int netns_fd, struct pf_err *err);
+/* Close a gate that has joined, as if it had never: the namespace is as open as it was. */
+void pf_gate_undo(struct pf_gate *g);
 
 /* Readable when there is something to dispatch. */
 int pf_gate_fd(const struct pf_gate *g);
@@ -64,8 +76,8 @@ const struct pf_policy *pf_gate_policy(const struct pf_gate *g);
 /* Counters since the gate was opened. */
 cJSON *pf_gate_stats(struct pf_gate *g);
 
-/* Reset all connections and close the sockets: from here on nothing in the namespace gets an answer. NULL is
- * fine. */
+/* Reset all connections and close the sockets: from here on nothing in the namespace gets an answer. The
+ * rules stay as long as the namespace. NULL is fine. */
 void pf_gate_close(struct pf_gate *g);
 
 #endif

@@ -42,6 +42,9 @@ struct pf_gate {
 	struct pf_gate_opts opts;
 	char *hostname; /* normal; NULL: none */
 	bool v6;
+	bool was_closed; /* joined a namespace in which rules of another keeper were in force */
+	int host_route;  /* NETLINK_ROUTE socket of the host's namespace, when dials leave from another; or -1
+			  */
 	struct pf_nft nft;
 	struct pf_synth synth;
 	struct pf_bucket new_names;
@@ -74,6 +77,14 @@ void pf_gate_audit(struct pf_gate *g, enum pf_audit_kind kind, struct pf_gate_ev
 /* gate.c: a socket on the loopback of the namespace the caller is in, listening if it is a stream. -1 with
  * err. */
 int pf_gate_socket(bool v6, int type, uint16_t port, struct pf_err *err);
+
+/* gate.c: a gate with nothing open yet; pf_gate_close frees it. */
+struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate_opts *opts);
+/* gate.c: sockets and rules, in the namespace that the caller is in. */
+int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err);
+
+/* join.c: let the packet filter know that this socket is the keeper's. -1 with errno. */
+int pf_gate_mark(const struct pf_gate *g, int fd);
 
 /* relay.c: out of descriptors; stop accepting for a tenth of a second. */
 void pf_gate_pause_accept(struct pf_gate *g);

@@ -1,7 +1,8 @@
-/* A network namespace that holds nothing but its loopback. */
+/* Network namespaces: one that holds nothing but its loopback, and one that somebody else made. */
 #ifndef PF_NETPOLICY_NETNS_H
 #define PF_NETPOLICY_NETNS_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 
 #include "base/err.h"
@@ -17,6 +18,12 @@ struct pf_netns_visit {
  * says whether the host has IPv6 (without it the namespace is IPv4 only). Returns an fd of the namespace
  * (close-on-exec); on failure the caller is back home and nothing remains. */
 int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err);
+
+/* Go to the namespace fd until pf_netns_leave: lo is up then and has the synthetic addresses (of IPv6 those
+ * of the /64 synth6). *alone says that there is no other device; then every address is local to it as above.
+ * *v6 says whether there is IPv6. On failure the caller is back home. */
+int pf_netns_join(struct pf_netns_visit *visit, int fd, const struct in6_addr *synth6, bool *v6, bool *alone,
+	struct pf_err *err);
 
 /* Whether a thread that goes to another network namespace could come back: that takes power over the one it
  * came from, which root of a user namespace has not. */

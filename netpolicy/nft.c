@@ -18,6 +18,8 @@
  *     the kernel's own resets and unreachables  accept
  *     the rest                                count, log (rate-limited), reject at once
  *
+ * A namespace that is not ours alone has more rules, see nft_joined.c.
+ *
  * Names never get here: a name is a synthetic address and the keeper decides what it means. Only the nat
  * chain and its sets depend on the policy; an update is one batch that flushes the chain, drops the sets and
  * adds the new ones, so connections, counters and the filter stay as they are. */
@@ -43,6 +45,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "netpolicy/nft_joined.h"
 #include "netpolicy/nftmsg.h"
 
 #define CHAIN_NAT "nat"
@@ -278,7 +281,11 @@ static int add_nat_rules(
 	size_t n;
 	const struct pf_cidr *nonpublic = pf_addr_nonpublic(&n);
 
+	if (t->mark)
+		pf_nft_joined_nat(&b->m, CHAIN_NAT, t->mark);
 	redirect_dns(b);
+	if (t->mark)
+		pf_nft_joined_own(&b->m, CHAIN_NAT, PF_SYNTH_NET4, PF_SYNTH_PREFIX4, &t->synth6);
 	for (int v6 = 0; v6 < 2; v6++) {
 		match_loopback(b, CHAIN_NAT, v6);
 		pf_nftmsg_verdict(&b->m, NF_ACCEPT);
@@ -389,12 +396,14 @@ static void reject(struct builder *b, bool only_listeners)
 	}
 }
 
-static void add_filter_rules(struct builder *b)
+static void add_filter_rules(struct builder *b, const struct pf_nft *t)
 {
 	const uint32_t dnat = IPS_DST_NAT, zero = 0; /* register content: host order */
 
+	if (t->mark)
+		pf_nft_joined_filter(&b->m, CHAIN_FILTER, t->mark);
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
-	pf_nftmsg_load_ct_status(&b->m);
+	pf_nftmsg_load_ct(&b->m, NFT_CT_STATUS);
 	pf_nftmsg_mask(&b->m, &dnat, sizeof(dnat));
 	pf_nftmsg_cmp(&b->m, false, &zero, sizeof(zero));
 	pf_nftmsg_verdict(&b->m, NF_ACCEPT);
@@ -407,6 +416,8 @@ static void add_filter_rules(struct builder *b)
 		pf_nftmsg_verdict(&b->m, NF_ACCEPT);
 		pf_nftmsg_end_rule(&b->m);
 	}
+	if (t->mark)
+		pf_nft_joined_own(&b->m, CHAIN_FILTER, PF_SYNTH_NET4, PF_SYNTH_PREFIX4, &t->synth6);
 	drop_strays(b);
 
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
@@ -506,10 +517,16 @@ int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
 		}
 	} else {
 		pf_nftmsg_table(&b.m);
+		if (t->replace) {
+			pf_nftmsg_del_table(&b.m);
+			pf_nftmsg_table(&b.m);
+		}
 		pf_nftmsg_counter(&b.m, COUNTER);
-		pf_nftmsg_chain(&b.m, CHAIN_NAT, "nat", PRIORITY_DSTNAT, NF_ACCEPT);
-		pf_nftmsg_chain(&b.m, CHAIN_FILTER, "filter", PRIORITY_FILTER, NF_DROP);
-		add_filter_rules(&b);
+		pf_nftmsg_chain(&b.m, CHAIN_NAT, "nat", NF_INET_LOCAL_OUT, PRIORITY_DSTNAT, NF_ACCEPT);
+		pf_nftmsg_chain(&b.m, CHAIN_FILTER, "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
+		if (t->mark)
+			pf_nft_joined_chains(&b.m, t->mark);
+		add_filter_rules(&b, t);
 	}
 	int r = add_nat_rules(&b, t, p, err);
 	if (r == 0) {
@@ -522,6 +539,21 @@ int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
 	t->loaded = true;
 	t->n_sets = b.n_sets;
 	return 0;
+}
+
+void pf_nft_unload(struct pf_nft *t)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	struct pf_nftmsg m;
+
+	if (!t->loaded)
+		return;
+	pf_nftmsg_begin_batch(&m, t->seq);
+	pf_nftmsg_del_table(&m);
+	pf_nftmsg_end_batch(&m);
+	(void)send_batch(t, &m, &ignored);
+	pf_nftmsg_done(&m);
+	t->loaded = false;
 }
 
 static int counter_attr(const struct nlattr *a, void *data)

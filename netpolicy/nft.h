@@ -25,6 +25,10 @@ struct pf_nft {
 	uint32_t seq;
 	unsigned int n_sets;    /* policy sets now in the kernel: p0 … */
 	struct in6_addr synth6; /* /64 */
+	/* 0: a namespace of our own, with lo alone. Else one with devices that somebody else made, where this
+	   is the mark of the keeper's own sockets (nft_joined.h). To be set before the rules are loaded. */
+	uint32_t mark;
+	bool replace; /* a table may be there, of a keeper that was killed; as mark */
 	bool loaded;
 };
 
@@ -32,6 +36,8 @@ struct pf_nft {
 int pf_nft_open(struct pf_nft *t, const struct in6_addr *synth6, struct pf_err *err);
 /* Load or replace the rules: one atomic batch. On failure the old rules stand. Works from any namespace. */
 int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err);
+/* Take the table away again, if it was loaded. */
+void pf_nft_unload(struct pf_nft *t);
 /* Packets rejected so far; -1 when the kernel does not say. */
 int64_t pf_nft_denied(struct pf_nft *t);
 void pf_nft_close(struct pf_nft *t);

@@ -90,13 +90,21 @@ void pf_nftmsg_counter(struct pf_nftmsg *m, const char *name)
 	finish(m);
 }
 
-void pf_nftmsg_chain(struct pf_nftmsg *m, const char *name, const char *type, int prio, uint32_t policy)
+void pf_nftmsg_del_table(struct pf_nftmsg *m)
+{
+	start_nft(m, NFT_MSG_DELTABLE, 0, RULE_MAX);
+	mnl_attr_put_strz(m->h, NFTA_TABLE_NAME, PF_NFT_TABLE);
+	finish(m);
+}
+
+void pf_nftmsg_chain(
+	struct pf_nftmsg *m, const char *name, const char *type, uint32_t hooknum, int prio, uint32_t policy)
 {
 	start_nft(m, NFT_MSG_NEWCHAIN, NLM_F_CREATE, RULE_MAX);
 	mnl_attr_put_strz(m->h, NFTA_CHAIN_TABLE, PF_NFT_TABLE);
 	mnl_attr_put_strz(m->h, NFTA_CHAIN_NAME, name);
 	struct nlattr *hook = mnl_attr_nest_start(m->h, NFTA_CHAIN_HOOK);
-	put32(m, NFTA_HOOK_HOOKNUM, NF_INET_LOCAL_OUT);
+	put32(m, NFTA_HOOK_HOOKNUM, hooknum);
 	put32(m, NFTA_HOOK_PRIORITY, (uint32_t)prio);
 	mnl_attr_nest_end(m->h, hook);
 	put32(m, NFTA_CHAIN_POLICY, policy);
@@ -288,7 +296,7 @@ static void put_data(struct pf_nftmsg *m, uint16_t type, const void *data, size_
 	mnl_attr_nest_end(m->h, n);
 }
 
-static void load_meta(struct pf_nftmsg *m, uint32_t key)
+void pf_nftmsg_load_meta(struct pf_nftmsg *m, uint32_t key)
 {
 	struct expr e = open_expr(m, "meta");
 	put32(m, NFTA_META_KEY, key);
@@ -307,13 +315,13 @@ void pf_nftmsg_cmp(struct pf_nftmsg *m, bool equal, const void *data, size_t len
 
 void pf_nftmsg_family(struct pf_nftmsg *m, uint8_t nfproto)
 {
-	load_meta(m, NFT_META_NFPROTO);
+	pf_nftmsg_load_meta(m, NFT_META_NFPROTO);
 	pf_nftmsg_cmp(m, true, &nfproto, 1);
 }
 
 void pf_nftmsg_l4proto(struct pf_nftmsg *m, uint8_t proto)
 {
-	load_meta(m, NFT_META_L4PROTO);
+	pf_nftmsg_load_meta(m, NFT_META_L4PROTO);
 	pf_nftmsg_cmp(m, true, &proto, 1);
 }
 
@@ -342,11 +350,23 @@ void pf_nftmsg_load_transport(struct pf_nftmsg *m, uint32_t offset, uint32_t len
 	load_payload(m, NFT_PAYLOAD_TRANSPORT_HEADER, offset, len);
 }
 
-void pf_nftmsg_load_ct_status(struct pf_nftmsg *m)
+void pf_nftmsg_load_ct(struct pf_nftmsg *m, uint32_t key)
 {
 	struct expr e = open_expr(m, "ct");
-	put32(m, NFTA_CT_KEY, NFT_CT_STATUS);
+	put32(m, NFTA_CT_KEY, key);
 	put32(m, NFTA_CT_DREG, NFT_REG_1);
+	close_expr(m, e);
+}
+
+void pf_nftmsg_set_ct_mark(struct pf_nftmsg *m, uint32_t mark)
+{
+	struct expr e = open_expr(m, "immediate");
+	put32(m, NFTA_IMMEDIATE_DREG, NFT_REG_1);
+	put_data(m, NFTA_IMMEDIATE_DATA, &mark, sizeof(mark));
+	close_expr(m, e);
+	e = open_expr(m, "ct");
+	put32(m, NFTA_CT_KEY, NFT_CT_MARK);
+	put32(m, NFTA_CT_SREG, NFT_REG_1);
 	close_expr(m, e);
 }
 

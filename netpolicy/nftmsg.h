@@ -25,9 +25,12 @@ void pf_nftmsg_end_batch(struct pf_nftmsg *m);
 void pf_nftmsg_done(struct pf_nftmsg *m);
 
 void pf_nftmsg_table(struct pf_nftmsg *m);
+/* The table with all that is in it; it must be there. */
+void pf_nftmsg_del_table(struct pf_nftmsg *m);
 void pf_nftmsg_counter(struct pf_nftmsg *m, const char *name);
-/* A base chain on output. */
-void pf_nftmsg_chain(struct pf_nftmsg *m, const char *name, const char *type, int prio, uint32_t policy);
+/* A base chain on hooknum (NF_INET_*). */
+void pf_nftmsg_chain(
+	struct pf_nftmsg *m, const char *name, const char *type, uint32_t hooknum, int prio, uint32_t policy);
 void pf_nftmsg_flush_chain(struct pf_nftmsg *m, const char *name);
 /* An interval set: key_type and key_len as `nft` knows them. */
 void pf_nftmsg_set(struct pf_nftmsg *m, const char *name, uint32_t id, uint32_t key_type, uint32_t key_len);
@@ -48,7 +51,8 @@ void pf_nftmsg_cmp(struct pf_nftmsg *m, bool equal, const void *data, size_t len
 void pf_nftmsg_load_daddr(struct pf_nftmsg *m, bool v6);
 void pf_nftmsg_load_dport(struct pf_nftmsg *m);
 void pf_nftmsg_load_transport(struct pf_nftmsg *m, uint32_t offset, uint32_t len);
-void pf_nftmsg_load_ct_status(struct pf_nftmsg *m);
+void pf_nftmsg_load_meta(struct pf_nftmsg *m, uint32_t key); /* NFT_META_* */
+void pf_nftmsg_load_ct(struct pf_nftmsg *m, uint32_t key);   /* NFT_CT_*; marks and states in host order */
 void pf_nftmsg_mask(struct pf_nftmsg *m, const void *mask, size_t len);
 void pf_nftmsg_range(struct pf_nftmsg *m, uint16_t lo, uint16_t hi);
 void pf_nftmsg_in_set(struct pf_nftmsg *m, const char *name, uint32_t id);
@@ -56,6 +60,7 @@ void pf_nftmsg_limit(struct pf_nftmsg *m, uint64_t per_second, uint32_t burst);
 /* Statements. */
 void pf_nftmsg_verdict(struct pf_nftmsg *m, int code);
 void pf_nftmsg_redirect(struct pf_nftmsg *m, uint16_t port);
+void pf_nftmsg_set_ct_mark(struct pf_nftmsg *m, uint32_t mark);
 void pf_nftmsg_count(struct pf_nftmsg *m, const char *counter);
 void pf_nftmsg_log(struct pf_nftmsg *m, uint16_t group, uint32_t snaplen);
 void pf_nftmsg_reject(struct pf_nftmsg *m, uint32_t type, uint8_t code);

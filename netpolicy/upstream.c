@@ -3,8 +3,8 @@
  * The keeper resolves a name when, and only when, the sandbox connects to it, with c-ares on the gate's own
  * loop: by the policy's resolver, or the host's (/etc/resolv.conf and /etc/hosts). A result is remembered for
  * its time to live, at most five seconds, so that a client that opens thirty connections costs one query; it
- * is filtered at each dial all the same. Queries leave from the host's network namespace, where the thread
- * is. */
+ * is filtered at each dial all the same. Queries leave from the network namespace where the thread is: the
+ * host's, or the one that the gate has joined; there the host's /etc/hosts does not count. */
 #include <errno.h>
 #include <netdb.h>
 #include <stdlib.h>
@@ -100,14 +100,22 @@ static void on_state(void *data, ares_socket_t fd, int readable, int writable)
 	(void)pf_loop_add(loop, &w->src, events);
 }
 
+static int on_new_socket(ares_socket_t fd, int type, void *data)
+{
+	(void)type;
+	return pf_gate_mark(data, fd);
+}
+
 static const char *make_channel(struct pf_gate *g)
 {
 	static char host_lookups[] = "fb", dns_only[] = "b";
 	const char *resolver = pf_policy_resolver(g->policy);
+	if (!resolver)
+		resolver = g->opts.resolver;
 	struct ares_options o = {.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
 		.timeout = TRY_MS,
 		.tries = TRIES,
-		.lookups = resolver ? dns_only : host_lookups,
+		.lookups = resolver || g->nft.mark ? dns_only : host_lookups,
 		.sock_state_cb = on_state};
 	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS |
 		   ARES_OPT_SOCK_STATE_CB;
@@ -126,6 +134,7 @@ static const char *make_channel(struct pf_gate *g)
 		free(st);
 		return ares_strerror(r);
 	}
+	ares_set_socket_configure_callback(g->ares, on_new_socket, g);
 	g->ares_state = st;
 	g->ares_timer.fn = on_timer;
 	return NULL;
@@ -223,6 +232,10 @@ const struct pf_own_addrs *pf_upstream_own(struct pf_gate *g)
 		return &g->own;
 	if (pf_own_addrs_read(&g->own, &err) < 0)
 		return NULL;
+	if (g->host_route >= 0 && pf_own_addrs_add(&g->own, g->host_route, &err) < 0) {
+		pf_own_addrs_done(&g->own);
+		return NULL;
+	}
 	g->own_read = now;
 	return &g->own;
 }

@@ -16,6 +16,7 @@
 #include "cmd/pinfold/oci.h"
 #include "sandbox/console.h"
 #include "sandbox/selfguard.h"
+#include "session/pod.h"
 
 static const char create_help[] =
 	"create --bundle DIR [options] ID\n\n"
@@ -134,6 +135,7 @@ static int create(struct request *q, struct pf_spec *spec, struct pf_oci *h, int
 {
 	PF_BUF struct pf_buf warnings = {0};
 	PF_CLOSE int cache = -1, console = -1;
+	PF_POD struct pf_pod pod = PF_POD_INIT;
 
 	assert(q->o.id); /* prepare() has checked it */
 	h->id = q->o.id;
@@ -152,10 +154,20 @@ static int create(struct request *q, struct pf_spec *spec, struct pf_oci *h, int
 		r = console < 0 ? pf_wrap(err, "--console-socket") : 0;
 		q->o.console_fd = console;
 	}
+	/* The network's policy first: there is no moment in which the payload runs and the rules do not. */
+	if (r == 0)
+		r = pf_pod_begin(&pf_globals.dirs, q->o.id, h->dir, spec, &warnings, &pod, err);
 	if (r == 0)
 		r = pf_container_create(&q->o, spec, &h->c, pidfd, &warnings, err);
+	if (r == 0 && pf_pod_commit(&pod, *pidfd, err) < 0) {
+		struct pf_err ignored = PF_ERR_INIT;
+		(void)pf_container_delete(h->dir, &h->c, true, &warnings, &ignored);
+		r = -1;
+	}
 	pf_oci_warn(&warnings);
 	if (r < 0) {
+		pf_pod_done(&pod);
+		pf_pod_end(&pf_globals.dirs, q->o.id, h->dir);
 		remove_dir(q->o.id);
 		pf_dirs_unlock_remove(&pf_globals.dirs, q->o.id, &h->lock);
 	}
@@ -239,8 +251,10 @@ static int finish(struct pf_oci *h, bool keep, int code)
 	h->c.status = PF_CONTAINER_STOPPED;
 	if (pf_container_delete(h->dir, &h->c, true, &warnings, &err) < 0)
 		(void)pf_oci_fail("run: delete", &err, 0);
-	else
+	else {
+		pf_pod_end(&pf_globals.dirs, h->id, h->dir);
 		remove_dir(h->id);
+	}
 	pf_oci_warn(&warnings);
 	pf_dirs_unlock_remove(&pf_globals.dirs, h->id, &h->lock);
 	return code;

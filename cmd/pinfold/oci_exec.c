@@ -12,6 +12,7 @@
 #include "cmd/pinfold/oci.h"
 #include "sandbox/console.h"
 #include "sandbox/selfguard.h"
+#include "session/pod.h"
 
 static const char help[] =
 	"exec [options] ID COMMAND [ARGUMENT…]   (in an OCI container)\n"
@@ -202,6 +203,8 @@ static int start(struct request *q, struct pf_oci *h, const struct pf_spec *spec
 	int pair[2];
 	pid_t pid;
 
+	if (pf_pod_exec_caps(h->dir, h->c.own_pid, &p->caps, err) < 0)
+		return -1;
 	pf_container_clip_caps(&p->caps, h->c.own_user, &warnings);
 	pf_oci_warn(&warnings);
 	if (q->console_socket) {

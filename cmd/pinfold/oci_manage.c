@@ -14,6 +14,7 @@
 #include "base/proc.h"
 #include "base/units.h"
 #include "cmd/pinfold/oci.h"
+#include "session/pod.h"
 
 int pf_oci_state(const char *id)
 {
@@ -22,7 +23,9 @@ int pf_oci_state(const char *id)
 
 	if (pf_oci_open(id, false, &h, &err) < 0)
 		return pf_oci_fail("state", &err, PF_OCI_FAILED);
-	pf_print_json(pf_container_json(&h.c, NULL, h.c.pid));
+	cJSON *j = pf_container_json(&h.c, NULL, h.c.pid);
+	pf_pod_describe(&pf_globals.dirs, h.dir, j);
+	pf_print_json(j);
 	return 0;
 }
 
@@ -122,6 +125,7 @@ int pf_oci_delete(const char *id, bool force, struct pf_err *err)
 		return -1;
 	}
 	pf_oci_warn(&warnings);
+	pf_pod_end(&pf_globals.dirs, id, h.dir);
 	PF_CLOSE int root = pf_dirs_open(pf_globals.dirs.root, "", err);
 	if (root < 0 || pf_rm_rf_at(root, id, err) < 0)
 		return -1;

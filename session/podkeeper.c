@@ -1,0 +1,336 @@
+/* Theory of operation: the keeper of a pod.
+ *
+ * `pinfold create` forks it before there is a container and goes on when the rules are in force. Who called
+ * pinfold (a containerd shim, conmon) inherits it, with none of the caller's descriptors. It is no ancestor
+ * of the payload and in none of its namespaces but the network; what ties it to the container is the pidfd of
+ * the first process, which it is given when that exists. Until then the end of the line to its creator means
+ * that the container did not come about, and everything is taken back.
+ *
+ *     first process's pidfd → the container is over: close the gate, end
+ *     the gate's epoll fd   → DNS and connections (netpolicy/)
+ *     the control socket    → `pinfold policy`, one question at a time
+ *
+ * When it ends, or is killed, its sockets close and the rules stay: the namespace is closed for those who are
+ * still in it. */
+#include "session/podkeeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "netpolicy/gate.h"
+#include "session/audit.h"
+#include "session/confine.h"
+#include "session/control.h"
+
+/* Pods come and go without anybody who tidies up after each: their logs end somewhere. */
+#define MAX_LOG ((off_t)16 << 20)
+/* How long somebody who connected to the control socket may take to ask. */
+#define ASK_US 5000000
+
+struct keeper {
+	const struct pf_podkeeper *p;
+	struct pf_gate *gate;
+	int sock, audit, pidfd, listen, conn;
+	int64_t conn_by;
+};
+
+/* ---- the log ---- */
+
+static void rotate(struct keeper *k)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	struct stat st;
+
+	if (fstat(k->audit, &st) < 0 || st.st_size < MAX_LOG)
+		return;
+	PF_FREE char *name = pf_asprintf("%s/logs/%s.jsonl", k->p->dirs->store, k->p->id);
+	PF_FREE char *old = pf_asprintf("%s.1", name);
+	if (rename(name, old) < 0)
+		return;
+	int fd = pf_audit_open(k->p->dirs, k->p->id, &ignored);
+	if (fd >= 0) {
+		close(k->audit);
+		k->audit = fd;
+	}
+}
+
+static void say(struct keeper *k, const char *event, cJSON *fields)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	/* A full disk must not open the gate nor stop it; the line is lost. */
+	(void)pf_audit_write(k->audit, event, fields, &ignored);
+	rotate(k);
+}
+
+static void on_verdict(void *arg, const struct pf_gate_event *e)
+{
+	const char *event = strcmp(e->verdict, "deny") == 0    ? "egress_denied"
+			    : strcmp(e->verdict, "allow") == 0 ? "egress_allowed"
+							       : "egress_error";
+
+	say(arg, event, pf_gate_event_json(e));
+}
+
+/* ---- the control socket ---- */
+
+static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_err *err)
+{
+	struct pf_policy *next = pf_policy_compile(networking, err);
+	uint64_t revision = pf_policy_revision(pf_gate_policy(k->gate)) + 1;
+
+	if (!next)
+		return NULL;
+	pf_policy_set_revision(next, revision);
+	int r = pf_gate_set_policy(k->gate, next, err);
+	pf_policy_unref(next);
+	if (r < 0)
+		return NULL;
+	cJSON *line = cJSON_CreateObject(), *a = cJSON_CreateObject();
+	pf_json_add_int(line, "revision", (int64_t)revision);
+	cJSON_AddItemToObject(line, "networking", cJSON_Duplicate(networking, true));
+	say(k, "policy_set", line);
+	pf_json_add_int(a, "revision", (int64_t)revision);
+	return a;
+}
+
+static cJSON *answer(struct keeper *k, const cJSON *msg)
+{
+	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "op"));
+	struct pf_err err = PF_ERR_INIT;
+	cJSON *a = NULL;
+
+	if (op && strcmp(op, "policy") == 0) {
+		a = cJSON_CreateObject();
+		pf_json_add_int(a, "revision", (int64_t)pf_policy_revision(pf_gate_policy(k->gate)));
+		cJSON_AddItemToObject(a, "policy", pf_policy_describe(pf_gate_policy(k->gate)));
+		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
+	} else if (op && strcmp(op, "policy-set") == 0) {
+		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+	} else {
+		pf_fail_kind(&err, PF_ERR_INVALID, 0, "a container's keeper knows no request '%.40s'",
+			op ? op : "");
+	}
+	if (!a) {
+		a = cJSON_CreateObject();
+		cJSON_AddStringToObject(a, "error", err.msg);
+	}
+	return a;
+}
+
+static void on_conn(struct keeper *k)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_JSON cJSON *msg = pf_control_recv(k->conn, NULL, &err), *a = NULL;
+
+	if (!msg && err.errnum == EAGAIN)
+		return;
+	if (msg) {
+		a = answer(k, msg);
+		(void)pf_control_send(k->conn, a, -1, &err);
+	}
+	close(pf_take_fd(&k->conn));
+}
+
+/* ---- running ---- */
+
+static int timeout_ms(const struct keeper *k)
+{
+	int gate = pf_gate_timeout_ms(k->gate), ask = -1;
+
+	if (k->conn >= 0) {
+		int64_t left = (k->conn_by - pf_now_us()) / 1000 + 1;
+		ask = left > 0 ? (int)left : 0;
+	}
+	return gate < 0 || (ask >= 0 && ask < gate) ? ask : gate;
+}
+
+static void run(struct keeper *k)
+{
+	for (;;) {
+		struct pollfd p[] = {{.fd = k->pidfd, .events = POLLIN},
+			{.fd = pf_gate_fd(k->gate), .events = POLLIN},
+			{.fd = k->conn >= 0 ? k->conn : k->listen, .events = POLLIN}};
+
+		if (poll(p, 3, timeout_ms(k)) < 0 && errno != EINTR)
+			return;
+		if (p[0].revents)
+			return;
+		if (p[2].revents && k->conn >= 0) {
+			on_conn(k);
+		} else if (p[2].revents) {
+			k->conn = accept4(k->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+			k->conn_by = pf_now_us() + ASK_US;
+		} else if (k->conn >= 0 && pf_now_us() >= k->conn_by) {
+			close(pf_take_fd(&k->conn));
+		}
+		pf_gate_dispatch(k->gate);
+	}
+}
+
+/* Keep these descriptors as 3, 4, …, and nothing else of what the creator has open: locks, the ends of pipes
+ * that somebody reads to their end. -1 stays -1. */
+static int keep_only(int *const fds[], size_t n)
+{
+	int high[8];
+
+	for (size_t i = 0; i < n; i++) {
+		high[i] = *fds[i] < 0 ? -1 : fcntl(*fds[i], F_DUPFD_CLOEXEC, 3 + (int)n);
+		if (*fds[i] >= 0 && high[i] < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (high[i] >= 0 && (*fds[i] = dup3(high[i], 3 + (int)i, O_CLOEXEC)) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++)
+		if (high[i] < 0)
+			close(3 + (int)i);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < 3; i++)
+		if (dup2(null, i) < 0)
+			return -1;
+	return close_range(3 + (unsigned)n, ~0U, 0);
+}
+
+static int open_all(struct keeper *k, int *made, struct pf_err *err)
+{
+	const struct pf_podkeeper *p = k->p;
+	const struct pf_gate_opts opts = {
+		.audit = on_verdict, .user = k, .hostname = p->hostname, .resolver = p->resolver};
+
+	k->audit = pf_audit_open(p->dirs, p->id, err);
+	if (k->audit < 0)
+		return -1;
+	k->gate = p->netns < 0 ? pf_gate_open(p->policy, &opts, made, err)
+			       : pf_gate_join(p->policy, &opts, p->netns, err);
+	return k->gate ? 0 : -1;
+}
+
+static int stay(struct keeper *k, struct pf_err *err)
+{
+	k->listen = pf_control_listen(k->p->dir, err);
+	return k->listen < 0 || pf_confine_keeper(err) < 0 ? -1 : 0;
+}
+
+static void settle(void)
+{
+	struct rlimit files;
+
+	/* The soft limit is what select(2) can bear; each connection through the gate takes several. */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	(void)setsid();
+	(void)prctl(PR_SET_NAME, "pinfold-keeper", 0, 0, 0);
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGHUP, SIG_IGN);
+	(void)signal(SIGINT, SIG_IGN);
+	umask(077);
+}
+
+__attribute__((noreturn)) static void keeper_main(const struct pf_podkeeper *params, int sock)
+{
+	struct pf_podkeeper p = *params;
+	struct keeper k = {.p = &p, .sock = sock, .audit = -1, .pidfd = -1, .listen = -1, .conn = -1};
+	int *const keep[] = {&k.sock, &p.dir, &p.netns};
+	struct pf_err err = PF_ERR_INIT;
+	int made = -1, r;
+
+	settle();
+	r = keep_only(keep, 3) < 0 || chdir("/") < 0 ? pf_fail(&err, errno, "keeper")
+						     : open_all(&k, &made, &err);
+	if (r < 0) {
+		(void)send(k.sock, &err, sizeof(err), MSG_NOSIGNAL);
+		_exit(125);
+	}
+	if (send(k.sock, "", 1, MSG_NOSIGNAL) != 1 || (made >= 0 && pf_send_fd(k.sock, made) < 0))
+		k.pidfd = -1;
+	else
+		k.pidfd = pf_recv_fd(k.sock);
+	if (made >= 0)
+		close(made);
+	if (k.pidfd < 0) {
+		pf_gate_undo(k.gate);
+		_exit(0);
+	}
+	/* From here on the container is there, and what does not work out leaves it closed. */
+	r = stay(&k, &err);
+	if (r < 0)
+		(void)send(k.sock, &err, sizeof(err), MSG_NOSIGNAL);
+	else
+		(void)send(k.sock, "", 1, MSG_NOSIGNAL);
+	close(k.sock);
+	if (r == 0)
+		run(&k);
+	pf_gate_close(k.gate);
+	_exit(0);
+}
+
+/* One message of its: a byte for good, or an error. */
+static int hear(int sock, struct pf_err *err)
+{
+	struct pf_err remote;
+	ssize_t n;
+
+	do
+		n = recv(sock, &remote, sizeof(remote), 0);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		return 0;
+	if (n != (ssize_t)sizeof(remote))
+		return pf_fail(err, 0, "the egress keeper ended before it was ready");
+	remote.msg[sizeof(remote.msg) - 1] = '\0';
+	*err = remote;
+	return -1;
+}
+
+int pf_podkeeper_start(const struct pf_podkeeper *k, pid_t *pid, int *sock, int *netns, struct pf_err *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return pf_fail(err, errno, "line to the egress keeper");
+	*pid = fork();
+	if (*pid == 0)
+		keeper_main(k, pair[1]);
+	int saved = errno;
+	close(pair[1]);
+	int r = *pid < 0 ? pf_fail(err, saved, "start the egress keeper") : hear(pair[0], err);
+	if (r == 0 && k->netns < 0) {
+		*netns = pf_recv_fd(pair[0]);
+		if (*netns < 0)
+			r = pf_fail(err, errno, "the network namespace of the egress keeper");
+	}
+	if (r < 0) {
+		close(pair[0]);
+		while (*pid > 0 && waitpid(*pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		return -1;
+	}
+	*sock = pair[0];
+	return 0;
+}
+
+int pf_podkeeper_go(int sock, int pidfd, struct pf_err *err)
+{
+	if (pf_send_fd(sock, pidfd) < 0)
+		return pf_fail(err, errno, "talk to the egress keeper");
+	return hear(sock, err);
+}
