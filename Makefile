@@ -30,7 +30,7 @@ STORE_LIBS  := -larchive -lcrypto -lzstd $(CORE_LIBS)
 
 .DEFAULT_GOAL := all
 
-LAYERS := base sandbox overlay netpolicy checkpoint session
+LAYERS := base sandbox overlay netpolicy checkpoint session jail
 define layer_rule
 $(1)_SRC := $$(wildcard $(1)/*.c)
 $(1)_OBJ := $$($(1)_SRC:%.c=$(BUILD)/obj/%.o)
@@ -38,16 +38,17 @@ $(BUILD)/lib$(1).a: $$($(1)_OBJ)
 	$$(Q)rm -f $$@ && ar rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_rule,$(l))))
-LIBS := $(foreach l,session checkpoint netpolicy overlay sandbox base,$(BUILD)/lib$(l).a)
+LIBS := $(foreach l,jail session checkpoint netpolicy overlay sandbox base,$(BUILD)/lib$(l).a)
 
 PINFOLD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold/*.c)) $(BUILD)/obj/cmd/init-blob.o
+JAIL_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-jail/*.c)) $(BUILD)/obj/cmd/init-blob.o
 STORE_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-store/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
 HELPER_SRC  := $(wildcard tests/helpers/*.c)
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
-PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/libexec/pinfold/pinfold-store
+PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/libexec/pinfold/pinfold-store
 
 .PHONY: all install demo check check-unit bench asan format lint clean deps
 all: $(PROGRAMS)
@@ -68,6 +69,9 @@ $(BUILD)/obj/cmd/init-blob.o: cmd/pinfold-init/blob.S $(BUILD)/obj/cmd/pinfold-i
 $(BUILD)/bin/pinfold: $(PINFOLD_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PINFOLD_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
+$(BUILD)/bin/pinfold-jail: $(JAIL_OBJ) $(LIBS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(JAIL_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
 $(BUILD)/libexec/pinfold/pinfold-store: $(STORE_OBJ) $(BUILD)/obj/cmd/init-blob.o $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(STORE_OBJ) $(BUILD)/obj/cmd/init-blob.o \

@@ -45,4 +45,8 @@ char *pf_json_text(const cJSON *j);
 /* cJSON keeps numbers as doubles; 64-bit counters are added exactly with this. */
 void pf_json_add_int(cJSON *obj, const char *key, int64_t v);
 
+/* Output of a program as a string: bytes that are not UTF-8, and NUL, become U+FFFD, and a member
+ * KEY_not_utf8 says so. */
+void pf_json_add_bytes(cJSON *obj, const char *key, const char *data, size_t len);
+
 #endif

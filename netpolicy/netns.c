@@ -30,6 +30,7 @@
 #include "base/fd.h"
 #include "netpolicy/addrfilter.h"
 #include "netpolicy/nft.h"
+#include "base/proc.h"
 
 #define LOOPBACK_INDEX 1 /* lo is the first device of every namespace */
 
@@ -135,7 +136,9 @@ static int set_sysctls(struct pf_err *err)
 		  {"/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1"},
 	  };
 
-	for (size_t i = 0; i < sizeof(required) / sizeof(*required); i++)
+	/* Group 1 may be nobody in a user namespace; it is the value that new namespaces begin with. */
+	size_t n = sizeof(required) / sizeof(*required) - (pf_in_first_userns() ? 0 : 1);
+	for (size_t i = 0; i < n; i++)
 		if (pf_write_pseudo_at(AT_FDCWD, required[i].path, required[i].value) < 0)
 			return pf_fail(
 				err, errno, "write %s (is /proc/sys mounted read-only?)", required[i].path);
@@ -166,7 +169,8 @@ int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err)
 	else if (configure_lo(v6, err) == 0 && set_sysctls(err) == 0)
 		return pf_take_fd(&fd);
 	pf_wrap(err, "network namespace");
-	if (pf_netns_leave(visit, &back) < 0)
+	/* Elsewhere it is a thread that came here to stay. */
+	if (pf_netns_leave(visit, &back) < 0 && pf_in_first_userns())
 		pf_wrap(err, "%s", back.msg);
 	return -1;
 }

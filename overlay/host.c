@@ -303,21 +303,28 @@ static int make_root_links(int root, struct pf_err *err)
 	return 0;
 }
 
-static int build(int root, int etc, struct pf_err *err)
+static int fill_etc(int etc, int to, struct pf_err *err)
 {
 	char name[64];
 
-	if (make_dirs(root, err) < 0 || make_root_links(root, err) < 0)
-		return -1;
-	PF_CLOSE int to = openat(root, "etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (to < 0)
-		return pf_fail(err, errno, "open etc");
 	for (size_t i = 0; etc_names[i]; i++)
 		for (unsigned k = 0; expand(etc_names[i], k, name); k++)
 			if (copy_name(etc, name, to, err) < 0)
 				return -1;
 	if (symlinkat("/proc/self/mounts", to, "mtab") < 0)
 		return pf_fail(err, errno, "make /etc/mtab");
+	return 0;
+}
+
+static int build(int root, int etc, struct pf_err *err)
+{
+	if (make_dirs(root, err) < 0 || make_root_links(root, err) < 0)
+		return -1;
+	PF_CLOSE int to = openat(root, "etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (to < 0)
+		return pf_fail(err, errno, "open etc");
+	if (fill_etc(etc, to, err) < 0)
+		return -1;
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
 		PF_CLOSE int fd = openat(
 			root, files[i].path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -414,6 +421,24 @@ static void add_bind(struct pf_image *img, const char *path)
 	if (!img->binds)
 		abort();
 	img->binds[img->n_binds++] = (struct pf_image_bind){pf_strdup(path), pf_strdup(path), true};
+}
+
+int pf_host_etc_fill(int to, struct pf_err *err)
+{
+	PF_CLOSE int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return etc < 0 ? pf_fail(err, errno, "/etc") : fill_etc(etc, to, err);
+}
+
+char *pf_host_etc_version(struct pf_err *err)
+{
+	PF_CLOSE int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (etc < 0) {
+		pf_fail(err, errno, "/etc");
+		return NULL;
+	}
+	return fingerprint(etc);
 }
 
 int pf_host_image(const char *store, struct pf_image *out, struct pf_err *err)

@@ -59,6 +59,7 @@ struct pf_box_params {
 	unsigned seccomp_flags;
 	bool die_with_parent;
 	const struct pf_box_oci *oci; /* NULL: a session */
+	bool keep_session; /* the process stays in the caller's session, and has its terminal */
 	bool rootless;                /* pf_box_create's own: we are root of a user namespace only */
 };
 

@@ -22,6 +22,7 @@ void pf_bpf_done(struct pf_bpf *bpf);
 
 struct pf_seccomp_opts {
 	bool nested;   /* let the session make namespaces and mounts of its own (containers inside) */
+	bool strict;   /* nothing but unix sockets, and no looking into other processes */
 	uint32_t arch; /* AUDIT_ARCH_X86_64 or AUDIT_ARCH_AARCH64; 0 is this machine's */
 };
 

@@ -239,6 +239,16 @@ static void namespace_rules(const struct list *l, bool nested)
 	RULE_ELSE(l, "unshare", FAIL(EPERM));
 }
 
+/* The first rule that fits a call counts, so these come before the others. */
+static void strict_rules(const struct list *l)
+{
+	static const char *const names[] = {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
+		"personality", "mq_open", "process_madvise", "sched_setattr", "sched_setscheduler"};
+
+	RULES(l, names, FAIL(EPERM));
+	RULE(l, "socket", FAIL(EAFNOSUPPORT), ARG(0, PF_SC_NE, AF_UNIX));
+}
+
 int pf_seccomp_default(const struct pf_seccomp_opts *opts, struct pf_bpf *out, struct pf_err *err)
 {
 	PF_SC_POLICY struct pf_sc_policy policy = {.bad_arch = SECCOMP_RET_KILL_PROCESS};
@@ -255,6 +265,8 @@ int pf_seccomp_default(const struct pf_seccomp_opts *opts, struct pf_bpf *out, s
 		/* What a tracer leaves behind when it skips a call. */
 		pf_sc_add_segment(&policy, l.arch, UINT32_MAX, FAIL(ENOSYS));
 	}
+	if (opts->strict)
+		strict_rules(&l);
 	RULES(&l, allowed, ALLOW);
 	RULES(&l, dead_allowed, ALLOW);
 	RULES(&l, refused, FAIL(EPERM));
@@ -275,7 +287,8 @@ int pf_seccomp_default_cached(
 {
 	struct pf_seccomp_opts copy = *opts;
 	char key[64];
-	int len = snprintf(key, sizeof(key), "default nested=%d arch=0x%x", opts->nested, opts->arch);
+	int len = snprintf(key, sizeof(key), "default nested=%d strict=%d arch=0x%x", opts->nested,
+		opts->strict, opts->arch);
 
 	return pf_seccomp_cached(cache_dirfd, key, (size_t)len, build_default, &copy, out, err);
 }

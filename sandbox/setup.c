@@ -115,7 +115,7 @@ static int settle(const struct pf_box_params *params, int sync, struct pf_err *e
 	/* After the change of ids, which clears it. A container is left alone once it is ready. */
 	if ((params->die_with_parent || params->oci) && pf_child_die_with_parent(sync, err) < 0)
 		return -1;
-	if (syscall(SYS_setsid) < 0)
+	if (!params->keep_session && syscall(SYS_setsid) < 0)
 		return pf_fail(err, errno, "setsid");
 	if (params->oci && params->oci->keyring && new_keyring(params->oci->keyring, err) < 0)
 		return -1;

@@ -17,12 +17,35 @@
 #define TIOCGPTPEER _IO('T', 0x41)
 #endif
 
+/* The other end of t->master, and its size. */
+static int open_peer(struct pf_tty *t, struct pf_err *err)
+{
+	struct winsize ws;
+	int unlock = 0;
+
+	if (ioctl(t->master, TIOCSPTLCK, &unlock) < 0)
+		return pf_fail(err, errno, "terminal");
+	/* By the master's descriptor, not by a name that could lead elsewhere. */
+	t->peer = ioctl(t->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (t->peer < 0)
+		return pf_fail(err, errno, "terminal");
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &ws) == 0)
+		(void)ioctl(t->master, TIOCSWINSZ, &ws);
+	return fcntl(t->master, F_SETFL, O_NONBLOCK) < 0 ? pf_fail(err, errno, "terminal") : 0;
+}
+
+int pf_tty_open_here(struct pf_tty *t, struct pf_err *err)
+{
+	t->master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (t->master < 0)
+		return pf_fail(err, errno, "/dev/ptmx");
+	return open_peer(t, err);
+}
+
 int pf_tty_open(struct pf_tty *t, pid_t pid, uint32_t host_uid, struct pf_err *err)
 {
 	char path[64];
-	struct winsize ws;
 	struct stat st;
-	int unlock = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/root", (int)pid);
 	PF_CLOSE int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -32,19 +55,11 @@ int pf_tty_open(struct pf_tty *t, pid_t pid, uint32_t host_uid, struct pf_err *e
 		return pf_fail(err, 0, "the sandbox has no terminal multiplexer at /dev/pts/ptmx");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", look);
 	t->master = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (t->master < 0 || ioctl(t->master, TIOCSPTLCK, &unlock) < 0)
+	if (t->master < 0)
 		return pf_fail(err, errno, "terminal");
-	/* By the master's descriptor, not by a name that could lead elsewhere. */
-	t->peer = ioctl(t->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (t->peer < 0)
-		return pf_fail(err, errno, "terminal");
-	if (fchown(t->peer, host_uid, (gid_t)-1) < 0)
-		return pf_fail(err, errno, "owner of the terminal");
-	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &ws) == 0)
-		(void)ioctl(t->master, TIOCSWINSZ, &ws);
-	if (fcntl(t->master, F_SETFL, O_NONBLOCK) < 0)
-		return pf_fail(err, errno, "terminal");
-	return 0;
+	if (open_peer(t, err) < 0)
+		return -1;
+	return fchown(t->peer, host_uid, (gid_t)-1) < 0 ? pf_fail(err, errno, "owner of the terminal") : 0;
 }
 
 void pf_tty_started(struct pf_tty *t)

@@ -23,6 +23,8 @@ struct pf_tty {
 
 /* Open a pair below /proc/pid/root/dev/pts, owned by host_uid, as large as the caller's terminal. */
 int pf_tty_open(struct pf_tty *t, pid_t pid, uint32_t host_uid, struct pf_err *err);
+/* The same in the machine's own devpts, the caller's. */
+int pf_tty_open_here(struct pf_tty *t, struct pf_err *err);
 /* The command has its end: close ours of it, and put the caller's terminal into raw mode. */
 void pf_tty_started(struct pf_tty *t);
 void pf_tty_resize(struct pf_tty *t);

@@ -26,45 +26,6 @@ static const char help[] =
 	"  --output-max SIZE     with --json: how much of each stream to keep (default 1M)\n"
 	"  -i, --stdin           with --json: pass standard input on\n";
 
-static void add_text(cJSON *j, const char *key, const char *text, size_t len)
-{
-	/* JSON text is UTF-8; bytes that are not become U+FFFD, and a flag says so. */
-	PF_BUF struct pf_buf b = {0};
-	bool replaced = false;
-
-	pf_buf_add(&b, "", 0);
-	for (size_t i = 0; i < len;) {
-		unsigned char c = (unsigned char)text[i];
-		size_t n = c < 0x80                ? 1
-			   : c >= 0xc2 && c < 0xe0 ? 2
-			   : c >= 0xe0 && c < 0xf0 ? 3
-			   : c >= 0xf0 && c < 0xf5 ? 4
-						   : 0;
-		bool ok = n > 0 && i + n <= len && c != 0;
-		for (size_t k = 1; ok && k < n; k++)
-			ok = ((unsigned char)text[i + k] & 0xc0) == 0x80;
-		/* Overlong forms, surrogates and what lies beyond U+10FFFF. */
-		unsigned char d = n > 1 && i + 1 < len ? (unsigned char)text[i + 1] : 0;
-		if (ok && ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) ||
-				  (c == 0xf4 && d > 0x8f)))
-			ok = false;
-		if (ok) {
-			pf_buf_add(&b, text + i, n);
-			i += n;
-		} else {
-			pf_buf_str(&b, "\xef\xbf\xbd");
-			replaced = true;
-			i++;
-		}
-	}
-	cJSON_AddStringToObject(j, key, b.data);
-	if (replaced) {
-		char *flag = pf_asprintf("%s_not_utf8", key);
-		cJSON_AddTrueToObject(j, flag);
-		free(flag);
-	}
-}
-
 static void print_result(const struct pf_exec_result *r)
 {
 	cJSON *j = cJSON_CreateObject();
@@ -79,8 +40,8 @@ static void print_result(const struct pf_exec_result *r)
 		cJSON_AddNumberToObject(j, "cpu_ms", (double)r->cpu_us / 1000);
 	if (r->memory_peak >= 0)
 		pf_json_add_int(j, "memory_peak", r->memory_peak);
-	add_text(j, "stdout", r->out, r->out_len);
-	add_text(j, "stderr", r->err_out, r->err_len);
+	pf_json_add_bytes(j, "stdout", r->out, r->out_len);
+	pf_json_add_bytes(j, "stderr", r->err_out, r->err_len);
 	cJSON_AddBoolToObject(j, "stdout_truncated", r->out_truncated);
 	cJSON_AddBoolToObject(j, "stderr_truncated", r->err_truncated);
 	pf_print_json(j);

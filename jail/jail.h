@@ -1,0 +1,165 @@
+/* One command in a box of its own, for whoever calls: no root, no set-up, nothing kept.
+ *
+ * What this folder promises. A pf_jail says what the command sees, may write, may reach and may use; it is
+ * filled by the command lines (pinfold-jail, pinfold-bwrap) or by a program (pinfold.h). pf_jail_run() builds
+ * the box through sandbox/ like every other one, serves it until the command has ended, and leaves nothing
+ * behind. An ordinary user gets the same box as root: all is made inside a user namespace of the caller's
+ * own. What cannot be had on this machine is an error that says what would change it.
+ *
+ * The calling process enters that user namespace for good (pf_jail_enter): do it in a process of its own, as
+ * the command lines are and as pinfold_spawn() does. */
+#ifndef PF_JAIL_JAIL_H
+#define PF_JAIL_JAIL_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+
+enum pf_jail_kind {
+	PF_JAIL_BIND,    /* source, seen at dest */
+	PF_JAIL_HIDE,    /* dest: an empty directory, or an empty file */
+	PF_JAIL_TMPFS,   /* a new, empty, writable file system */
+	PF_JAIL_PROC,    /* a new procfs */
+	PF_JAIL_DEV,     /* a new /dev with the few devices that every program expects */
+	PF_JAIL_MQUEUE,  /* POSIX message queues */
+	PF_JAIL_DIR,     /* in the root itself: an empty directory, */
+	PF_JAIL_FILE,    /* a file with what can be read from fd, */
+	PF_JAIL_SYMLINK, /* a link to source */
+	PF_JAIL_OVERLAY, /* source at dest, writes go to scratch */
+};
+
+/* One thing in the command's file system. */
+struct pf_jail_op {
+	enum pf_jail_kind kind;
+	char *dest;      /* clean, absolute */
+	char *source;    /* BIND, OVERLAY: the real path, for people; SYMLINK: the target */
+	int fd;          /* BIND, OVERLAY: the source, opened O_PATH; FILE: its contents; else -1 */
+	bool read_only;  /* BIND */
+	bool devices;    /* BIND: device files in it work */
+	bool directory;  /* BIND, HIDE: as opposed to a file */
+	int64_t size;    /* TMPFS: bytes; -1: the kernel's default, half of the memory */
+	mode_t mode;     /* TMPFS, DIR, FILE */
+	const char *why; /* "--rw", "system", …: for --explain */
+};
+
+enum pf_jail_net {
+	PF_JAIL_NET_NONE, /* a namespace in which every connection is refused at once */
+	PF_JAIL_NET_GATE, /* what policy says, through the gate */
+	PF_JAIL_NET_HOST, /* the caller's (pinfold-bwrap alone) */
+};
+
+enum pf_jail_seccomp {
+	PF_JAIL_SECCOMP_DEFAULT, /* the list for sessions */
+	PF_JAIL_SECCOMP_STRICT,  /* and no sockets but unix ones, no tracing */
+	PF_JAIL_SECCOMP_OFF,
+	PF_JAIL_SECCOMP_FILE, /* an OCI linux.seccomp object */
+	PF_JAIL_SECCOMP_BPF,  /* a compiled program (bubblewrap's --seccomp FD) */
+};
+
+struct pf_jail {
+	char **argv;
+	char **env; /* "NAME=value", complete */
+	size_t n_env;
+	char *cwd;
+	uint32_t uid, gid;   /* inside; outside all is the caller's */
+	uint32_t caller_uid; /* as the machine knows it */
+	char *user_name, *home;
+	char *hostname;
+	struct pf_jail_op *ops; /* made in this order */
+	size_t n_ops;
+	bool root_read_only; /* the root itself, once everything is in its place */
+	bool etc;            /* a synthetic /etc below all ops */
+
+	enum pf_jail_net net;
+	cJSON *networking; /* of a sandbox file, for the gate */
+	/* Namespaces that are the caller's own. */
+	bool share_pid, share_ipc, share_uts, share_cgroup;
+	bool as_pid_1; /* the command is process 1 itself; no reaper */
+	bool die_with_parent, new_session;
+
+	enum pf_jail_seccomp seccomp;
+	cJSON *seccomp_object;
+	int seccomp_fd;
+	uint64_t caps; /* bubblewrap's --cap-add: in the box's own user namespace alone */
+
+	int64_t memory, pids, millicpus, timeout_ms; /* -1: none */
+	bool tty;                                    /* a terminal of its own between ours and the command */
+	bool capture;                                /* keep the command's output in the result */
+	size_t capture_max;
+	bool keep_stdin; /* capture: standard input is the caller's; else nothing */
+
+	/* Words for people, while it runs: a denied connection (-v), how a limit is kept. NULL: nobody
+	 * listens. */
+	void (*say)(void *arg, const char *text);
+	/* What should be known even without asking. NULL: as above. */
+	void (*warn)(void *arg, const char *text);
+	void *say_arg;
+};
+
+struct pf_jail_result {
+	int exit_code; /* the command's; 128 + signal; 124 timed out; 137 killed for memory */
+	int signal;
+	const char *limit; /* "timeout", "memory", or NULL */
+	int64_t wall_us, cpu_us, memory_peak;
+	char *out, *err_out;
+	size_t out_len, err_len;
+	bool out_truncated, err_truncated;
+	cJSON *denied; /* [{name, addr, port, proto, reason, count}], by first appearance; NULL: none */
+};
+
+/* All as pinfold-jail has it with no option: no ops yet (pf_jail_add_defaults), not captured. */
+void pf_jail_init(struct pf_jail *j);
+void pf_jail_done(struct pf_jail *j);
+void pf_jail_result_done(struct pf_jail_result *r);
+
+/* Enter the user namespace that the box will be made in. Before any path is opened, because only what is
+ * opened in its mount namespace can be shown in the box. The caller's ids are 0 from then on. */
+int pf_jail_enter(struct pf_jail *j, struct pf_err *err);
+
+/* ---- what it sees (paths.c) ---- */
+
+/* Add op; takes over its strings and its fd. */
+void pf_jail_add(struct pf_jail *j, struct pf_jail_op op);
+
+/* Open what a user's path names, symlinks resolved now and never again. *real is its place. A path that is
+ * not there is PF_ERR_NOT_FOUND and names the nearest directory that is; a place that would show the box too
+ * much (proc, a device directory) is PF_ERR_INVALID. */
+int pf_jail_open_path(const char *option, const char *path, char **real, struct pf_err *err);
+
+/* A rule of pinfold-jail: path is seen read-only or writable, where it is. missing_ok: nothing happens when
+ * it is not there. */
+int pf_jail_show(struct pf_jail *j, const char *option, const char *path, bool read_only, bool missing_ok,
+	struct pf_err *err);
+/* path is empty, whatever shows what is around it. */
+int pf_jail_hide(struct pf_jail *j, const char *option, const char *path, struct pf_err *err);
+int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64_t size, struct pf_err *err);
+
+/* How a jail without options is: the system's programs, /proc, /dev, private /tmp and home, the working
+ * directory read-only. home: NULL is private, else a directory to have as home, or "keep". size: of each
+ * scratch file system, -1 the kernel's. To be called last: it puts all rules in order, the shallow ones
+ * first, later ones over earlier ones of the same place. */
+int pf_jail_add_defaults(struct pf_jail *j, const char *home, int64_t size, struct pf_err *err);
+
+/* The synthetic /etc for j as a directory of the caller's cache; *path NULL when there is no place to keep it
+ * (then pf_jail_fill_etc makes it anew). */
+int pf_jail_cached_etc(const struct pf_jail *j, char **path, struct pf_err *err);
+int pf_jail_fill_etc(const struct pf_jail *j, int dirfd, struct pf_err *err);
+/* $XDG_CACHE_HOME/pinfold or ~/.cache/pinfold, made and the caller's own; -1 when there is none. */
+int pf_jail_cache_dir(char **path);
+
+/* ---- running it ---- */
+
+/* The configuration that sandbox/ builds from. Sources are named by /proc/self/fd. */
+cJSON *pf_jail_spec(const struct pf_jail *j);
+
+/* Build, run, wait, clean up; after pf_jail_enter. */
+int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err *err);
+
+/* Why this machine lets no ordinary user make a user namespace, and the one command that changes it; into
+ * err. errnum is what unshare(2) said. */
+int pf_jail_explain_userns(int errnum, struct pf_err *err);
+
+#endif

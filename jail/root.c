@@ -1,0 +1,118 @@
+/* The root of a jail: a tmpfs that holds mount points, links and small files, and goes with the box. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "jail/run.h"
+#include "sandbox/mounts.h"
+
+/* The directory above path, made if need be, and the last part of path. */
+static int open_parent(int root, const char *path, const char **name, struct pf_err *err)
+{
+	const char *slash = strrchr(path, '/');
+	PF_FREE char *parent = pf_strdup(path);
+
+	parent[slash == path ? 1 : slash - path] = '\0';
+	*name = slash + 1;
+	int fd = strcmp(parent, "/") == 0 ? fcntl(root, F_DUPFD_CLOEXEC, 3)
+					  : pf_mkdirs_in_root(root, parent, 0755);
+	return fd < 0 ? pf_fail(err, errno, "%s", path) : fd;
+}
+
+static int copy_fd(int from, int dir, const char *name, mode_t mode, struct pf_err *err)
+{
+	char buf[65536];
+	ssize_t n;
+	PF_CLOSE int to = openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (to < 0)
+		return pf_fail(err, errno, "%s", name);
+	while ((n = read(from, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
+		if (n > 0 && pf_write_all(to, buf, (size_t)n) < 0)
+			return pf_fail(err, errno, "%s", name);
+	if (n < 0 || fchmod(to, mode) < 0)
+		return pf_fail(err, errno, "%s", name);
+	return 0;
+}
+
+static int put(int root, const struct pf_jail_op *op, struct pf_err *err)
+{
+	const char *name;
+	PF_CLOSE int dir = open_parent(root, op->dest, &name, err);
+
+	if (dir < 0)
+		return -1;
+	switch (op->kind) {
+	case PF_JAIL_DIR:
+		if (mkdirat(dir, name, op->mode) < 0 && errno != EEXIST)
+			return pf_fail(err, errno, "directory %s", op->dest);
+		return fchmodat(dir, name, op->mode, 0) < 0 ? pf_fail(err, errno, "directory %s", op->dest)
+							    : 0;
+	case PF_JAIL_SYMLINK:
+		return symlinkat(op->source, dir, name) < 0 ? pf_fail(err, errno, "link %s", op->dest) : 0;
+	case PF_JAIL_FILE:
+		return copy_fd(op->fd, dir, name, op->mode, err) < 0 ? pf_wrap(err, "file %s", op->dest) : 0;
+	case PF_JAIL_BIND:
+	case PF_JAIL_HIDE:
+	case PF_JAIL_TMPFS:
+	case PF_JAIL_PROC:
+	case PF_JAIL_DEV:
+	case PF_JAIL_MQUEUE:
+	case PF_JAIL_OVERLAY:
+	default:
+		return 0;
+	}
+}
+
+static bool in_root(const struct pf_jail_op *op)
+{
+	return op->kind == PF_JAIL_DIR || op->kind == PF_JAIL_SYMLINK || op->kind == PF_JAIL_FILE;
+}
+
+/* Whether something that is mounted before op i covers its place, so that what is put into the root would not
+ * be seen. */
+static const char *covered_by(const struct pf_jail *j, size_t i)
+{
+	for (size_t k = 0; k < j->n_ops; k++)
+		if (!in_root(&j->ops[k]) && pf_path_below(j->ops[i].dest, j->ops[k].dest))
+			return j->ops[k].dest;
+	return NULL;
+}
+
+int pf_jail_root(void *arg, int userns_fd, struct pf_err *err)
+{
+	const struct pf_jail *j = arg;
+	PF_CLOSE int root = pf_mount_new("tmpfs", "tmpfs", (char *[]){(char *)"mode=755", NULL},
+		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
+
+	(void)userns_fd;
+	if (root < 0)
+		return pf_wrap(err, "root");
+	mode_t old = umask(0);
+	int r = 0;
+	for (size_t i = 0; r == 0 && i < j->n_ops; i++) {
+		if (!in_root(&j->ops[i]))
+			continue;
+		const char *cover = covered_by(j, i);
+		r = cover ? pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				    "%s: it lies in %s, which is mounted; only the root itself can get new "
+				    "files",
+				    j->ops[i].dest, cover)
+			  : put(root, &j->ops[i], err);
+	}
+	umask(old);
+	if (r == 0 && j->etc) {
+		PF_CLOSE int etc = pf_mkdirs_in_root(root, "/etc", 0755);
+		PF_CLOSE int dir = etc < 0 ? -1 : openat(etc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		r = dir < 0 ? pf_fail(err, errno, "/etc") : pf_jail_fill_etc(j, dir, err);
+	}
+	return r < 0 ? -1 : pf_take_fd(&root);
+}

@@ -1,0 +1,33 @@
+/* The pieces of pf_jail_run(). */
+#ifndef PF_JAIL_RUN_H
+#define PF_JAIL_RUN_H
+
+#include "jail/jail.h"
+#include "sandbox/cgroup.h"
+
+/* The root: a detached tmpfs with what lies in it itself. A pf_box_root_fn; arg is the jail. */
+int pf_jail_root(void *arg, int userns_fd, struct pf_err *err);
+
+/* How limits are kept: in a cgroup where we can make one, else by resource limits and by looking. */
+struct pf_jail_limits {
+	struct pf_cgroup_host host;
+	struct pf_cgroup *cgroup; /* NULL: none */
+	char *path;
+	int64_t watch_memory; /* bytes that all processes together may use; -1: not watched */
+	int proc_fd;          /* the box's /proc, for watching */
+	int oom_fd;           /* readable when the cgroup's memory ran out; -1 */
+	int64_t next_look_us;
+};
+#define PF_JAIL_LIMITS_INIT ((struct pf_jail_limits){.watch_memory = -1, .proc_fd = -1, .oom_fd = -1})
+
+int pf_jail_limits_make(const struct pf_jail *j, struct pf_jail_limits *l, struct pf_err *err);
+/* Milliseconds until pf_jail_limits_look wants to be called; -1: never. */
+int pf_jail_limits_timeout(const struct pf_jail_limits *l);
+/* Whether the memory limit was passed; pid is the box's first process. */
+bool pf_jail_limits_look(struct pf_jail_limits *l, pid_t pid);
+/* Bytes at the peak, or -1; cpu time in *cpu_us if the cgroup knows it. */
+int64_t pf_jail_limits_peak(const struct pf_jail_limits *l, int64_t *cpu_us);
+/* End what is left in it and remove it. */
+void pf_jail_limits_done(struct pf_jail_limits *l);
+
+#endif
