@@ -75,6 +75,11 @@ bool pf_cgroup_clone_safe(const struct pf_cgroup *cg)
 	return cg->fresh && pf_cgroup_fd(cg) >= 0;
 }
 
+void pf_cgroup_presume_clone_safe(struct pf_cgroup *cg, bool safe)
+{
+	cg->fresh = safe;
+}
+
 bool pf_cgroup_oom_group(const struct pf_cgroup *cg)
 {
 	return cg->oom_group;

@@ -160,6 +160,8 @@ int pf_cgroup_fd(const struct pf_cgroup *cg);
  * killed dies at once, and nothing shows that it was: only a directory made by this handle and never killed
  * through it is safe. The others are joined with pf_cgroup_join (v2 = true). */
 bool pf_cgroup_clone_safe(const struct pf_cgroup *cg);
+/* For a caller who tries a clone and has another way when the child dies at birth. */
+void pf_cgroup_presume_clone_safe(struct pf_cgroup *cg, bool safe);
 /* Whether PF_CGROUP_OOM_GROUP is in force. On v1 it never is: the caller kills the rest after an OOM notice.
  */
 bool pf_cgroup_oom_group(const struct pf_cgroup *cg);

@@ -114,9 +114,12 @@ int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, const struct 
 			*err = m.err;
 			return -1;
 		}
-		if (n != (ssize_t)sizeof(m.note))
-			return pf_fail(
-				err, n < 0 ? errno : 0, "the new process was killed before it could start");
+		if (n != (ssize_t)sizeof(m.note)) {
+			pf_fail(err, n < 0 ? errno : 0, "the new process was killed before it could start");
+			if (n == 0)
+				err->errnum = PF_CHILD_DIED;
+			return -1;
+		}
 		if (m.note.what == PF_NOTE_READY)
 			return 0;
 		if (m.note.what == PF_NOTE_EXEC)

@@ -5,6 +5,8 @@
 #ifndef PF_SANDBOX_CHILD_H
 #define PF_SANDBOX_CHILD_H
 
+#include <errno.h>
+
 #include "base/sys.h"
 #include "sandbox/box.h"
 
@@ -99,6 +101,9 @@ int pf_clone_into_cgroup(
 /* The parent's side: follow the child until it is READY or has exec'ed. Its notes in between go to on_note
  * (which answers with GO_ON itself, NULL: there are none). -1: the child's error, or on_note's, is in err. */
 typedef int (*pf_child_note_fn)(void *arg, int sync, const struct pf_child_note *note, struct pf_err *err);
+
+/* errnum of the error when the child ended without a word. */
+enum { PF_CHILD_DIED = EOWNERDEAD };
 
 /* patience NULL: for ever. */
 int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, const struct pf_child_patience *patience,

@@ -1,6 +1,6 @@
-/* One more process in a container. It is put into the container's own cgroup: cloned into it where nothing
- * speaks against it, and if the kernel kills it at birth (a cgroup that was ever killed takes no clones, see
- * cgroup.h) once more by joining. */
+/* One more process in a container. It is cloned into the container's own cgroup; if the kernel kills it at
+ * birth (a cgroup that was ever killed takes no clones, see cgroup.h) it is made once more and joins: moving
+ * costs milliseconds, and hardly any cgroup was ever killed and still has a process to exec beside. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "sandbox/box.h"
+#include "sandbox/child.h"
 #include "sandbox/container.h"
 
 struct execing {
@@ -89,5 +90,12 @@ int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 	if (init < 0)
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "container %s has stopped", c->id);
 	p.pidfd = init;
+	pf_cgroup_presume_clone_safe(cg, true);
+	if (pf_box_exec(&p, pid, pidfd, err) == 0)
+		return 0;
+	if (err->errnum != PF_CHILD_DIED || pf_pidfd_ended(init))
+		return -1;
+	pf_cgroup_presume_clone_safe(cg, false);
+	*err = PF_ERR_INIT;
 	return pf_box_exec(&p, pid, pidfd, err);
 }

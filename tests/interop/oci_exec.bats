@@ -58,6 +58,21 @@ teardown() {
 	pinfold exec "$ID" true
 }
 
+@test "exec works in a cgroup that the kernel takes no clones into any more" {
+	start_bundle 'exec sleep 1000'
+	local tree=/sys/fs/cgroup
+	[ -e "$tree/cgroup.procs" ] || tree=/sys/fs/cgroup/unified
+	[ -e "$tree/cgroup.procs" ] || skip "needs a cgroup v2 tree"
+	mkdir "$tree${CGROUP%/*}/aside"
+	echo "$PID" >"$tree${CGROUP%/*}/aside/cgroup.procs"
+	echo 1 >"$tree$CGROUP/cgroup.kill"
+	echo "$PID" >"$tree$CGROUP/cgroup.procs"
+	pf exec "$ID" echo in
+	assert_equal "$output" in
+	pf exec "$ID" sh -c 'exit 4'
+	assert_status 4
+}
+
 @test "a user that is no number is refused" {
 	start_bundle 'exec sleep 1000'
 	local u
