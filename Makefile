@@ -42,13 +42,15 @@ LIBS := $(foreach l,jail session checkpoint netpolicy overlay sandbox base,$(BUI
 
 PINFOLD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold/*.c)) $(BUILD)/obj/cmd/init-blob.o
 JAIL_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-jail/*.c)) $(BUILD)/obj/cmd/init-blob.o
+TLS_OBJ     := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-tls/*.c))
+BWRAP_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-bwrap/*.c)) $(BUILD)/obj/cmd/init-blob.o
 STORE_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-store/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
 HELPER_SRC  := $(wildcard tests/helpers/*.c)
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
-PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/libexec/pinfold/pinfold-store
+PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store
 
 .PHONY: all install demo check check-unit bench asan format lint clean deps
 all: $(PROGRAMS)
@@ -69,6 +71,9 @@ $(BUILD)/obj/cmd/init-blob.o: cmd/pinfold-init/blob.S $(BUILD)/obj/cmd/pinfold-i
 $(BUILD)/bin/pinfold: $(PINFOLD_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PINFOLD_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
+$(BUILD)/bin/pinfold-bwrap: $(BWRAP_OBJ) $(LIBS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BWRAP_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
 $(BUILD)/bin/pinfold-jail: $(JAIL_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(JAIL_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
@@ -76,6 +81,10 @@ $(BUILD)/libexec/pinfold/pinfold-store: $(STORE_OBJ) $(BUILD)/obj/cmd/init-blob.
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(STORE_OBJ) $(BUILD)/obj/cmd/init-blob.o \
 		-Wl,--start-group $(LIBS) -Wl,--end-group $(STORE_LIBS)
+
+$(BUILD)/libexec/pinfold/pinfold-tls: $(TLS_OBJ) $(LIBS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lssl -lcrypto $(CORE_LIBS)
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/obj/cmd/init-blob.o
 	@mkdir -p $(@D)
@@ -116,6 +125,7 @@ install: all
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BUILD)/bin/pinfold $(DESTDIR)$(PREFIX)/bin/pinfold
 	install -m 755 $(BUILD)/libexec/pinfold/pinfold-store $(DESTDIR)$(PREFIX)/libexec/pinfold/pinfold-store
+	install -m 755 $(BUILD)/libexec/pinfold/pinfold-tls $(DESTDIR)$(PREFIX)/libexec/pinfold/pinfold-tls
 	install -m 644 docs/man/pinfold.1 $(DESTDIR)$(PREFIX)/share/man/man1/pinfold.1
 	cp -r images $(DESTDIR)$(PREFIX)/share/pinfold/
 	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pinfold

@@ -31,13 +31,13 @@ enum pf_jail_kind {
 	PF_JAIL_OVERLAY, /* source at dest, writes go to scratch */
 };
 
-/* One thing in the command's file system. */
+/* One thing in the command's file system. A BIND at "/" is the root instead of a tmpfs. */
 struct pf_jail_op {
 	enum pf_jail_kind kind;
 	char *dest;      /* clean, absolute */
 	char *source;    /* BIND, OVERLAY: the real path, for people; SYMLINK: the target */
 	int fd;          /* BIND, OVERLAY: the source, opened O_PATH; FILE: its contents; else -1 */
-	bool read_only;  /* BIND */
+	bool read_only;  /* BIND, TMPFS, FILE */
 	bool devices;    /* BIND: device files in it work */
 	bool directory;  /* BIND, HIDE: as opposed to a file */
 	int64_t size;    /* TMPFS: bytes; -1: the kernel's default, half of the memory */
@@ -77,8 +77,9 @@ struct pf_jail {
 	cJSON *networking; /* of a sandbox file, for the gate */
 	/* Namespaces that are the caller's own. */
 	bool share_pid, share_ipc, share_uts, share_cgroup;
-	bool as_pid_1; /* the command is process 1 itself; no reaper */
-	bool die_with_parent, new_session;
+	bool as_pid_1;        /* the command is process 1 itself; no reaper */
+	bool die_with_parent; /* we end when our own parent does; the command always ends with us */
+	bool new_session;
 
 	enum pf_jail_seccomp seccomp;
 	cJSON *seccomp_object;
@@ -91,6 +92,8 @@ struct pf_jail {
 	size_t capture_max;
 	bool keep_stdin; /* capture: standard input is the caller's; else nothing */
 
+	void (*started)(void *arg, pid_t pid); /* the box's first process runs; may be NULL */
+	void *started_arg;
 	/* Words for people, while it runs: a denied connection (-v), how a limit is kept. NULL: nobody
 	 * listens. */
 	void (*say)(void *arg, const char *text);

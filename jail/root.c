@@ -1,6 +1,7 @@
 /* The root of a jail: a tmpfs that holds mount points, links and small files, and goes with the box. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -77,8 +78,7 @@ static bool in_root(const struct pf_jail_op *op)
 	return op->kind == PF_JAIL_DIR || op->kind == PF_JAIL_SYMLINK || op->kind == PF_JAIL_FILE;
 }
 
-/* Whether something that is mounted before op i covers its place, so that what is put into the root would not
- * be seen. */
+/* What covers the place of op i, so that what is put into the root would not be seen. */
 static const char *covered_by(const struct pf_jail *j, size_t i)
 {
 	for (size_t k = 0; k < j->n_ops; k++)
@@ -87,13 +87,62 @@ static const char *covered_by(const struct pf_jail *j, size_t i)
 	return NULL;
 }
 
+int pf_jail_data_files(struct pf_jail *j, struct pf_err *err)
+{
+	PF_CLOSE int dir = -1;
+
+	for (size_t i = 0; i < j->n_ops; i++) {
+		struct pf_jail_op *op = &j->ops[i];
+		char name[24];
+
+		if (op->kind != PF_JAIL_FILE || (!covered_by(j, i) && !op->read_only))
+			continue;
+		if (dir < 0) {
+			/* Attached somewhere, because only what is can be cloned before Linux 6.15;
+			 * everything that was asked for is open already, so that it hides nothing from us. */
+			PF_CLOSE int m = pf_mount_new("tmpfs", "tmpfs", (char *[]){(char *)"mode=700", NULL},
+				MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
+			if (m < 0)
+				return -1;
+			if (move_mount(m, "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+				return pf_fail(err, errno, "scratch at /tmp");
+			dir = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+			if (dir < 0)
+				return pf_fail(err, errno, "scratch at /tmp");
+		}
+		snprintf(name, sizeof(name), "%zu", i);
+		if (copy_fd(op->fd, dir, name, op->mode, err) < 0)
+			return pf_wrap(err, "file %s", op->dest);
+		close(op->fd);
+		op->fd = openat(dir, name, O_PATH | O_CLOEXEC);
+		if (op->fd < 0)
+			return pf_fail(err, errno, "file %s", op->dest);
+		op->kind = PF_JAIL_BIND;
+	}
+	return 0;
+}
+
+/* A tree of the machine's in the place of a root of our own. */
+static int bound_root(const struct pf_jail_op *op, struct pf_err *err)
+{
+	const struct pf_mount how = {.recursive = true,
+		.propagation = MS_PRIVATE | MS_REC,
+		.rec_attr_set = MOUNT_ATTR_NOSUID | (op->devices ? 0 : (uint64_t)MOUNT_ATTR_NODEV) |
+				(op->read_only ? (uint64_t)MOUNT_ATTR_RDONLY : 0)};
+
+	return pf_mount_bind(op->fd, &how, 0, -1, err);
+}
+
 int pf_jail_root(void *arg, int userns_fd, struct pf_err *err)
 {
 	const struct pf_jail *j = arg;
-	PF_CLOSE int root = pf_mount_new("tmpfs", "tmpfs", (char *[]){(char *)"mode=755", NULL},
-		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
 
 	(void)userns_fd;
+	for (size_t i = j->n_ops; i-- > 0;)
+		if (j->ops[i].kind == PF_JAIL_BIND && strcmp(j->ops[i].dest, "/") == 0)
+			return bound_root(&j->ops[i], err);
+	PF_CLOSE int root = pf_mount_new("tmpfs", "tmpfs", (char *[]){(char *)"mode=755", NULL},
+		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
 	if (root < 0)
 		return pf_wrap(err, "root");
 	mode_t old = umask(0);

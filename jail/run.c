@@ -203,6 +203,10 @@ static int prepare(struct running *r, struct pf_err *err)
 {
 	struct pf_jail *j = r->j;
 
+	if (j->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
+	if (pf_jail_data_files(j, err) < 0)
+		return -1;
 	if (pf_jail_limits_make(j, &r->limits, err) < 0 || add_etc(j, err) < 0 || add_tty(r, err) < 0 ||
 		(j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
 		watch_signals(r, err) < 0)
@@ -318,7 +322,7 @@ static int start(struct running *r, struct pf_err *err)
 		.root = pf_jail_root,
 		.root_arg = r->j,
 		.seccomp = r->filter.len ? &r->filter : NULL,
-		.die_with_parent = j->die_with_parent,
+		.die_with_parent = true,
 		.keep_session = !j->new_session};
 
 	if (make_network(r, err) < 0)
@@ -341,6 +345,8 @@ static int start(struct running *r, struct pf_err *err)
 	r->started_us = pf_now_us();
 	if (pf_box_create(&p, &r->box, err) < 0)
 		return -1;
+	if (j->started)
+		j->started(j->started_arg, r->box.pid);
 	for (size_t i = 0; i < j->n_ops; i++)
 		if (j->ops[i].fd >= 0)
 			close(pf_take_fd(&r->j->ops[i].fd));

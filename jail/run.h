@@ -5,6 +5,9 @@
 #include "jail/jail.h"
 #include "sandbox/cgroup.h"
 
+/* Files with given contents that would lie below a mount: make them binds of files in a scratch tmpfs. */
+int pf_jail_data_files(struct pf_jail *j, struct pf_err *err);
+
 /* The root: a detached tmpfs with what lies in it itself. A pf_box_root_fn; arg is the jail. */
 int pf_jail_root(void *arg, int userns_fd, struct pf_err *err);
 

@@ -86,6 +86,8 @@ static cJSON *make_mounts(const struct pf_jail *j)
 
 	for (size_t i = 0; i < j->n_ops; i++) {
 		const struct pf_jail_op *op = &j->ops[i];
+		if (strcmp(op->dest, "/") == 0)
+			continue; /* the root itself: root.c */
 		switch (op->kind) {
 		case PF_JAIL_BIND:
 		case PF_JAIL_OVERLAY:
@@ -99,7 +101,7 @@ static cJSON *make_mounts(const struct pf_jail *j)
 					(const char *[]){"bind", "ro", "nosuid", "noexec", NULL});
 			break;
 		case PF_JAIL_TMPFS:
-			add_tmpfs(m, op, false);
+			add_tmpfs(m, op, op->read_only);
 			break;
 		case PF_JAIL_PROC:
 			add_mount(m, op->dest, "proc", "proc",

@@ -244,6 +244,16 @@ static void hold(const struct pf_box_params *params, struct pf_become *b, int sy
 	_exit(125);
 }
 
+/* A session, or the like, whose command has nobody above it. Returns on failure. */
+static void exec_itself(struct pf_become *b, int sync, struct pf_err *err)
+{
+	char path[4096];
+	const char *file = pf_child_resolve(b->process, b->env, path, sizeof(path), err);
+
+	if (file && pf_child_late_filter(b, err) == 0)
+		(void)pf_child_exec(sync, file, b->process, b->env, err);
+}
+
 void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *join, int sync, int null)
 {
 	struct pf_become b = {.process = &params->spec->process,
@@ -259,6 +269,8 @@ void pf_child_main(const struct pf_box_params *params, struct pf_cgroup_join *jo
 	if (child_setup(params, join, sync, null, &b, &err) == 0) {
 		if (params->oci)
 			hold(params, &b, sync, &err);
+		else if (params->init_fd < 0)
+			exec_itself(&b, sync, &err);
 		else if (pf_child_late_filter(&b, &err) == 0)
 			pf_child_exec_init(sync, params->init_fd, b.process, &err);
 	}
