@@ -408,9 +408,11 @@ int pf_overlay_mount_via(enum pf_overlay_via via, const int *lower_fds, size_t n
 			fd = by_fds(&l, read_only, err);
 		layers_done(&l);
 	}
-	/* EINVAL is how older kernels say that they know no "lowerdir+", or no detached layers. */
-	if (fd < 0 &&
-		(via == PF_OVERLAY_VIA_PATHS || (via == PF_OVERLAY_VIA_AUTO && err->errnum == EINVAL))) {
+	/* EINVAL is how older kernels say that they know no "lowerdir+", or no detached layers; those that
+	 * know overlay's options as one text only (before 6.5) say EOPNOTSUPP. */
+	if (fd < 0 && (via == PF_OVERLAY_VIA_PATHS ||
+			      (via == PF_OVERLAY_VIA_AUTO &&
+				      (err->errnum == EINVAL || err->errnum == EOPNOTSUPP)))) {
 		if (clone_layers(lower_fds, n, rw_fd, userns_fd, PF_OVERLAY_VIA_PATHS, &l, err) == 0)
 			fd = by_paths(&l, read_only, err);
 		layers_done(&l);

@@ -50,7 +50,7 @@ void pf_cg_unmake(int mount, const char *rel, const struct pf_cg_made *m)
 
 /* The parent of all ("pinfold") may be pruned by somebody between our steps: begin
  * again then. */
-int pf_cg_make_path(int mount, const char *rel, struct pf_cg_made *m)
+static int make_path(int mount, const char *rel, struct pf_cg_made *m)
 {
 	PF_FREE char *p = pf_strdup(rel);
 	size_t len = strlen(rel), shortest = len + 1;
@@ -78,6 +78,18 @@ int pf_cg_make_path(int mount, const char *rel, struct pf_cg_made *m)
 		}
 	}
 	return -1;
+}
+
+/* Whatever the caller's umask: Linux 6.1 walks to the root of a container's cgroup2 mount with
+ * the container's own ids. */
+int pf_cg_make_path(int mount, const char *rel, struct pf_cg_made *m)
+{
+	mode_t old = umask(022);
+	int r = make_path(mount, rel, m), saved = errno;
+
+	umask(old);
+	errno = saved;
+	return r;
 }
 
 int pf_cg_fill_cpusets(int mount, const char *rel, struct pf_err *err)
@@ -132,6 +144,17 @@ unsigned pf_cg_lacking(const char *text, unsigned mask)
 	return left;
 }
 
+/* Whether dir has processes of its own, and is not the root of all (which may have both). The kernel would
+ * refuse memory and io then, but take cpu and pids, and turn the children into parts of a threaded domain
+ * that no process can be put into. */
+static bool has_processes(int dir)
+{
+	char text[32];
+
+	return faccessat(dir, "cgroup.type", F_OK, 0) == 0 &&
+	       pf_cg_read(dir, "cgroup.procs", text, sizeof(text)) > 0;
+}
+
 int pf_cg_enable_children(int dir, const char *path, unsigned *mask, unsigned must, struct pf_err *err)
 {
 	char text[512];
@@ -139,13 +162,16 @@ int pf_cg_enable_children(int dir, const char *path, unsigned *mask, unsigned mu
 	if (pf_cg_read(dir, "cgroup.subtree_control", text, sizeof(text)) < 0)
 		return pf_fail(err, errno, "read cgroup.subtree_control of %s", path);
 	unsigned need = pf_cg_lacking(text, *mask);
+	bool busy = need != 0 && has_processes(dir);
 	for (int c = 0; c < PF_CG_CTLS; c++) {
 		const char *name = pf_cgroup_ctl_name((enum pf_cg_ctl)c);
 		char word[32];
 		if (!(need & 1U << c))
 			continue;
 		snprintf(word, sizeof(word), "+%s", name);
-		if (pf_write_pseudo_at(dir, "cgroup.subtree_control", word) == 0)
+		if (busy)
+			errno = EBUSY;
+		else if (pf_write_pseudo_at(dir, "cgroup.subtree_control", word) == 0)
 			continue;
 		if (!(must & 1U << c)) {
 			*mask &= ~(1U << c);

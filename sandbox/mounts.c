@@ -191,8 +191,22 @@ static int prepare_bind(
 	return pf_mount_bind(src, mount, propagation, userns_fd, err);
 }
 
+/* The one that was made in the network namespace's own context. The first place takes it itself: before Linux
+ * 6.15 a mount that is nowhere attached cannot be cloned. */
+static int prepare_sysfs(const struct pf_mount *mount, int sysfs_fd, bool taken, struct pf_err *err)
+{
+	struct mount_attr attr = {.attr_set = mount->attr_set};
+
+	if (taken)
+		return pf_mount_clone(sysfs_fd, false, mount->attr_set, -1, err);
+	if (attr.attr_set && mount_setattr(sysfs_fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+		return pf_fail(err, errno, "mount attributes");
+	int fd = fcntl(sysfs_fd, F_DUPFD_CLOEXEC, 3);
+	return fd < 0 ? pf_fail(err, errno, "sysfs") : fd;
+}
+
 static int prepare(const struct pf_spec *spec, const struct pf_mount *mount, int userns_fd, int sysfs_fd,
-	struct pf_err *err)
+	bool *sysfs_taken, struct pf_err *err)
 {
 	if (mount->kind == PF_MOUNT_BIND)
 		return prepare_bind(spec, mount, userns_fd, err);
@@ -200,12 +214,16 @@ static int prepare(const struct pf_spec *spec, const struct pf_mount *mount, int
 		return pf_dev_make(spec, mount, err);
 	if (sysfs_fd < 0)
 		return pf_mount_new("sysfs", "sysfs", NULL, mount->attr_set, err);
-	return pf_mount_clone(sysfs_fd, false, mount->attr_set, -1, err);
+	int fd = prepare_sysfs(mount, sysfs_fd, *sysfs_taken, err);
+	*sysfs_taken = true;
+	return fd;
 }
 
 int pf_mounts_prepare(const struct pf_spec *spec, int userns_fd, int sysfs_fd, struct pf_child_mounts *m,
 	struct pf_err *err)
 {
+	bool sysfs_taken = false;
+
 	for (size_t i = 0; i < spec->n_mounts; i++) {
 		const struct pf_mount *mount = &spec->mounts[i];
 
@@ -213,7 +231,7 @@ int pf_mounts_prepare(const struct pf_spec *spec, int userns_fd, int sysfs_fd, s
 			continue;
 		if (m->n == PF_MAX_MOUNT_FDS)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "more than %d mounts", PF_MAX_MOUNT_FDS);
-		int fd = prepare(spec, mount, userns_fd, sysfs_fd, err);
+		int fd = prepare(spec, mount, userns_fd, sysfs_fd, &sysfs_taken, err);
 		if (fd < 0)
 			return pf_wrap(err, "mount %s", mount->destination);
 		m->fds[m->n++] = fd;
