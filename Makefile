@@ -44,13 +44,14 @@ PINFOLD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold/*.c)) $(BU
 JAIL_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-jail/*.c)) $(BUILD)/obj/cmd/init-blob.o
 TLS_OBJ     := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-tls/*.c))
 BWRAP_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-bwrap/*.c)) $(BUILD)/obj/cmd/init-blob.o
+SYSTEMD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-systemd/*.c))
 STORE_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-store/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
 HELPER_SRC  := $(wildcard tests/helpers/*.c)
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
-PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store
+PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd
 
 .PHONY: all install demo check check-unit bench asan format lint clean deps
 all: $(PROGRAMS)
@@ -85,6 +86,10 @@ $(BUILD)/libexec/pinfold/pinfold-store: $(STORE_OBJ) $(BUILD)/obj/cmd/init-blob.
 $(BUILD)/libexec/pinfold/pinfold-tls: $(TLS_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(TLS_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lssl -lcrypto $(CORE_LIBS)
+
+$(BUILD)/libexec/pinfold/pinfold-systemd: $(SYSTEMD_OBJ)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(SYSTEMD_OBJ) -lsystemd
 
 $(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/obj/cmd/init-blob.o
 	@mkdir -p $(@D)
@@ -125,6 +130,7 @@ install: all
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BUILD)/bin/pinfold $(DESTDIR)$(PREFIX)/bin/pinfold
 	install -m 755 $(BUILD)/libexec/pinfold/pinfold-store $(DESTDIR)$(PREFIX)/libexec/pinfold/pinfold-store
+	install -m 755 $(BUILD)/libexec/pinfold/pinfold-systemd $(DESTDIR)$(PREFIX)/libexec/pinfold/pinfold-systemd
 	install -m 755 $(BUILD)/libexec/pinfold/pinfold-tls $(DESTDIR)$(PREFIX)/libexec/pinfold/pinfold-tls
 	install -m 644 docs/man/pinfold.1 $(DESTDIR)$(PREFIX)/share/man/man1/pinfold.1
 	cp -r images $(DESTDIR)$(PREFIX)/share/pinfold/

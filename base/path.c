@@ -267,6 +267,19 @@ bool pf_path_below(const char *path, const char *dir)
 	return strncmp(path, dir, n) == 0 && (path[n] == '\0' || path[n] == '/');
 }
 
+static char *program_was;
+
+void pf_program_was(const char *path)
+{
+	struct stat is, was;
+
+	if (stat("/proc/self/exe", &is) < 0 || stat(path, &was) < 0 || is.st_dev != was.st_dev ||
+		is.st_ino != was.st_ino)
+		return;
+	free(program_was);
+	program_was = pf_strdup(path);
+}
+
 char *pf_program_dir(struct pf_err *err)
 {
 	char buf[PATH_MAX];
@@ -277,6 +290,8 @@ char *pf_program_dir(struct pf_err *err)
 		return NULL;
 	}
 	buf[n] = '\0';
+	if (program_was && strlen(program_was) < sizeof(buf))
+		strcpy(buf, program_was);
 	char *slash = strrchr(buf, '/');
 	if (!slash) {
 		pf_fail(err, ENOENT, "where this program is: %s", buf);

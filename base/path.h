@@ -34,6 +34,10 @@ char *pf_path_clean(const char *path, struct pf_err *err);
 /* Whether path is dir or below it; both clean and absolute. */
 bool pf_path_below(const char *path, const char *dir);
 
+/* Where the running program's file lies when it was started through a mount that has no path (selfguard.h).
+ * Believed when it is the same file. */
+void pf_program_was(const char *path);
+
 /* The directory of the running program's own file (dirname of /proc/self/exe), malloc'ed. */
 char *pf_program_dir(struct pf_err *err);
 

@@ -22,6 +22,7 @@
 #include "base/sys.h"
 #include "sandbox/child.h"
 #include "sandbox/hooks.h"
+#include "sandbox/systemd.h"
 
 #define MAX_STATE ((size_t)4 << 20)
 #define MAX_CONFIG ((size_t)8 << 20)
@@ -40,6 +41,7 @@ void pf_container_done(struct pf_container *c)
 	free(c->rootfs);
 	free(c->created);
 	free(c->cgroup);
+	free(c->unit);
 	cJSON_Delete(c->annotations);
 	*c = (struct pf_container){0};
 }
@@ -72,6 +74,8 @@ int pf_container_save(int dir, const struct pf_container *c, struct pf_err *err)
 	pf_json_add_int(p, "pid_start", (int64_t)c->pid_start);
 	if (c->cgroup)
 		cJSON_AddStringToObject(p, "cgroup", c->cgroup);
+	if (c->unit)
+		cJSON_AddStringToObject(p, "systemd_unit", c->unit);
 	cJSON_AddBoolToObject(p, "ready", c->ready);
 	cJSON_AddBoolToObject(p, "own_user", c->own_user);
 	cJSON_AddBoolToObject(p, "own_pid", c->own_pid);
@@ -167,6 +171,7 @@ int pf_container_load(int dir, const char *id, struct pf_container *c, struct pf
 	c->pid = (pid_t)get_int(j, "pid");
 	c->pid_start = (uint64_t)get_int(p, "pid_start");
 	c->cgroup = dup_str(p, "cgroup");
+	c->unit = dup_str(p, "systemd_unit");
 	c->ready = get_bool(p, "ready");
 	c->own_user = get_bool(p, "own_user");
 	c->own_pid = get_bool(p, "own_pid");
@@ -360,6 +365,9 @@ static int remove_cgroup(const struct pf_container *c, struct pf_err *err)
 
 	if (!c->cgroup)
 		return 0;
+	/* First: what systemd does not know to be gone it would remember for ever. */
+	if (c->unit && pf_systemd_stop(c->unit, err) < 0)
+		return -1;
 	if (pf_cgroup_probe(&host, err) < 0)
 		return -1;
 	if (pf_cgroup_open(&host, c->cgroup, &cg, &e) < 0) {

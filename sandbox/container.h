@@ -30,6 +30,7 @@ enum pf_container_status {
 struct pf_container {
 	char *id, *bundle, *rootfs, *created; /* created: RFC 3339, UTC */
 	char *cgroup;                         /* path below the cgroup mounts */
+	char *unit;                           /* systemd's scope that this is; NULL: not by systemd */
 	cJSON *annotations;                   /* NULL: none */
 	pid_t pid;                            /* of the first process, 0 before there is one */
 	uint64_t pid_start;

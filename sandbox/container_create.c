@@ -29,6 +29,7 @@
 #include "sandbox/container.h"
 #include "sandbox/hooks.h"
 #include "sandbox/mounts.h"
+#include "sandbox/systemd.h"
 
 struct making {
 	const struct pf_container_opts *o;
@@ -44,6 +45,7 @@ struct making {
 	struct pf_box_oci box;
 	char *head, *tail, *start_tail, *keyring;
 	bool hooks_ran;
+	struct pf_systemd_hold hold;
 };
 
 /* ---- looking ---- */
@@ -229,8 +231,8 @@ void pf_container_clip_caps(struct pf_caps *caps, bool own_user, struct pf_buf *
 		lost |= *sets[i] & ~held;
 		*sets[i] &= held;
 	}
-	/* The kernel lets only what is both be ambient (capabilities(7)); some callers list it there alone, and
-	 * mean what they then get. */
+	/* The kernel lets only what is both be ambient (capabilities(7)); some callers list it there alone,
+	 * and mean what they then get. */
 	caps->ambient &= caps->permitted & caps->inheritable;
 	if (lost) {
 		PF_BUF struct pf_buf names = {0};
@@ -361,20 +363,30 @@ static int make_files(struct making *m, struct pf_err *err)
 	return pf_replace_file_at(m->o->dir, "config.json", text, strlen(text), 0600, false, err);
 }
 
-static int cgroup_path(struct making *m, struct pf_err *err)
+/* The cgroup's path; with systemd the scope is there then, and held. */
+static int cgroup_path(struct making *m, const struct pf_limits *limits, struct pf_err *err)
 {
 	const char *given = m->spec->cgroups_path;
+	PF_FREE char *named = NULL, *path = NULL, *slice = NULL;
+	int r;
 
-	if (m->o->systemd_cgroup) {
-		if (access("/run/systemd/system", F_OK) < 0)
-			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-				"--systemd-cgroup: systemd does not run on this host (remedy: leave it out)");
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"--systemd-cgroup: is not supported yet (remedy: use the cgroupfs driver)");
+	if (!m->o->systemd_cgroup) {
+		m->c->cgroup = given ? pf_cgroup_path_from_oci(given, m->o->id, false, err)
+				     : pf_asprintf(PF_CONTAINER_CGROUP "/%s", m->o->id);
+		return m->c->cgroup ? 0 : -1;
 	}
-	m->c->cgroup = given ? pf_cgroup_path_from_oci(given, m->o->id, false, err)
-			     : pf_asprintf(PF_CONTAINER_CGROUP "/%s", m->o->id);
-	return m->c->cgroup ? 0 : -1;
+	named = given ? pf_strdup(given) : pf_asprintf(":pinfold:%s", m->o->id);
+	path = pf_cgroup_path_from_oci(named, m->o->id, true, err);
+	if (!path || pf_systemd_names(path, &m->c->unit, &slice, err) < 0)
+		return -1;
+	char **props = pf_systemd_limits(limits, &m->host);
+	r = pf_systemd_start(m->c->unit, slice, m->o->id, props, &m->hold, &m->c->cgroup, err);
+	pf_strv_free(props);
+	if (r < 0) {
+		free(m->c->unit);
+		m->c->unit = NULL;
+	}
+	return r;
 }
 
 static bool has_cgroup_mount(const struct pf_spec *spec, uint64_t *attrs)
@@ -397,10 +409,13 @@ static int make_cgroup(struct making *m, struct pf_err *err)
 	pf_limits_init(&limits);
 	if (pf_limits_from_oci(m->spec->resources, &limits, err) < 0 ||
 		pf_device_rules_from_oci(m->spec->resources, &rules, err) < 0 ||
-		pf_cgroup_probe(&m->host, err) < 0 || cgroup_path(m, err) < 0 ||
-		pf_cgroup_create(&m->host, m->c->cgroup, &limits, 0, &m->cgroup, err) < 0 ||
+		pf_cgroup_probe(&m->host, err) < 0 || cgroup_path(m, &limits, err) < 0 ||
+		pf_cgroup_create(&m->host, m->c->cgroup, &limits, m->c->unit ? PF_CGROUP_ADOPT : 0,
+			&m->cgroup, err) < 0 ||
 		pf_device_apply(m->cgroup, &rules, err) < 0)
 		return -1;
+	if (m->c->unit)
+		pf_cgroup_presume_clone_safe(m->cgroup, true); /* systemd has just made it */
 	v2_alone = m->host.v2 >= 0 && m->host.n_hier == 1;
 	/* On v2 alone a container with a cgroup namespace mounts its own. */
 	if (!has_cgroup_mount(m->spec, &attrs) || (v2_alone && (m->spec->clone_flags & CLONE_NEWCGROUP)))
@@ -533,6 +548,7 @@ static int make(struct making *m, int *pidfd, struct pf_err *err)
 	m->hooks_ran = hooks_look_for_root(m->spec);
 	if (pf_box_create(&params, &box, err) < 0)
 		return -1;
+	pf_systemd_release(&m->hold);
 	*pidfd = box.pidfd;
 	m->c->ready = true;
 	m->c->status = PF_CONTAINER_CREATED;
@@ -547,10 +563,11 @@ static void unmake(struct making *m)
 {
 	struct pf_err ignored = PF_ERR_INIT;
 
+	pf_systemd_release(&m->hold);
 	m->c->status = m->c->pid > 0 && m->c->ready ? PF_CONTAINER_CREATED : PF_CONTAINER_STOPPED;
 	if (!m->hooks_ran)
 		(void)unlinkat(m->o->dir, "hooks", 0);
-	if (m->cgroup)
+	if (m->cgroup || m->c->unit)
 		(void)pf_container_delete(m->o->dir, m->c, true, m->warnings, &ignored);
 }
 

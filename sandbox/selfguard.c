@@ -2,15 +2,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/path.h"
 #include "base/sys.h"
 
-/* Only against going round in circles; whether we are safe is asked of the kernel. */
+/* Holds the path that we have left behind, and is against going round in circles; whether we are safe is
+ * asked of the kernel. */
 #define TRIED "PINFOLD_SELF_GUARD"
 
 extern char **environ;
@@ -19,8 +22,11 @@ int pf_self_guard(char *const argv[], struct pf_err *err)
 {
 	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
 	struct statvfs st;
+	char path[PATH_MAX];
 
 	if (statvfs("/proc/self/exe", &st) == 0 && (st.f_flag & ST_RDONLY)) {
+		if (getenv(TRIED))
+			pf_program_was(getenv(TRIED));
 		(void)unsetenv(TRIED);
 		return 0;
 	}
@@ -29,7 +35,9 @@ int pf_self_guard(char *const argv[], struct pf_err *err)
 	PF_CLOSE int fd = open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
 		return pf_fail(err, errno, "protect our own program file from the container");
-	if (setenv(TRIED, "1", 1) < 0)
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	path[n < 0 ? 0 : n] = '\0';
+	if (setenv(TRIED, path, 1) < 0)
 		return pf_fail(err, errno, "environment");
 	(void)syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
 	return pf_fail(err, errno, "start from a protected copy of our own program file");

@@ -66,13 +66,15 @@ static cJSON *make_features(void)
 	cg = cJSON_AddObjectToObject(linux_, "cgroup");
 	cJSON_AddTrueToObject(cg, "v1");
 	cJSON_AddTrueToObject(cg, "v2");
-	cJSON_AddFalseToObject(cg, "systemd");
+	cJSON_AddTrueToObject(cg, "systemd");
 	cJSON_AddFalseToObject(cg, "systemdUser");
 	cJSON_AddTrueToObject(cg, "rdma");
 	add_seccomp(linux_);
 	enabled(linux_, "apparmor", true);
 	enabled(linux_, "selinux", true);
-	cJSON_AddFalseToObject(enabled(linux_, "intelRdt", false), "schemata");
+	m = enabled(linux_, "intelRdt", false);
+	cJSON_AddFalseToObject(m, "schemata");
+	cJSON_AddFalseToObject(m, "monitoring");
 	enabled(cJSON_AddObjectToObject(linux_, "mountExtensions"), "idmap", true);
 	enabled(linux_, "netDevices", false);
 	m = cJSON_AddObjectToObject(linux_, "memoryPolicy");

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/units.h"
 #include "cmd/pinfold/oci.h"
+#include "sandbox/systemd.h"
 
 static const char help[] =
 	"update [options] ID\n\n"
@@ -85,7 +86,18 @@ static int update(const char *id, cJSON *resources, struct pf_err *err)
 	if (h.c.status == PF_CONTAINER_STOPPED)
 		return pf_fail_kind(
 			err, PF_ERR_STATE, 0, "container not running: container %s has stopped", id);
-	return pf_container_cgroup(&h.c, &cg, err) < 0 ? -1 : pf_cgroup_update(cg, &limits, err);
+	if (pf_container_cgroup(&h.c, &cg, err) < 0 || pf_cgroup_update(cg, &limits, err) < 0)
+		return -1;
+	if (!h.c.unit)
+		return 0;
+	/* It would write the old ones again. */
+	struct pf_cgroup_host host;
+	if (pf_cgroup_probe(&host, err) < 0)
+		return -1;
+	char **properties = pf_systemd_limits(&limits, &host);
+	int r = pf_systemd_set(h.c.unit, properties, err);
+	pf_strv_free(properties);
+	return r;
 }
 
 int pf_cmd_update(int argc, char **argv)
