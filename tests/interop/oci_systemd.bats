@@ -1,0 +1,119 @@
+# --systemd-cgroup: cgroups that systemd makes. No systemd runs where tests do; one that behaves like it answers on a
+# bus of the test's own.
+# timeout: 120
+load ../lib/common
+load bundle
+
+setup() {
+	common_setup
+	bundle_setup
+}
+teardown() {
+	local pid
+	# What is left ends while there still is somebody to ask for its scope.
+	for id in $(cat "$PF_DIR/ids"); do systemd_pinfold delete --force "$id" >/dev/null 2>&1 || true; done
+	for pid in ${MOCK:-} ${BUS:-}; do
+		kill "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	common_teardown && bundle_teardown
+}
+
+need_bus() {
+	need dbus-daemon
+	/usr/bin/python3 -c 'import dbus, gi' 2>/dev/null || skip "needs python3-dbus and python3-gi"
+	TREE=/sys/fs/cgroup
+	[ -e "$TREE/cgroup.procs" ] || TREE=/sys/fs/cgroup/unified
+	[ -e "$TREE/cgroup.procs" ] || skip "needs a cgroup v2 tree"
+	cat >"$PF_DIR/bus.conf" <<-END
+		<busconfig><type>session</type><listen>unix:path=$PF_DIR/bus</listen><auth>EXTERNAL</auth>
+		<policy context="default"><allow send_destination="*"/><allow own="*"/><allow receive_sender="*"/></policy>
+		</busconfig>
+	END
+	dbus-daemon --config-file="$PF_DIR/bus.conf" --nofork --nopidfile >/dev/null 2>&1 3>&- &
+	BUS=$!
+	wait_for 10 test -S "$PF_DIR/bus"
+	/usr/bin/python3 "$BATS_TEST_DIRNAME/mock_systemd.py" "unix:path=$PF_DIR/bus" "$TREE" "$PF_DIR/calls" 3>&- &
+	MOCK=$!
+	wait_for 20 test -s "$PF_DIR/calls"
+}
+
+# pinfold where systemd runs: in a mount namespace of its own, with its mark in /run and our bus as the system's.
+systemd_pinfold() {
+	unshare -m --propagation private sh -ec 'd=$1; shift
+		mount -t tmpfs run /run; mkdir -p /run/systemd/system
+		export DBUS_SYSTEM_BUS_ADDRESS="unix:path=$d/bus"; exec "$@"' sh \
+		"$PF_DIR" "$PINFOLD" --root "$ROOT" --store "$STORE" --systemd-cgroup "$@"
+}
+
+spf() { # as pf
+	status=0
+	output=$(systemd_pinfold "$@" 2>"$PF_DIR/stderr") || status=$?
+	stderr=$(<"$PF_DIR/stderr")
+}
+
+asked() { # JQ-EXPRESSION over all calls
+	jq -es "$1" "$PF_DIR/calls" >/dev/null || show "expected of the calls: $1" "$(cat "$PF_DIR/calls")"
+}
+
+@test "where systemd does not run --systemd-cgroup is refused with the remedy" {
+	[ ! -d /run/systemd/system ] || skip "systemd runs here"
+	edit '.linux.cgroupsPath = "system.slice:pinfold:x"'
+	new_id
+	pf --systemd-cgroup run --bundle "$BUNDLE" "$ID"
+	assert_status 1
+	assert_err "systemd does not run on this host"
+	[ ! -e "$ROOT/$ID" ]
+}
+
+@test "a delegated scope with the limits as its properties; update tells them, delete stops it" {
+	need_bus
+	local name="x$$" limits='{memory: {limit: 67108864}, pids: {limit: 40}}'
+	edit '.linux.cgroupsPath = "pftest-a.slice:pinfold:" + $n | .linux.resources += '"$limits" --arg n "$name"
+	script 'exec sleep 1000'
+	new_id
+	systemd_pinfold create --bundle "$BUNDLE" --pid-file "$PF_DIR/pid" "$ID" </dev/null >"$PF_DIR/out" 2>&1
+	PID=$(<"$PF_DIR/pid")
+	asked '.[1] | .call == "start" and .unit == "pinfold-'"$name"'.scope" and .mode == "fail"'
+	asked '.[1].properties | .Slice == "pftest-a.slice" and .Delegate and (.DefaultDependencies | not) and .TasksMax == 40
+		and (.MemoryMax // .MemoryLimit) == 67108864 and .CollectMode == "inactive-or-failed"'
+	grep -q "^0::/pftest.slice/pftest-a.slice/pinfold-$name.scope$" "/proc/$PID/cgroup"
+	# The process that held the scope open is gone, and the container's own is the only one there.
+	assert_equal "$(cat "$TREE/pftest.slice/pftest-a.slice/pinfold-$name.scope/cgroup.procs")" "$PID"
+	systemd_pinfold start "$ID"
+	spf exec "$ID" cat /proc/self/cgroup
+	assert_status 0
+	spf events --stats "$ID"
+	assert_json '.data.pids.limit == 40'
+	systemd_pinfold update --pids-limit 50 --cpu-quota 25500 --cpu-period 50000 "$ID"
+	asked '.[-1] | .call == "set" and .runtime and .properties.TasksMax == 50 and .properties.CPUQuotaPerSecUSec == 510000
+		and .properties.CPUQuotaPeriodUSec == 50000'
+	systemd_pinfold delete --force "$ID"
+	asked '.[-1].call == "stop"'
+	[ -z "$(find /sys/fs/cgroup -name "*pinfold-$name*")" ]
+}
+
+@test "what systemd refuses is told, and nothing is left" {
+	need_bus
+	local unit
+	for unit in refused failing; do
+		edit '.linux.cgroupsPath = ":pinfold:'$unit'"'
+		new_id
+		spf run --bundle "$BUNDLE" "$ID"
+		assert_status 1
+		[ "$unit" = failing ] || assert_err "Unit exists already"
+		[ "$unit" = refused ] || assert_err "systemd says: failed"
+		[ ! -e "$ROOT/$ID" ]
+	done
+	edit '.linux.cgroupsPath = "/not/for/systemd"'
+	spf run --bundle "$BUNDLE" "$ID"
+	assert_status 1
+	assert_err "slice:prefix:name"
+	# A mistake behind the scope's start ends it again.
+	edit '.linux.cgroupsPath = ":pinfold:y'$$'" | .process.args = ["nosuch"]'
+	spf run --bundle "$BUNDLE" "$ID"
+	assert_status 1
+	assert_err nosuch
+	asked '.[-1].call == "stop"'
+	[ -z "$(find /sys/fs/cgroup -name "*y$$*")" ]
+}
