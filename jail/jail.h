@@ -87,8 +87,9 @@ struct pf_jail {
 	uint64_t caps; /* bubblewrap's --cap-add: in the box's own user namespace alone */
 
 	int64_t memory, pids, millicpus, timeout_ms; /* -1: none */
-	bool tty;                                    /* a terminal of its own between ours and the command */
-	bool capture;                                /* keep the command's output in the result */
+	bool commit;  /* overlays: what was written goes into the real directories if the command succeeds */
+	bool tty;     /* a terminal of its own between ours and the command */
+	bool capture; /* keep the command's output in the result */
 	size_t capture_max;
 	bool keep_stdin; /* capture: standard input is the caller's; else nothing */
 
@@ -110,6 +111,8 @@ struct pf_jail_result {
 	char *out, *err_out;
 	size_t out_len, err_len;
 	bool out_truncated, err_truncated;
+	cJSON *changes; /* what was written to overlays, see changes.h; NULL: there was none */
+	bool committed;
 	cJSON *denied; /* [{name, addr, port, proto, reason, count}], by first appearance; NULL: none */
 };
 
@@ -138,6 +141,8 @@ int pf_jail_show(struct pf_jail *j, const char *option, const char *path, bool r
 	struct pf_err *err);
 /* path is empty, whatever shows what is around it. */
 int pf_jail_hide(struct pf_jail *j, const char *option, const char *path, struct pf_err *err);
+/* What pf_jail_show made writable is overlaid instead; with nothing writable the working directory is. */
+int pf_jail_overlay(struct pf_jail *j, struct pf_err *err);
 int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64_t size, struct pf_err *err);
 
 /* How a jail without options is: the system's programs, /proc, /dev, private /tmp and home, the working

@@ -129,6 +129,27 @@ int pf_jail_hide(struct pf_jail *j, const char *option, const char *path, struct
 	return 0;
 }
 
+int pf_jail_overlay(struct pf_jail *j, struct pf_err *err)
+{
+	size_t n = 0;
+
+	for (int again = 0; again < 2 && n == 0; again++) {
+		if (again && pf_jail_show(j, "--overlay", j->cwd, false, false, err) < 0)
+			return -1;
+		for (size_t i = 0; i < j->n_ops; i++) {
+			struct pf_jail_op *op = &j->ops[i];
+			if (op->kind != PF_JAIL_BIND || op->read_only)
+				continue;
+			if (!op->directory)
+				return pf_fail_kind(
+					err, PF_ERR_INVALID, 0, "--overlay: %s is no directory", op->source);
+			op->kind = PF_JAIL_OVERLAY;
+			n++;
+		}
+	}
+	return 0;
+}
+
 int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64_t size, struct pf_err *err)
 {
 	PF_FREE char *whole =
@@ -344,5 +365,6 @@ void pf_jail_result_done(struct pf_jail_result *r)
 	free(r->out);
 	free(r->err_out);
 	cJSON_Delete(r->denied);
+	cJSON_Delete(r->changes);
 	*r = (struct pf_jail_result){0};
 }

@@ -31,6 +31,7 @@
 #include "base/str.h"
 #include "base/sys.h"
 #include "jail/run.h"
+#include "jail/scratch.h"
 #include "netpolicy/gate.h"
 #include "netpolicy/netns.h"
 #include "sandbox/box.h"
@@ -49,6 +50,7 @@ struct sink {
 struct running {
 	struct pf_jail *j;
 	struct pf_jail_limits limits;
+	struct pf_jail_scratch scratch;
 	struct pf_spec spec;
 	struct pf_bpf filter;
 	struct pf_gate *gate;
@@ -207,8 +209,9 @@ static int prepare(struct running *r, struct pf_err *err)
 		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
 	if (pf_jail_data_files(j, err) < 0)
 		return -1;
-	if (pf_jail_limits_make(j, &r->limits, err) < 0 || add_etc(j, err) < 0 || add_tty(r, err) < 0 ||
-		(j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
+	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
+		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || add_etc(j, err) < 0 ||
+		add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
 		watch_signals(r, err) < 0)
 		return -1;
 	if (j->net == PF_JAIL_NET_GATE) {
@@ -494,6 +497,18 @@ static void collect(struct running *r, struct pf_jail_result *res)
 	r->denied = NULL;
 }
 
+static int look_at_overlays(struct running *r, struct pf_jail_result *res, struct pf_err *err)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < r->j->n_ops; i++)
+		any = any || r->j->ops[i].kind == PF_JAIL_OVERLAY;
+	if (!any)
+		return 0;
+	res->committed = r->j->commit && res->exit_code == 0;
+	return pf_jail_scratch_finish(&r->scratch, res->committed, &res->changes, err);
+}
+
 static void clean_up(struct running *r)
 {
 	pf_tty_close(&r->tty);
@@ -501,6 +516,7 @@ static void clean_up(struct running *r)
 		pf_gate_close(r->gate);
 	pf_policy_unref(r->policy);
 	pf_jail_limits_done(&r->limits);
+	pf_jail_scratch_done(&r->scratch);
 	pf_spec_done(&r->spec);
 	pf_bpf_done(&r->filter);
 	cJSON_Delete(r->denied);
@@ -515,6 +531,7 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 {
 	struct running r = {.j = j,
 		.limits = PF_JAIL_LIMITS_INIT,
+		.scratch = PF_JAIL_SCRATCH_INIT,
 		.tty = PF_TTY_INIT,
 		.sinks = {{.fd = -1}, {.fd = -1}},
 		.netns = -1,
@@ -532,7 +549,7 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 		} else {
 			serve(&r);
 			collect(&r, result);
-			status = 0;
+			status = look_at_overlays(&r, result, err);
 		}
 	}
 	clean_up(&r);

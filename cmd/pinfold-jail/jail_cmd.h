@@ -17,6 +17,8 @@ void pf_jail_environment(struct pf_jail *j, char *const *given, size_t n);
 
 /* --explain: what would be mounted, let out and limited. */
 void pf_jail_print_plan(const struct pf_jail *j, bool json);
+/* --diff: a line for each change, coloured on a terminal. */
+void pf_jail_print_changes(const cJSON *changes);
 /* --json: the result as one object on standard output. */
 void pf_jail_print_result(const struct pf_jail_result *r);
 

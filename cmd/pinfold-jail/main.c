@@ -32,6 +32,11 @@ static const char help[] =
 	"  --home private|keep|DIR  the home directory: empty, your own read-only, or DIR (default private)\n"
 	"  --size SIZE              how much each of the scratch file systems may hold\n"
 	"  -C, --cwd DIR            where it starts\n"
+	"  --overlay                what it writes to --rw places (default: the working directory) goes to "
+	"a\n"
+	"                           scratch layer and is gone at the end, unless …\n"
+	"  --diff                   … tell what it wrote, and\n"
+	"  --commit                 … write that into the real directories if the command succeeds\n"
 	"Network\n"
 	"  --allow HOST[:PORT]      let it reach this host by name (*.HOST: all below it; repeat)\n"
 	"  --allow-file FILE        the same, a host a line\n"
@@ -106,6 +111,9 @@ enum {
 	O_NO_TTY,
 	O_JSON,
 	O_EXPLAIN,
+	O_OVERLAY,
+	O_DIFF,
+	O_COMMIT,
 	O_VERSION
 };
 
@@ -122,8 +130,9 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"profile", required_argument, NULL, O_PROFILE}, {"seccomp", required_argument, NULL, O_SECCOMP},
 	{"tty", no_argument, NULL, O_TTY}, {"no-tty", no_argument, NULL, O_NO_TTY},
 	{"json", no_argument, NULL, O_JSON}, {"explain", no_argument, NULL, O_EXPLAIN},
-	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"overlay", no_argument, NULL, O_OVERLAY}, {"diff", no_argument, NULL, O_DIFF},
+	{"commit", no_argument, NULL, O_COMMIT}, {"verbose", no_argument, NULL, 'v'},
+	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -159,7 +168,7 @@ struct given {
 	size_t n_env;
 	int64_t size;
 	int tty; /* -1 as it fits, 0, 1 */
-	bool json, explain, verbose;
+	bool json, explain, verbose, overlay, diff;
 };
 
 static void push(char ***list, size_t *n, char *item)
@@ -263,6 +272,15 @@ static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 		return 0;
 	case O_EXPLAIN:
 		g->explain = true;
+		return 0;
+	case O_OVERLAY:
+		g->overlay = true;
+		return 0;
+	case O_DIFF:
+		g->overlay = g->diff = true;
+		return 0;
+	case O_COMMIT:
+		g->overlay = g->j->commit = true;
 		return 0;
 	case 'v':
 		g->verbose = true;
@@ -394,7 +412,8 @@ static int settle(struct given *g, int argc, char **argv, struct pf_err *err)
 		return -1;
 	if (pf_jail_profile(j, g->profile ? g->profile : NULL, &g->home, &g->size, err) < 0)
 		return -1;
-	if (apply_rules(g, err) < 0 || network(g, err) < 0 || seccomp(g, err) < 0)
+	if (apply_rules(g, err) < 0 || (g->overlay && pf_jail_overlay(j, err) < 0) || network(g, err) < 0 ||
+		seccomp(g, err) < 0)
 		return -1;
 	if (pf_jail_add_defaults(j, g->home, g->size, err) < 0)
 		return -1;
@@ -451,6 +470,8 @@ static int run(struct given *g)
 		pf_jail_print_result(&r);
 	else
 		tell_denied(g, &r);
+	if (g->diff && !g->json)
+		pf_jail_print_changes(r.changes);
 	if (r.limit && !g->json) {
 		PF_FREE char *text = pf_asprintf("ended: its %s limit was reached", r.limit);
 		pf_jail_message("", text);

@@ -120,6 +120,26 @@ void pf_jail_print_plan(const struct pf_jail *j, bool json)
 	putchar('\n');
 }
 
+void pf_jail_print_changes(const cJSON *changes)
+{
+	bool colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+	const cJSON *e;
+
+	cJSON_ArrayForEach(e, changes)
+	{
+		const char *change = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(e, "change"));
+		const char *path = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(e, "path"));
+		const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(e, "type"));
+		char letter = !change || *change == 'm' ? 'M' : *change == 'a' ? 'A' : 'D';
+		const char *on = !colour         ? ""
+				 : letter == 'A' ? "\033[32m"
+				 : letter == 'D' ? "\033[31m"
+						 : "\033[33m";
+		printf("%s%c %s%s%s\n", on, letter, path ? path : "",
+			type && strcmp(type, "directory") == 0 ? "/" : "", colour ? "\033[0m" : "");
+	}
+}
+
 void pf_jail_print_result(const struct pf_jail_result *r)
 {
 	cJSON *j = cJSON_CreateObject();
@@ -136,6 +156,10 @@ void pf_jail_print_result(const struct pf_jail_result *r)
 	pf_json_add_bytes(j, "stderr", r->err_out, r->err_len);
 	cJSON_AddBoolToObject(j, "stdout_truncated", r->out_truncated);
 	cJSON_AddBoolToObject(j, "stderr_truncated", r->err_truncated);
+	if (r->changes) {
+		cJSON_AddItemToObject(j, "changes", cJSON_Duplicate(r->changes, true));
+		cJSON_AddBoolToObject(j, "committed", r->committed);
+	}
 	if (r->denied)
 		cJSON_AddItemToObject(j, "denied", cJSON_Duplicate(r->denied, true));
 	print_json(j);

@@ -1,0 +1,323 @@
+/* Theory of operation: writes that can be looked at first.
+ *
+ * For every overlaid directory an overlay is mounted in the jail's own mount namespace, above the directory
+ * itself and with its writable layer in a scratch directory on disk; the box then gets a clone of that mount
+ * like any other. The real directory's descriptor, opened before, goes on meaning the real directory.
+ *
+ * What is left when the command has ended (a tree that the command made, with modes that may shut its owner
+ * out, and a cgroup) is for the sweeper: a process forked before this one gives up its power. It waits on a
+ * socket; a request makes it list or apply the changes; the end of the socket, be it an orderly close or our
+ * death by SIGKILL, makes it remove everything. */
+#include "jail/scratch.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "base/sys.h"
+#include "jail/changes.h"
+
+#define MAX_LAYERS 64
+#define MAX_ANSWER ((uint32_t)64 << 20)
+
+struct layer {
+	int lower, upper;
+	const char *dest;
+};
+
+struct sweeper {
+	int sock;
+	int parent_fd; /* of the scratch directory */
+	char *name;    /* in it; NULL: none */
+	struct layer layers[MAX_LAYERS];
+	size_t n;
+	const struct pf_jail_limits *limits;
+};
+
+/* ---- the sweeper ---- */
+
+static cJSON *handle(const struct sweeper *s, bool commit, struct pf_err *err)
+{
+	cJSON *answer = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(answer, "changes");
+
+	for (size_t i = 0; i < s->n; i++)
+		if (pf_changes_list(s->layers[i].lower, s->layers[i].upper, s->layers[i].dest, list, err) <
+				0 ||
+			(commit && pf_changes_apply(s->layers[i].lower, s->layers[i].upper, err) < 0)) {
+			cJSON_Delete(answer);
+			answer = cJSON_CreateObject();
+			cJSON_AddStringToObject(answer, "error", err->msg);
+			return answer;
+		}
+	return answer;
+}
+
+/* A directory that its owner may not enter stops rm as well: first make all of them ours again. */
+static void open_up(int dir, int depth)
+{
+	int again = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_CLOSEDIR DIR *d = again < 0 ? NULL : fdopendir(again);
+	struct dirent *e;
+
+	while (d && depth < 4000 && (e = readdir(d))) {
+		struct stat st;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+			fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+			continue;
+		if ((st.st_mode & 0700) != 0700)
+			if (fchmodat(dir, e->d_name, 0700, 0) < 0)
+				continue;
+		PF_CLOSE int fd = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0)
+			open_up(fd, depth + 1);
+	}
+}
+
+static void remove_all(const struct sweeper *s)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (s->limits->cgroup) {
+		(void)pf_cgroup_kill(s->limits->cgroup, &ignored);
+		(void)pf_cgroup_remove(s->limits->cgroup, 10000, &ignored);
+		pf_cgroup_prune(&s->limits->host, "/pinfold");
+	}
+	if (!s->name)
+		return;
+	PF_CLOSE int dir = openat(s->parent_fd, s->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir >= 0)
+		open_up(dir, 0);
+	(void)pf_rm_rf_at(s->parent_fd, s->name, &ignored);
+}
+
+__attribute__((noreturn)) static void sweep(const struct sweeper *s)
+{
+	char request;
+
+	/* A terminal's signals are for the command; this one goes when the socket ends. */
+	(void)setsid();
+	(void)prctl(PR_SET_NAME, "pinfold-sweeper", 0, 0, 0);
+	for (int sig = 1; sig < 32; sig++)
+		if (sig != SIGKILL && sig != SIGSTOP && sig != SIGCHLD)
+			(void)signal(sig, SIG_IGN);
+	while (recv(s->sock, &request, 1, 0) == 1) {
+		struct pf_err err = PF_ERR_INIT;
+		PF_JSON cJSON *answer = handle(s, request == 'c', &err);
+		PF_FREE char *text = pf_json_text(answer);
+		uint32_t len = (uint32_t)strlen(text);
+		if (len > MAX_ANSWER || pf_write_all(s->sock, &len, sizeof(len)) < 0 ||
+			pf_write_all(s->sock, text, len) < 0)
+			break;
+	}
+	remove_all(s);
+	_exit(0);
+}
+
+/* What it has no use for must not be kept open by it: the command's pipes above all. */
+static void close_others(const struct sweeper *s)
+{
+	int kept[MAX_LAYERS * 2 + PF_CG_HIERS + 8];
+	size_t n = 0;
+	PF_CLOSEDIR DIR *d = opendir("/proc/self/fd");
+	struct dirent *e;
+
+	kept[n++] = s->sock;
+	kept[n++] = s->parent_fd;
+	for (size_t i = 0; i < s->n; i++) {
+		kept[n++] = s->layers[i].lower;
+		kept[n++] = s->layers[i].upper;
+	}
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; null >= 0 && i < 3; i++)
+		(void)dup2(null, i);
+	/* The cgroup's handle is made of descriptors that are its own business: with one, ours all stay. */
+	while (!s->limits->cgroup && d && (e = readdir(d))) {
+		int fd = atoi(e->d_name);
+		bool keep = fd < 3 || fd == dirfd(d);
+		for (size_t i = 0; i < n; i++)
+			keep = keep || fd == kept[i];
+		if (!keep)
+			close(fd);
+	}
+}
+
+/* ---- the layers ---- */
+
+static int make_scratch(struct sweeper *s, struct pf_err *err)
+{
+	const char *base = getenv("TMPDIR");
+	PF_FREE char *path =
+		pf_asprintf("%s/pinfold-jail-XXXXXX", base && base[0] == '/' ? base : "/var/tmp");
+
+	if (!mkdtemp(path))
+		return pf_fail(err, errno, "scratch directory %s", path);
+	char *slash = strrchr(path, '/');
+	s->name = pf_strdup(slash + 1);
+	*slash = '\0';
+	s->parent_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return s->parent_fd < 0 ? pf_fail(err, errno, "scratch directory %s", path) : 0;
+}
+
+static int mount_layer(int lower, int upper, int work, struct pf_err *err)
+{
+	PF_CLOSE int fs = fsopen("overlay", FSOPEN_CLOEXEC);
+	char path[64];
+	const struct {
+		const char *key;
+		int fd;
+	} dirs[] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}};
+
+	if (fs < 0)
+		return pf_fail(err, errno, "overlay");
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", dirs[i].fd);
+		if (fsconfig(fs, FSCONFIG_SET_STRING, dirs[i].key, path, 0) < 0)
+			return pf_fail(err, errno, "overlay: %s", dirs[i].key);
+	}
+	/* Who is no root keeps the overlay's own marks in user.* attributes. */
+	if (fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0 ||
+		fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errno,
+			"overlay without root (it takes Linux 5.11, and a scratch directory, TMPDIR, on a "
+			"file system "
+			"with user attributes such as ext4 or xfs)");
+	int m = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	return m < 0 ? pf_fail(err, errno, "overlay") : m;
+}
+
+static int add_layer(struct sweeper *s, struct pf_jail_op *op, int dir, struct pf_err *err)
+{
+	char name[24];
+	PF_CLOSE int own = -1, upper = -1, work = -1, m = -1;
+	struct stat st;
+
+	if (s->n == MAX_LAYERS)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "more than %d overlaid directories", MAX_LAYERS);
+	snprintf(name, sizeof(name), "%zu", s->n);
+	if (mkdirat(dir, name, 0700) < 0 ||
+		(own = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0 ||
+		mkdirat(own, "upper", 0700) < 0 || mkdirat(own, "work", 0700) < 0 ||
+		(upper = openat(own, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+		(work = openat(own, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return pf_fail(err, errno, "scratch directory");
+	/* The merged directory shows the mode of the upper's. */
+	if (fstat(op->fd, &st) < 0 || fchmod(upper, st.st_mode & 07777) < 0)
+		return pf_fail(err, errno, "scratch directory");
+	m = mount_layer(op->fd, upper, work, err);
+	if (m < 0)
+		return pf_wrap(err, "%s", op->source);
+	PF_CLOSE int lower = openat(op->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (lower < 0)
+		return pf_fail(err, errno, "%s", op->source);
+	/* Attached in our own mount namespace, since only what is can be cloned before Linux 6.15. */
+	if (move_mount(m, "", op->fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		return pf_fail(err, errno, "%s", op->source);
+	close(op->fd);
+	op->fd = pf_take_fd(&m);
+	s->layers[s->n++] =
+		(struct layer){.lower = pf_take_fd(&lower), .upper = pf_take_fd(&upper), .dest = op->dest};
+	return 0;
+}
+
+static int make_layers(struct pf_jail *j, struct sweeper *s, struct pf_err *err)
+{
+	PF_CLOSE int dir = -1;
+
+	for (size_t i = 0; i < j->n_ops; i++) {
+		if (j->ops[i].kind != PF_JAIL_OVERLAY)
+			continue;
+		if (dir < 0) {
+			if (make_scratch(s, err) < 0)
+				return -1;
+			dir = openat(s->parent_fd, s->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			if (dir < 0)
+				return pf_fail(err, errno, "scratch directory");
+		}
+		if (add_layer(s, &j->ops[i], dir, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int pf_jail_scratch_make(struct pf_jail *j, const struct pf_jail_limits *limits, struct pf_jail_scratch *out,
+	struct pf_err *err)
+{
+	struct sweeper s = {.sock = -1, .parent_fd = -1, .limits = limits};
+	int pair[2], r = make_layers(j, &s, err);
+
+	if (r == 0 && !s.name && !limits->cgroup)
+		return 0;
+	if (r == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		r = pf_fail(err, errno, "socketpair");
+	if (r == 0) {
+		s.sock = pair[1];
+		out->pid = fork();
+		if (out->pid == 0) {
+			close(pair[0]);
+			close_others(&s);
+			sweep(&s);
+		}
+		close(pair[1]);
+		out->fd = pair[0];
+		if (out->pid < 0)
+			r = pf_fail(err, errno, "fork");
+	}
+	/* The lowers are what --commit writes into; here nobody needs them any more. */
+	for (size_t i = 0; i < s.n; i++) {
+		close(s.layers[i].lower);
+		close(s.layers[i].upper);
+	}
+	if (r < 0) {
+		const struct pf_jail_limits none = PF_JAIL_LIMITS_INIT;
+		s.limits = &none; /* the caller's to remove */
+		remove_all(&s);
+	}
+	if (s.parent_fd >= 0)
+		close(s.parent_fd);
+	free(s.name);
+	return r;
+}
+
+int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool commit, cJSON **changes, struct pf_err *err)
+{
+	uint32_t len = 0;
+
+	if (send(s->fd, commit ? "c" : "l", 1, MSG_NOSIGNAL) != 1 ||
+		pf_read_full(s->fd, &len, sizeof(len)) != (ssize_t)sizeof(len) || len > MAX_ANSWER)
+		return pf_fail(err, 0, "the process that looks after the scratch layer is gone");
+	PF_FREE char *text = pf_calloc(len + 1, 1);
+	if (pf_read_full(s->fd, text, len) != (ssize_t)len)
+		return pf_fail(err, 0, "the process that looks after the scratch layer is gone");
+	PF_JSON cJSON *answer = cJSON_Parse(text);
+	const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "error"));
+	if (!answer || why)
+		return pf_fail_kind(
+			err, PF_ERR_SYSTEM, 0, "%s%s", commit ? "commit: " : "", why ? why : "no answer");
+	*changes = cJSON_DetachItemFromObjectCaseSensitive(answer, "changes");
+	return 0;
+}
+
+void pf_jail_scratch_done(struct pf_jail_scratch *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	if (s->pid > 0)
+		while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	*s = PF_JAIL_SCRATCH_INIT;
+}
