@@ -1,23 +1,18 @@
 /* pinfold-jail: run one command that is not trusted, here and now. Arguments and printing; the rest is
  * jail/. */
-#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
-#include "base/path.h"
 #include "base/str.h"
-#include "base/units.h"
 #include "cmd/pinfold-jail/jail_cmd.h"
+#include "jail/config.h"
 
 static const char help[] =
 	"usage: pinfold-jail [options] [--] COMMAND [ARGUMENT…]\n\n"
@@ -150,36 +145,45 @@ static int usage_error(const char *given)
 	return 125;
 }
 
-/* Rules are kept until the working directory and the profile are known. */
-struct rule {
-	int option;
-	const char *path;
-};
-
 struct given {
 	struct pf_jail *j;
-	struct rule rules[1000];
-	size_t n_rules;
-	const char *home, *cwd, *user, *profile, *seccomp;
-	char **allow;
-	size_t n_allow;
-	const char *policy;
-	char **env; /* NAME=value */
-	size_t n_env;
-	int64_t size;
-	int tty; /* -1 as it fits, 0, 1 */
-	bool json, explain, verbose, overlay, diff;
+	cJSON *doc; /* see jail/config.h */
+	int tty;    /* -1 as it fits, 0, 1 */
+	bool json, explain, verbose, diff;
 };
 
-static void push(char ***list, size_t *n, char *item)
+static cJSON *list(cJSON *o, const char *key)
 {
-	char **more = realloc(*list, (*n + 2) * sizeof(*more));
+	cJSON *a = cJSON_GetObjectItemCaseSensitive(o, key);
 
-	if (!more)
-		abort();
-	more[(*n)++] = item;
-	more[*n] = NULL;
-	*list = more;
+	return a ? a : cJSON_AddArrayToObject(o, key);
+}
+
+static cJSON *object(cJSON *o, const char *key)
+{
+	cJSON *a = cJSON_GetObjectItemCaseSensitive(o, key);
+
+	return a ? a : cJSON_AddObjectToObject(o, key);
+}
+
+/* The last of an option that is given more than once counts. */
+static void set(cJSON *o, const char *key, cJSON *value)
+{
+	cJSON_DeleteItemFromObjectCaseSensitive(o, key);
+	cJSON_AddItemToObject(o, key, value);
+}
+
+static void set_string(cJSON *o, const char *key, const char *value)
+{
+	set(o, key, cJSON_CreateString(value));
+}
+
+static void add_rule(struct given *g, const char *kind, const char *path)
+{
+	cJSON *rule = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(rule, kind, path);
+	cJSON_AddItemToArray(list(g->doc, "files"), rule);
 }
 
 static int read_hosts(struct given *g, const char *file, struct pf_err *err)
@@ -193,236 +197,103 @@ static int read_hosts(struct given *g, const char *file, struct pf_err *err)
 		line += strspn(line, " \t");
 		line[strcspn(line, "# \t\r")] = '\0';
 		if (*line)
-			push(&g->allow, &g->n_allow, pf_strdup(line));
+			cJSON_AddItemToArray(list(g->doc, "allow"), cJSON_CreateString(line));
 	}
 	return 0;
 }
 
-static int check_env(const char *option, const char *entry, struct pf_err *err)
+static int add_env(struct given *g, const char *entry, struct pf_err *err)
 {
 	const char *eq = strchr(entry, '=');
 
-	return eq && eq != entry
-		       ? 0
-		       : pf_fail_kind(err, PF_ERR_INVALID, 0, "%s %s: NAME=value is expected", option, entry);
+	if (!eq || eq == entry)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "--env %s: NAME=value is expected", entry);
+	PF_FREE char *name = pf_strdup(entry);
+	name[eq - entry] = '\0';
+	set_string(object(g->doc, "env"), name, eq + 1);
+	return 0;
+}
+
+static int load(struct given *g, const char *option, const char *key, const char *path, struct pf_err *err)
+{
+	cJSON *j = pf_json_load(path, err);
+
+	if (!j)
+		return pf_wrap(err, "%s", option);
+	set(g->doc, key, j);
+	return 0;
+}
+
+static int seccomp(struct given *g, const char *arg, struct pf_err *err)
+{
+	if (strcmp(arg, "default") == 0 || strcmp(arg, "strict") == 0 || strcmp(arg, "off") == 0) {
+		set_string(g->doc, "seccomp", arg);
+		return 0;
+	}
+	return load(g, "--seccomp (default, strict, off or a file)", "seccomp", arg, err);
 }
 
 static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 {
+	static const struct {
+		int option;
+		const char *key;
+	} rules[] = {{O_RW, "rw"}, {O_RO, "ro"}, {O_RW_TRY, "rw_try"}, {O_RO_TRY, "ro_try"}, {O_HIDE, "hide"},
+		{O_TMPFS, "tmpfs"}},
+	  strings[] = {{O_HOME, "home"}, {O_SIZE, "size"}, {'C', "cwd"}, {O_USER, "user"},
+		  {O_PROFILE, "profile"}},
+	  limits[] = {{O_TIMEOUT, "timeout"}, {O_MEMORY, "memory"}, {O_PIDS, "pids"}, {O_CPUS, "cpus"}};
+
+	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
+		if (rules[i].option == c)
+			add_rule(g, rules[i].key, arg);
+	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+		if (strings[i].option == c)
+			set_string(g->doc, strings[i].key, arg);
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++)
+		if (limits[i].option == c)
+			set_string(object(g->doc, "limits"), limits[i].key, arg);
 	switch (c) {
-	case O_RW:
-	case O_RO:
-	case O_RW_TRY:
-	case O_RO_TRY:
-	case O_HIDE:
-	case O_TMPFS:
-		if (g->n_rules == sizeof(g->rules) / sizeof(g->rules[0]))
-			return pf_fail_kind(err, PF_ERR_INVALID, 0, "more than %zu paths", g->n_rules);
-		g->rules[g->n_rules++] = (struct rule){c, arg};
-		return 0;
-	case O_HOME:
-		g->home = arg;
-		return 0;
-	case O_SIZE:
-		return pf_parse_size("--size", arg, &g->size, err);
-	case 'C':
-		g->cwd = arg;
-		return 0;
 	case O_ALLOW:
-		push(&g->allow, &g->n_allow, pf_strdup(arg));
-		return 0;
+		cJSON_AddItemToArray(list(g->doc, "allow"), cJSON_CreateString(arg));
+		break;
 	case O_ALLOW_FILE:
 		return read_hosts(g, arg, err);
 	case O_POLICY:
-		g->policy = arg;
-		return 0;
+		return load(g, "--policy", "networking", arg, err);
 	case 'e':
-		if (check_env("--env", arg, err) < 0)
-			return -1;
-		push(&g->env, &g->n_env, pf_strdup(arg));
-		return 0;
+		return add_env(g, arg, err);
 	case O_BIND_ENV:
-		if (!getenv(arg))
-			return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0, "--bind-env %s: it is not set", arg);
-		push(&g->env, &g->n_env, pf_asprintf("%s=%s", arg, getenv(arg)));
-		return 0;
-	case O_USER:
-		g->user = arg;
-		return 0;
-	case O_TIMEOUT:
-		return pf_parse_duration("--timeout", arg, &g->j->timeout_ms, err);
-	case O_MEMORY:
-		return pf_parse_size("--memory", arg, &g->j->memory, err);
-	case O_PIDS:
-		return pf_parse_int("--pids", arg, 1, 4194304, &g->j->pids, err);
-	case O_CPUS:
-		return pf_parse_cpus("--cpus", arg, &g->j->millicpus, err);
-	case O_PROFILE:
-		g->profile = arg;
-		return 0;
+		cJSON_AddItemToArray(list(g->doc, "bind_env"), cJSON_CreateString(arg));
+		break;
 	case O_SECCOMP:
-		g->seccomp = arg;
-		return 0;
+		return seccomp(g, arg, err);
 	case O_TTY:
 	case O_NO_TTY:
 		g->tty = c == O_TTY;
-		return 0;
+		break;
 	case O_JSON:
 		g->json = true;
-		return 0;
+		break;
 	case O_EXPLAIN:
 		g->explain = true;
-		return 0;
-	case O_OVERLAY:
-		g->overlay = true;
-		return 0;
+		break;
 	case O_DIFF:
-		g->overlay = g->diff = true;
-		return 0;
+		g->diff = true;
+		set(g->doc, "overlay", cJSON_CreateTrue());
+		break;
+	case O_OVERLAY:
+		set(g->doc, "overlay", cJSON_CreateTrue());
+		break;
 	case O_COMMIT:
-		g->overlay = g->j->commit = true;
-		return 0;
+		set(g->doc, "commit", cJSON_CreateTrue());
+		break;
 	case 'v':
 		g->verbose = true;
-		return 0;
+		break;
 	default:
-		return 0;
+		break;
 	}
-}
-
-/* ---- from what was given to a jail ---- */
-
-static int who(struct given *g, struct pf_err *err)
-{
-	struct pf_jail *j = g->j;
-	const char *home = getenv("HOME");
-	const struct passwd *pw;
-
-	j->uid = geteuid();
-	j->gid = getegid();
-	if (g->user) {
-		j->gid = (uint32_t)-1;
-		if (pf_parse_user_ids("--user", g->user, &j->uid, &j->gid, err) < 0)
-			return -1;
-		if (j->gid == (uint32_t)-1)
-			j->gid = j->uid;
-	}
-	pw = getpwuid(geteuid());
-	if (!home || home[0] != '/')
-		home = pw && pw->pw_dir && pw->pw_dir[0] == '/' ? pw->pw_dir : "/home/user";
-	j->user_name = pf_strdup(j->uid == 0 ? "root" : pw && j->uid == pw->pw_uid ? pw->pw_name : "user");
-	/* As it really is, since rules are: a home behind a link would be another place. */
-	PF_FREE char *real = realpath(home, NULL);
-	j->home = real ? pf_take(real) : pf_path_clean(home, err);
-	j->hostname = pf_strdup("pinfold-jail");
-	if (!j->home)
-		return pf_wrap(err, "HOME");
-	return strcmp(j->home, "/") == 0 ? (free(j->home), j->home = pf_strdup("/home/user"), 0) : 0;
-}
-
-static int where(struct given *g, struct pf_err *err)
-{
-	char real[PATH_MAX];
-
-	if (g->cwd && chdir(g->cwd) < 0)
-		return pf_fail_kind(err, PF_ERR_INVALID, errno, "--cwd %s", g->cwd);
-	if (!getcwd(real, sizeof(real)) || real[0] != '/')
-		return pf_fail_kind(err, PF_ERR_INVALID, errno, "the working directory");
-	g->j->cwd = pf_strdup(real);
-	return 0;
-}
-
-static int apply_rules(struct given *g, struct pf_err *err)
-{
-	for (size_t i = 0; i < g->n_rules; i++) {
-		const char *path = g->rules[i].path;
-		int r = 0;
-		switch (g->rules[i].option) {
-		case O_RW:
-		case O_RW_TRY:
-			r = pf_jail_show(g->j, "--rw", path, false, g->rules[i].option == O_RW_TRY, err);
-			break;
-		case O_RO:
-		case O_RO_TRY:
-			r = pf_jail_show(g->j, "--ro", path, true, g->rules[i].option == O_RO_TRY, err);
-			break;
-		case O_HIDE:
-			r = pf_jail_hide(g->j, "--hide", path, err);
-			break;
-		default:
-			r = pf_jail_tmpfs(g->j, "--tmpfs", path, g->size, err);
-		}
-		if (r < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static int network(struct given *g, struct pf_err *err)
-{
-	struct pf_jail *j = g->j;
-
-	if (g->policy) {
-		cJSON_Delete(j->networking);
-		j->networking = pf_json_load(g->policy, err);
-		if (!j->networking)
-			return pf_wrap(err, "--policy");
-	}
-	if (g->n_allow) {
-		if (!j->networking)
-			j->networking = cJSON_CreateObject();
-		cJSON *type = cJSON_GetObjectItemCaseSensitive(j->networking, "type");
-		if (!type || (cJSON_IsString(type) && strcmp(type->valuestring, "none") == 0)) {
-			cJSON_DeleteItemFromObjectCaseSensitive(j->networking, "type");
-			cJSON_AddStringToObject(j->networking, "type", "limited");
-		}
-		cJSON *hosts = cJSON_GetObjectItemCaseSensitive(j->networking, "allowed_hosts");
-		if (!hosts)
-			hosts = cJSON_AddArrayToObject(j->networking, "allowed_hosts");
-		for (size_t i = 0; i < g->n_allow; i++)
-			cJSON_AddItemToArray(hosts, cJSON_CreateString(g->allow[i]));
-	}
-	const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j->networking, "type"));
-	j->net = j->networking && (!type || strcmp(type, "none") != 0) ? PF_JAIL_NET_GATE : PF_JAIL_NET_NONE;
-	return 0;
-}
-
-static int seccomp(struct given *g, struct pf_err *err)
-{
-	if (!g->seccomp || strcmp(g->seccomp, "default") == 0)
-		return 0;
-	if (strcmp(g->seccomp, "strict") == 0) {
-		g->j->seccomp = PF_JAIL_SECCOMP_STRICT;
-	} else if (strcmp(g->seccomp, "off") == 0) {
-		g->j->seccomp = PF_JAIL_SECCOMP_OFF;
-	} else {
-		g->j->seccomp = PF_JAIL_SECCOMP_FILE;
-		g->j->seccomp_object = pf_json_load(g->seccomp, err);
-		if (!g->j->seccomp_object)
-			return pf_wrap(err, "--seccomp (default, strict, off or a file)");
-	}
-	return 0;
-}
-
-static int settle(struct given *g, int argc, char **argv, struct pf_err *err)
-{
-	struct pf_jail *j = g->j;
-
-	if (who(g, err) < 0 || pf_jail_enter(j, err) < 0 || where(g, err) < 0)
-		return -1;
-	if (pf_jail_profile(j, g->profile ? g->profile : NULL, &g->home, &g->size, err) < 0)
-		return -1;
-	if (apply_rules(g, err) < 0 || (g->overlay && pf_jail_overlay(j, err) < 0) || network(g, err) < 0 ||
-		seccomp(g, err) < 0)
-		return -1;
-	if (pf_jail_add_defaults(j, g->home, g->size, err) < 0)
-		return -1;
-	pf_jail_environment(j, g->env, g->n_env);
-	j->argv = pf_calloc((size_t)argc + 1, sizeof(*j->argv));
-	for (int i = 0; i < argc; i++)
-		j->argv[i] = pf_strdup(argv[i]);
-	j->capture = g->json;
-	j->tty = !g->json && (g->tty == 1 || (g->tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
 	return 0;
 }
 
@@ -483,7 +354,7 @@ static int run(struct given *g)
 int main(int argc, char **argv)
 {
 	struct pf_jail j;
-	struct given g = {.j = &j, .size = -1, .tty = -1};
+	struct given g = {.j = &j, .doc = cJSON_CreateObject(), .tty = -1};
 	struct pf_err err = PF_ERR_INIT;
 	int c, code;
 
@@ -521,9 +392,12 @@ int main(int argc, char **argv)
 	}
 	if (g.verbose)
 		j.say = say;
-	code = settle(&g, argc - optind, argv + optind, &err) < 0 ? report(&err) : run(&g);
+	for (int i = optind; i < argc; i++)
+		cJSON_AddItemToArray(list(g.doc, "command"), cJSON_CreateString(argv[i]));
+	j.capture = g.json;
+	j.tty = !g.json && (g.tty == 1 || (g.tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
+	code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	pf_jail_done(&j);
-	pf_strv_free(g.allow);
-	pf_strv_free(g.env);
+	cJSON_Delete(g.doc);
 	return code;
 }

@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
-#include "cmd/pinfold-jail/jail_cmd.h"
+#include "jail/config.h"
 #include "session/config.h"
 
 static char *find(const char *name, struct pf_err *err)
@@ -123,14 +123,11 @@ static int apply(struct pf_jail *j, const struct pf_config *c, int64_t *size, st
 	return 0;
 }
 
-int pf_jail_profile(struct pf_jail *j, const char *name, const char **home, int64_t *size, struct pf_err *err)
+int pf_jail_profile(struct pf_jail *j, const char *name, int64_t *size, struct pf_err *err)
 {
 	PF_FREE char *path = NULL;
 	struct pf_config c;
 
-	(void)home;
-	if (!name)
-		return 0;
 	path = find(name, err);
 	if (!path)
 		return -1;

@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "base/path.h"
 #include "base/str.h"
-#include "cmd/pinfold-jail/jail_cmd.h"
+#include "jail/config.h"
 
 static const char *const kept[] = {
 	"LANG", "LANGUAGE", "TZ", "TERM", "COLORTERM", "NO_COLOR", "COLUMNS", "LINES"};
