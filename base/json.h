@@ -21,7 +21,8 @@ cJSON *pf_json_parse(const char *what, const char *text, size_t len, struct pf_e
 cJSON *pf_json_load(const char *path, struct pf_err *err);
 
 /* Member look-ups. where is the path of obj for error texts ("" at the top). A member that is absent or null
- * leaves *out as it is and returns 0; a wrong type returns -1; found returns 1. Strings stay owned by obj. */
+ * leaves *out as it is and returns 0; a wrong type returns -1; found returns 1. Strings stay owned by obj. A
+ * number beyond a max of INT64_MAX becomes that (up to 2^64). */
 int pf_json_str(const cJSON *obj, const char *where, const char *key, const char **out, struct pf_err *err);
 int pf_json_bool(const cJSON *obj, const char *where, const char *key, bool *out, struct pf_err *err);
 int pf_json_int(const cJSON *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,

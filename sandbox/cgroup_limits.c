@@ -89,15 +89,21 @@ static int memory_from_oci(const cJSON *m, struct pf_limits *l, struct pf_err *e
 	static const char *const where = "linux.resources.memory";
 	static const char *const kernel[] = {"kernel", "kernelTCP"};
 	int64_t swap = -1, swappiness = -1;
-	bool no_killer = false;
+	bool no_killer = false, hierarchy = true;
 
 	if (limit_of(m, where, "limit", &l->memory, err) < 0 ||
 		limit_of(m, where, "reservation", &l->memory_low, err) < 0 ||
 		limit_of(m, where, "swap", &swap, err) < 0 ||
 		pf_json_int(m, where, "swappiness", -1, 100, &swappiness, err) < 0 ||
 		pf_json_bool(m, where, "disableOOMKiller", &no_killer, err) < 0 ||
+		pf_json_bool(m, where, "useHierarchy", &hierarchy, err) < 0 ||
 		pf_json_bool(m, where, "checkBeforeUpdate", &l->check_before_update, err) < 0)
 		return -1;
+	if (!hierarchy)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"%s.useHierarchy: cannot be off, Linux counts no other way any more (remedy: leave "
+			"it out)",
+			where);
 	if (swappiness >= 0)
 		l->swappiness = swappiness;
 	l->disable_oom_killer = no_killer;
@@ -179,6 +185,9 @@ static int cpu_from_oci(const cJSON *c, struct pf_limits *l, struct pf_err *err)
 	if (quota > 0 && quota < 1000)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.quota: at least 1000 (1 ms), not %lld", where,
 			(long long)quota);
+	if (quota > 0 && burst > quota)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.burst: may not be above quota (%lld > %lld)",
+			where, (long long)burst, (long long)quota);
 	if (period > 0 && period < 1000)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.period: from 1000 to 1000000, not %lld",
 			where, (long long)period);
@@ -230,6 +239,12 @@ static struct pf_io_limit *io_entry(struct pf_limits *l, unsigned major, unsigne
 	return &more[l->n_io++];
 }
 
+static int no_leaf_weight(const char *where, struct pf_err *err)
+{
+	return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+		"%s.leafWeight: left Linux with the CFQ scheduler (remedy: use weight)", where);
+}
+
 static int io_from_oci(const cJSON *b, struct pf_limits *l, struct pf_err *err)
 {
 	static const char *const where = "linux.resources.blockIO";
@@ -251,8 +266,7 @@ static int io_from_oci(const cJSON *b, struct pf_limits *l, struct pf_err *err)
 	if (weight > 0)
 		l->io_weight = weight;
 	if (leaf > 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"%s.leafWeight: left Linux with the CFQ scheduler (remedy: use weight)", where);
+		return no_leaf_weight(where, err);
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
 		const cJSON *list = NULL, *e;
 		int n = 0;
@@ -260,17 +274,24 @@ static int io_from_oci(const cJSON *b, struct pf_limits *l, struct pf_err *err)
 			return -1;
 		for (e = list ? list->child : NULL; e; e = e->next, n++) {
 			char at[96];
-			int64_t major = -1, minor = -1, v = -1;
+			int64_t major = -1, minor = -1, v = -1, e_leaf = 0;
 			snprintf(at, sizeof(at), "%s.%s[%d]", where, lists[i].key, n);
 			if (!cJSON_IsObject(e))
 				return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: must be an object", at);
 			if (pf_json_int(e, at, "major", 0, 4095, &major, err) < 0 ||
 				pf_json_int(e, at, "minor", 0, 1048575, &minor, err) < 0 ||
-				pf_json_int(e, at, lists[i].value, 0, i == 0 ? 1000 : INT64_MAX, &v, err) < 0)
+				pf_json_int(e, at, lists[i].value, 0, i == 0 ? 1000 : INT64_MAX, &v, err) <
+					0 ||
+				(i == 0 && pf_json_int(e, at, "leafWeight", 0, 1000, &e_leaf, err) < 0))
 				return -1;
 			if (major < 0 || minor < 0)
 				return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: needs major and minor", at);
-			if (v == -1 || (i == 0 && v == 0))
+			if (e_leaf > 0)
+				return no_leaf_weight(at, err);
+			if (v == -1)
+				return pf_fail_kind(
+					err, PF_ERR_INVALID, 0, "%s: needs %s", at, lists[i].value);
+			if (i == 0 && v == 0)
 				continue;
 			int64_t *slot =
 				(int64_t *)(void *)((char *)io_entry(l, (unsigned)major, (unsigned)minor) +
@@ -349,6 +370,8 @@ static int rdma_from_oci(const cJSON *obj, struct pf_limits *l, struct pf_err *e
 		if (pf_json_int(e, at, "hcaHandles", 0, UINT32_MAX, &handles, err) < 0 ||
 			pf_json_int(e, at, "hcaObjects", 0, UINT32_MAX, &objects, err) < 0)
 			return -1;
+		if (handles < 0 && objects < 0)
+			return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: needs hcaHandles or hcaObjects", at);
 		PF_BUF struct pf_buf b = {0};
 		pf_buf_str(&b, e->string);
 		if (handles >= 0)

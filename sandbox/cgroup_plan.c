@@ -416,7 +416,7 @@ static bool swap_is_impossible(int dir)
 }
 
 /* io.weight and blkio.weight are what blk-iocost and older kernels call the weight that bfq has under its own
- * name; OCI's 1…1000 becomes 1…10000 there. */
+ * name; OCI's 10…1000 becomes 1…10000 there, as other runtimes have it. */
 static int write_weight(int dir, struct pf_cg_write *w, bool live, char **old)
 {
 	bool v2 = w->file[0] == 'i';
@@ -428,7 +428,7 @@ static int write_weight(int dir, struct pf_cg_write *w, bool live, char **old)
 		: w->key[0] ? "blkio.weight_device"
 			    : "blkio.weight");
 	if (v2 && n > 0) {
-		n = n <= 100 ? n : 100 + (n - 100) * 9900 / 900;
+		n = n < 10 ? 1 : 1 + (n - 10) * 9999 / 990;
 		free(w->value);
 		w->value = w->key[0] ? pf_asprintf("%s %lld", w->key, n) : pf_asprintf("%lld", n);
 	}
