@@ -240,20 +240,31 @@ static int add_home(struct pf_jail *j, const char *home, int64_t size, struct pf
 	return 0;
 }
 
-/* The directory that the command starts in is seen, unless that would show the whole home or machine. */
-static int add_cwd(struct pf_jail *j, struct pf_err *err)
+static const struct pf_jail_op *rule_for(const struct pf_jail *j, const char *path)
 {
-	if (strcmp(j->cwd, "/") == 0)
+	for (size_t i = j->n_ops; i-- > 0;)
+		if (strcmp(j->ops[i].dest, path) == 0)
+			return &j->ops[i];
+	return NULL;
+}
+
+/* The directory that the command starts in is seen, unless that would show the whole home or machine, or
+ * uncover what it gets anew (/tmp). rules: the user's own. */
+static int add_cwd(struct pf_jail *j, const struct pf_jail *rules, struct pf_err *err)
+{
+	const struct pf_jail_op *own = rule_for(j, j->cwd);
+	bool is_new = own && own->kind != PF_JAIL_BIND;
+
+	if (strcmp(j->cwd, "/") == 0 || rule_for(rules, j->cwd) || (own && !is_new))
 		return 0;
-	if (pf_path_below(j->home, j->cwd)) {
-		for (size_t i = 0; i < j->n_ops; i++)
-			if (strcmp(j->ops[i].dest, j->cwd) == 0)
-				return 0;
+	if (is_new || pf_path_below(j->home, j->cwd)) {
+		PF_FREE char *text = pf_asprintf(
+			"the working directory, %s, is one that the command has of its own, or "
+			"above your home, and stays hidden: show what is needed with --ro PATH or "
+			"--rw PATH, or work in a directory below it",
+			j->cwd);
 		if (j->warn)
-			j->warn(j->say_arg,
-				"the working directory is your home or above it, and stays hidden: show what "
-				"is "
-				"needed with --ro PATH or --rw PATH, or work in a directory of its own");
+			j->warn(j->say_arg, text);
 		return 0;
 	}
 	return pf_jail_show(j, "working directory", j->cwd, true, true, err);
@@ -311,7 +322,7 @@ int pf_jail_add_defaults(struct pf_jail *j, const char *home, int64_t size, stru
 	add_simple(&own, PF_JAIL_TMPFS, "/tmp", 01777, size);
 	add_simple(&own, PF_JAIL_TMPFS, "/var/tmp", 01777, size);
 	add_simple(&own, PF_JAIL_TMPFS, "/run", 0755, size);
-	if (add_home(&own, home, size, err) < 0 || add_cwd(&own, err) < 0)
+	if (add_home(&own, home, size, err) < 0 || add_cwd(&own, j, err) < 0)
 		goto fail;
 	/* The user's rules come after, so that they win where they name the same place. */
 	for (size_t i = 0; i < j->n_ops; i++)
@@ -335,6 +346,7 @@ void pf_jail_init(struct pf_jail *j)
 		.millicpus = -1,
 		.timeout_ms = -1,
 		.seccomp_fd = -1,
+		.control_fd = -1,
 		.root_read_only = true,
 		.etc = true,
 		.die_with_parent = true,
