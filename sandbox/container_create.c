@@ -29,6 +29,7 @@
 #include "sandbox/container.h"
 #include "sandbox/hooks.h"
 #include "sandbox/mounts.h"
+#include "sandbox/netdev.h"
 #include "sandbox/systemd.h"
 
 struct making {
@@ -434,7 +435,9 @@ static int on_pid(void *arg, pid_t pid, struct pf_err *err)
 
 	m->c->pid = pid;
 	m->c->pid_start = pf_proc_start_time(pid);
-	return pf_container_save(m->o->dir, m->c, err);
+	return pf_container_save(m->o->dir, m->c, err) < 0
+		       ? -1
+		       : pf_netdev_move(m->spec->netdevs, m->spec->n_netdevs, pid, err);
 }
 
 static int on_hooks(void *arg, pid_t pid, struct pf_err *err)

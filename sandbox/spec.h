@@ -95,6 +95,11 @@ struct pf_device {
 	uint32_t uid, gid; /* the box's */
 };
 
+struct pf_netdev {
+	char *device;  /* outside */
+	char name[16]; /* inside */
+};
+
 struct pf_sysctl {
 	char *file; /* below /proc/sys */
 	char *value;
@@ -125,6 +130,8 @@ struct pf_spec {
 	char **masked_paths, **readonly_paths;
 	struct pf_device *devices;
 	size_t n_devices;
+	struct pf_netdev *netdevs;
+	size_t n_netdevs;
 	struct pf_sysctl *sysctls;
 	size_t n_sysctls;
 	struct pf_hooks hooks[PF_HOOK_KINDS];

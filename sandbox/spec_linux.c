@@ -259,14 +259,60 @@ static int parse_mempolicy(const cJSON *linux_, struct pf_mempolicy *p, struct p
 	return 0;
 }
 
+static bool is_device_name(const char *s)
+{
+	size_t n = strlen(s);
+
+	if (n == 0 || n > 15 || strcmp(s, ".") == 0 || strcmp(s, "..") == 0)
+		return false;
+	for (; *s; s++)
+		if (*s == '/' || *s == ':' || *s == '%' || (unsigned char)*s <= ' ' || *s == 0x7f)
+			return false;
+	return true;
+}
+
+static int parse_netdevs(const cJSON *linux_, struct pf_spec *spec, struct pf_err *err)
+{
+	const cJSON *obj = NULL, *c;
+
+	if (pf_json_obj(linux_, "linux", "netDevices", &obj, err) < 0)
+		return -1;
+	spec->netdevs = pf_calloc((size_t)cJSON_GetArraySize(obj), sizeof(*spec->netdevs));
+	for (c = obj ? obj->child : NULL; c; c = c->next) {
+		struct pf_netdev *d = &spec->netdevs[spec->n_netdevs];
+		const char *name = c->string;
+		if (!cJSON_IsObject(c))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"linux.netDevices.%.40s: must be an object", c->string);
+		if (pf_json_str(c, "linux.netDevices", "name", &name, err) < 0)
+			return -1;
+		if (!*name)
+			name = c->string;
+		if (!is_device_name(c->string) || !is_device_name(name))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"linux.netDevices: '%.40s' is no name of a network device",
+				is_device_name(c->string) ? name : c->string);
+		for (size_t i = 0; i < spec->n_netdevs; i++)
+			if (strcmp(spec->netdevs[i].name, name) == 0)
+				return pf_fail_kind(err, PF_ERR_INVALID, 0,
+					"linux.netDevices: two devices would be %s in the container", name);
+		d->device = pf_strdup(c->string);
+		snprintf(d->name, sizeof(d->name), "%s", name);
+		spec->n_netdevs++;
+	}
+	if (spec->n_netdevs > 0 && !pf_spec_own_ns(spec, CLONE_NEWNET))
+		return pf_spec_invalid(
+			err, "linux.netDevices", "needs a network namespace in linux.namespaces");
+	return 0;
+}
+
 /* What is known and cannot be done here. */
 static int refuse(const cJSON *linux_, struct pf_err *err)
 {
-	const cJSON *rdt = NULL, *net = NULL;
+	const cJSON *rdt = NULL;
 	struct statfs fs;
 
-	if (pf_json_obj(linux_, "linux", "intelRdt", &rdt, err) < 0 ||
-		pf_json_obj(linux_, "linux", "netDevices", &net, err) < 0)
+	if (pf_json_obj(linux_, "linux", "intelRdt", &rdt, err) < 0)
 		return -1;
 	if (rdt && (statfs("/sys/fs/resctrl", &fs) < 0 || fs.f_type != RDTGROUP_MAGIC))
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
@@ -276,10 +322,6 @@ static int refuse(const cJSON *linux_, struct pf_err *err)
 	if (rdt)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"linux.intelRdt: is not supported (remedy: leave it out)");
-	if (cJSON_GetArraySize(net) > 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"linux.netDevices: is not supported (remedy: move the device by a createRuntime "
-			"hook)");
 	return 0;
 }
 
@@ -333,7 +375,8 @@ int pf_spec_linux(const cJSON *linux_, struct pf_spec *spec, struct pf_err *err)
 	if (parse_time_offsets(linux_, spec, err) < 0 || parse_devices(linux_, spec, err) < 0 ||
 		parse_sysctls(linux_, spec, err) < 0 || parse_propagation(linux_, spec, err) < 0 ||
 		parse_personality(linux_, spec, err) < 0 ||
-		parse_mempolicy(linux_, &spec->mempolicy, err) < 0 || refuse(linux_, err) < 0)
+		parse_mempolicy(linux_, &spec->mempolicy, err) < 0 || parse_netdevs(linux_, spec, err) < 0 ||
+		refuse(linux_, err) < 0)
 		return -1;
 	if ((spec->clone_flags & CLONE_NEWUSER) && (spec->n_uid_maps == 0 || spec->n_gid_maps == 0))
 		return pf_spec_invalid(
@@ -360,6 +403,9 @@ void pf_spec_linux_done(struct pf_spec *spec)
 		free(spec->sysctls[i].value);
 	}
 	free(spec->sysctls);
+	for (size_t i = 0; i < spec->n_netdevs; i++)
+		free(spec->netdevs[i].device);
+	free(spec->netdevs);
 	free(spec->uid_maps);
 	free(spec->gid_maps);
 	free(spec->cgroups_path);

@@ -76,7 +76,7 @@ static cJSON *make_features(void)
 	cJSON_AddFalseToObject(m, "schemata");
 	cJSON_AddFalseToObject(m, "monitoring");
 	enabled(cJSON_AddObjectToObject(linux_, "mountExtensions"), "idmap", true);
-	enabled(linux_, "netDevices", false);
+	enabled(linux_, "netDevices", true);
 	m = cJSON_AddObjectToObject(linux_, "memoryPolicy");
 	static const char *const modes[] = {"MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE",
 		"MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL", NULL};

@@ -66,6 +66,26 @@ teardown() {
 	assert_create_refused linux.timeOffsets
 }
 
+@test "network devices are moved in, renamed, with their addresses, and up" {
+	edit '.linux.netDevices = {pftest0: {name: "data0"}}'
+	script 'cat /sys/class/net/data0/operstate; ip addr show dev data0'
+	new_id
+	status=0
+	output=$(unshare -n sh -ec 'ip link add pftest0 type veth peer name pftest1; ip link set pftest1 up
+		ip addr add 192.0.2.7/24 dev pftest0; ip addr add 2001:db8::7/64 dev pftest0 nodad; exec "$@"' sh \
+		"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID") || status=$?
+	assert_status 0
+	assert_out up
+	assert_out 192.0.2.7/24
+	assert_out 2001:db8::7/64
+	edit '.linux.netDevices = {nosuchdev: {}}'
+	assert_create_refused linux.netDevices nosuchdev
+	edit '.linux.netDevices = {lo: {name: "eth0"}}'
+	assert_create_refused linux.netDevices lo
+	edit '.linux.namespaces |= map(select(.type != "network"))'
+	assert_create_refused linux.netDevices "network namespace"
+}
+
 @test "hostname, domainname, sysctl: the container's own only" {
 	edit '.hostname = "pen" | .domainname = "fold" | .linux.sysctl = {"net.ipv4.ip_forward": "1", "kernel.msgmax": "4096", "net/ipv4/conf/lo/forwarding": "1"}'
 	run_bundle 'hostname; cat /proc/sys/kernel/domainname /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax'
