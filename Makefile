@@ -53,8 +53,10 @@ HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
 PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd
 
+LIBRARY := $(BUILD)/lib/libpinfold.a $(BUILD)/lib/libpinfold.so.0
+
 .PHONY: all install demo check check-unit bench asan format lint clean deps
-all: $(PROGRAMS)
+all: $(PROGRAMS) $(LIBRARY)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -91,10 +93,23 @@ $(BUILD)/libexec/pinfold/pinfold-systemd: $(SYSTEMD_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(SYSTEMD_OBJ) -lsystemd
 
-$(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/obj/cmd/init-blob.o
+# For programs of other people: one file, position-independent, with nothing of the tree in it but itself.
+$(BUILD)/obj/lib/pinfold.o: lib/pinfold.c lib/pinfold.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(filter-out -fPIE,$(CFLAGS)) -fPIC -fvisibility=hidden \
+		-DPF_JAIL_PROGRAM='"$(PREFIX)/bin/pinfold-jail"' -c -o $@ $<
+$(BUILD)/lib/libpinfold.a: $(BUILD)/obj/lib/pinfold.o
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && ar rcs $@ $<
+$(BUILD)/lib/libpinfold.so.0: $(BUILD)/obj/lib/pinfold.o
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(SAN) -shared -Wl,-soname,libpinfold.so.0,-z,relro,-z,now,-z,defs -o $@ $< -lcjson
+	$(Q)ln -sf libpinfold.so.0 $(BUILD)/lib/libpinfold.so
+
+$(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/lib/libpinfold.a $(BUILD)/obj/cmd/init-blob.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/obj/cmd/init-blob.o \
-		-Wl,--start-group $(LIBS) -Wl,--end-group -lcmocka $(STORE_LIBS)
+		-Wl,--start-group $(LIBS) -Wl,--end-group $(BUILD)/lib/libpinfold.a -lcmocka $(STORE_LIBS)
 $(BUILD)/tests/helpers/%: tests/helpers/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@ $<

@@ -93,6 +93,7 @@ struct pf_jail {
 	size_t capture_max;
 	bool keep_stdin; /* capture: standard input is the caller's; else nothing */
 
+	int control_fd; /* messages (message.h) from a host program; the command ends with it; -1: none */
 	void (*started)(void *arg, pid_t pid); /* the box's first process runs; may be NULL */
 	void *started_arg;
 	/* Words for people, while it runs: a denied connection (-v), how a limit is kept. NULL: nobody

@@ -346,6 +346,7 @@ void pf_jail_init(struct pf_jail *j)
 		.millicpus = -1,
 		.timeout_ms = -1,
 		.seccomp_fd = -1,
+		.control_fd = -1,
 		.root_read_only = true,
 		.etc = true,
 		.die_with_parent = true,

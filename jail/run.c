@@ -30,6 +30,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
+#include "jail/message.h"
 #include "jail/run.h"
 #include "jail/scratch.h"
 #include "netpolicy/gate.h"
@@ -62,6 +63,7 @@ struct running {
 	int out_w, err_w; /* the command's ends of the pipes */
 	int64_t started_us;
 	const char *limit;
+	bool control_over;
 	cJSON *denied;
 };
 
@@ -77,6 +79,7 @@ static int open_sinks(struct running *r, struct pf_err *err)
 			return pf_fail(err, errno, "pipe");
 		r->sinks[i].fd = p[0];
 		r->sinks[i].max = r->j->capture_max;
+		pf_buf_add(&r->sinks[i].data, "", 0);
 		*ends[i] = p[1];
 		/* Only our ends: the command's are blocking, as programs expect. */
 		(void)fcntl(p[0], F_SETFL, O_NONBLOCK);
@@ -405,6 +408,52 @@ static void end(struct running *r, const char *limit)
 	(void)pidfd_send_signal(r->box.pidfd, SIGKILL, NULL, 0);
 }
 
+static cJSON *answer(struct running *r, const cJSON *m, struct pf_err *err)
+{
+	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "op"));
+	const cJSON *signal_ = cJSON_GetObjectItemCaseSensitive(m, "signal");
+	const cJSON *networking = cJSON_GetObjectItemCaseSensitive(m, "networking");
+	cJSON *a = cJSON_CreateObject();
+
+	if (op && strcmp(op, "kill") == 0 && cJSON_IsNumber(signal_)) {
+		(void)pidfd_send_signal(r->box.pidfd, signal_->valueint, NULL, 0);
+		cJSON_AddStringToObject(a, "done", "kill");
+		return a;
+	}
+	if (op && strcmp(op, "policy") == 0 && r->gate) {
+		struct pf_policy *next = pf_policy_compile(networking, err);
+		if (next) {
+			uint64_t revision = pf_policy_revision(pf_gate_policy(r->gate)) + 1;
+			pf_policy_set_revision(next, revision);
+			if (pf_gate_set_policy(r->gate, next, err) == 0)
+				pf_json_add_int(a, "done", (int64_t)revision);
+			pf_policy_unref(next);
+		}
+	} else if (op && strcmp(op, "policy") == 0) {
+		pf_fail_kind(err, PF_ERR_STATE, 0,
+			"it was started without a network; give it a policy at the start");
+	} else {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "unknown request");
+	}
+	if (*err->msg)
+		cJSON_AddStringToObject(a, "error", err->msg);
+	return a;
+}
+
+static void on_control(struct running *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_JSON cJSON *m = pf_message_read(r->j->control_fd, &err);
+
+	if (m)
+		(void)pf_message_write(r->j->control_fd, answer(r, m, &err), &err);
+	else
+		end(r, NULL);
+	/* Nobody is there any more, or nobody who can be understood. */
+	if (!m)
+		r->control_over = true;
+}
+
 static int wait_ms(const struct running *r, int64_t deadline_us)
 {
 	int gate = r->gate ? pf_gate_timeout_ms(r->gate) : -1, look = pf_jail_limits_timeout(&r->limits),
@@ -428,24 +477,27 @@ static void serve(struct running *r)
 	bool ended = false;
 
 	while (!ended) {
-		struct pollfd p[8] = {{.fd = r->box.pidfd, .events = POLLIN},
+		struct pollfd p[9] = {{.fd = r->box.pidfd, .events = POLLIN},
 			{.fd = r->signals, .events = POLLIN}, {.fd = r->sinks[0].fd, .events = POLLIN},
 			{.fd = r->sinks[1].fd, .events = POLLIN},
 			{.fd = r->gate ? pf_gate_fd(r->gate) : -1, .events = POLLIN},
-			{.fd = r->limits.oom_fd, .events = POLLIN}};
-		int n = 6 + (r->j->tty ? pf_tty_poll(&r->tty, &p[6]) : 0);
+			{.fd = r->limits.oom_fd, .events = POLLIN},
+			{.fd = r->control_over ? -1 : r->j->control_fd, .events = POLLIN}};
+		int n = 7 + (r->j->tty ? pf_tty_poll(&r->tty, &p[7]) : 0);
 
 		if (poll(p, (nfds_t)n, wait_ms(r, deadline)) < 0)
 			continue;
 		if (p[1].revents)
 			forward_signals(r);
+		if (p[6].revents)
+			on_control(r);
 		for (int i = 0; i < 2; i++)
 			if (p[2 + i].revents && !drain(&r->sinks[i]))
 				close(pf_take_fd(&r->sinks[i].fd));
 		if (r->gate)
 			pf_gate_dispatch(r->gate);
 		if (r->j->tty)
-			pf_tty_serve(&r->tty, &p[6]);
+			pf_tty_serve(&r->tty, &p[7]);
 		if (!r->limit && pf_jail_limits_look(&r->limits, r->box.pid))
 			end(r, "memory");
 		if (deadline && !r->limit && pf_now_us() >= deadline)

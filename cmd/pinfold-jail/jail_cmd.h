@@ -11,7 +11,12 @@ void pf_jail_message(const char *level, const char *text);
 void pf_jail_print_plan(const struct pf_jail *j, bool json);
 /* --diff: a line for each change, coloured on a terminal. */
 void pf_jail_print_changes(const cJSON *changes);
-/* --json: the result as one object on standard output. */
+/* The result as an object; with the command's output if it was captured. */
+cJSON *pf_jail_result_json(const struct pf_jail_result *r);
+/* --json: the same on standard output. */
 void pf_jail_print_result(const struct pf_jail_result *r);
+
+/* --serve: be the jail of a host program that is at the other end of fd. Returns the exit code. */
+int pf_jail_serve(int fd);
 
 #endif

@@ -109,6 +109,7 @@ enum {
 	O_OVERLAY,
 	O_DIFF,
 	O_COMMIT,
+	O_SERVE,
 	O_VERSION
 };
 
@@ -126,8 +127,9 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"tty", no_argument, NULL, O_TTY}, {"no-tty", no_argument, NULL, O_NO_TTY},
 	{"json", no_argument, NULL, O_JSON}, {"explain", no_argument, NULL, O_EXPLAIN},
 	{"overlay", no_argument, NULL, O_OVERLAY}, {"diff", no_argument, NULL, O_DIFF},
-	{"commit", no_argument, NULL, O_COMMIT}, {"verbose", no_argument, NULL, 'v'},
-	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"commit", no_argument, NULL, O_COMMIT}, {"serve", required_argument, NULL, O_SERVE},
+	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
+	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -371,6 +373,8 @@ int main(int argc, char **argv)
 			fputs(help, stdout);
 			return 0;
 		}
+		if (c == O_SERVE)
+			return pf_jail_serve(atoi(optarg));
 		if (c == O_VERSION) {
 			printf("pinfold-jail %s\n", PF_VERSION);
 			return 0;

@@ -140,7 +140,7 @@ void pf_jail_print_changes(const cJSON *changes)
 	}
 }
 
-void pf_jail_print_result(const struct pf_jail_result *r)
+cJSON *pf_jail_result_json(const struct pf_jail_result *r)
 {
 	cJSON *j = cJSON_CreateObject();
 
@@ -152,15 +152,22 @@ void pf_jail_print_result(const struct pf_jail_result *r)
 	cJSON_AddNumberToObject(j, "wall_ms", (double)r->wall_us / 1000);
 	cJSON_AddNumberToObject(j, "cpu_ms", (double)r->cpu_us / 1000);
 	pf_json_add_int(j, "memory_peak", r->memory_peak);
-	pf_json_add_bytes(j, "stdout", r->out, r->out_len);
-	pf_json_add_bytes(j, "stderr", r->err_out, r->err_len);
-	cJSON_AddBoolToObject(j, "stdout_truncated", r->out_truncated);
-	cJSON_AddBoolToObject(j, "stderr_truncated", r->err_truncated);
+	if (r->out && r->err_out) {
+		pf_json_add_bytes(j, "stdout", r->out, r->out_len);
+		pf_json_add_bytes(j, "stderr", r->err_out, r->err_len);
+		cJSON_AddBoolToObject(j, "stdout_truncated", r->out_truncated);
+		cJSON_AddBoolToObject(j, "stderr_truncated", r->err_truncated);
+	}
 	if (r->changes) {
 		cJSON_AddItemToObject(j, "changes", cJSON_Duplicate(r->changes, true));
 		cJSON_AddBoolToObject(j, "committed", r->committed);
 	}
 	if (r->denied)
 		cJSON_AddItemToObject(j, "denied", cJSON_Duplicate(r->denied, true));
-	print_json(j);
+	return j;
+}
+
+void pf_jail_print_result(const struct pf_jail_result *r)
+{
+	print_json(pf_jail_result_json(r));
 }
