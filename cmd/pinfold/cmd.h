@@ -20,6 +20,7 @@ struct pf_globals {
 	bool debug;
 	struct pf_log_to log; /* --log, --log-format */
 	bool systemd_cgroup;
+	int failed; /* exit code for a mistake on the command line: PF_EXIT_FAILED, or runc's for OCI verbs */
 	char **argv; /* the whole command line */
 };
 extern struct pf_globals pf_globals;
@@ -34,7 +35,7 @@ struct pf_verb {
 int pf_report(const struct pf_err *err);
 /* The same for a message of another level ("warning"). */
 void pf_log(const char *level, const char *msg);
-/* A mistake on the command line: text and a pointer to the verb's help; returns PF_EXIT_FAILED. */
+/* A mistake on the command line: text and a pointer to the verb's help; returns pf_globals.failed. */
 int pf_usage(const char *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* getopt_long for a verb: "--help" prints help and exits; an unknown option is reported with the nearest
  * known one and exits. Operands may stand between options, unless stop_at_operand. Returns what getopt_long

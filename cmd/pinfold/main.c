@@ -13,11 +13,16 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
-#include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
 #include "sandbox/spec.h"
 #include "session/session.h"
 
-struct pf_globals pf_globals = {.dirs = {.root = PF_DEFAULT_ROOT, .store = PF_DEFAULT_STORE}};
+struct pf_globals pf_globals = {
+	.dirs = {.root = PF_DEFAULT_ROOT, .store = PF_DEFAULT_STORE}, .failed = PF_EXIT_FAILED};
+
+/* Begins the summary of a verb that is runc's and answers as runc does, also to a mistake on its command
+ * line. */
+#define OCI "OCI: "
 
 static const struct pf_verb verbs[] = {
 	{"create", pf_cmd_create, "ID [--config FILE] [--image REF] [--from CHECKPOINT|latest]",
@@ -36,15 +41,15 @@ static const struct pf_verb verbs[] = {
 	{"policy", pf_cmd_policy, "ID show|set FILE", "what may leave it"},
 	{"image", pf_cmd_image, "build|import|ls|inspect|rm …", "root file systems"},
 	{"checkpoint", pf_cmd_checkpoint, "ls|inspect|verify|export|rm …", "stored checkpoints"},
-	{"run", pf_cmd_run, "[--bundle DIR] [--detach] ID", "OCI: create, start, wait for the end"},
-	{"start", pf_cmd_start, "ID", "OCI: let a created container run"},
-	{"kill", pf_cmd_kill, "[--all] ID [SIGNAL]", "OCI: send a signal"},
-	{"delete", pf_cmd_delete, "[--force] ID…", "OCI: remove a stopped container"},
-	{"ps", pf_cmd_ps, "[--format table|json] ID", "OCI: the processes of a container"},
-	{"update", pf_cmd_update, "[--resources FILE] ID", "OCI: change limits"},
-	{"events", pf_cmd_events, "[--stats] ID", "OCI: usage and memory events"},
-	{"features", pf_cmd_features, "", "OCI: what is supported, as JSON"},
-	{"spec", pf_cmd_spec, "[--bundle DIR] [--rootless]", "OCI: write a config.json to begin with"},
+	{"run", pf_cmd_run, "[--bundle DIR] [--detach] ID", OCI "create, start, wait for the end"},
+	{"start", pf_cmd_start, "ID", OCI "let a created container run"},
+	{"kill", pf_cmd_kill, "[--all] ID [SIGNAL]", OCI "send a signal"},
+	{"delete", pf_cmd_delete, "[--force] ID…", OCI "remove a stopped container"},
+	{"ps", pf_cmd_ps, "[--format table|json] ID", OCI "the processes of a container"},
+	{"update", pf_cmd_update, "[--resources FILE] ID", OCI "change limits"},
+	{"events", pf_cmd_events, "[--stats] ID", OCI "usage and memory events"},
+	{"features", pf_cmd_features, "", OCI "what is supported, as JSON"},
+	{"spec", pf_cmd_spec, "[--bundle DIR] [--rootless]", OCI "write a config.json to begin with"},
 	{"restore", pf_cmd_no_checkpoint, NULL, NULL},
 	{"gc", pf_cmd_gc, "[--stopped]", "remove what crashes and reboots left"},
 	{"doctor", pf_cmd_doctor, "[--json]", "what this machine offers and lacks"},
@@ -91,7 +96,7 @@ int pf_usage(const char *verb, const char *fmt, ...)
 	pf_log_say(&pf_globals.log, "error", text, pf_err_kind_name(PF_ERR_INVALID));
 	if (!pf_globals.log.json)
 		fprintf(stderr, "try: pinfold %s%s--help\n", verb ? verb : "", verb ? " " : "");
-	return PF_EXIT_FAILED;
+	return pf_globals.failed;
 }
 
 void pf_warn(const char *fmt, ...)
@@ -130,7 +135,7 @@ int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_
 	}
 	if (c == ':') {
 		pf_usage(argv[0], "option %s needs a value", argv[optind - 1]);
-		exit(PF_EXIT_FAILED);
+		exit(pf_globals.failed);
 	}
 	if (c == '?') {
 		/* One of several letters behind one dash is not what stands at optind. */
@@ -143,7 +148,7 @@ int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_
 		const char *near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
 		pf_usage(argv[0], "unknown option %s%s%s%s", given, near ? ": did you mean --" : "",
 			near ? near : "", near ? "?" : "");
-		exit(PF_EXIT_FAILED);
+		exit(pf_globals.failed);
 	}
 	return c;
 }
@@ -253,7 +258,8 @@ int main(int argc, char **argv)
 		{"store", required_argument, NULL, 's'}, {"log", required_argument, NULL, 'l'},
 		{"log-format", required_argument, NULL, 'f'}, {"debug", no_argument, NULL, 'd'},
 		{"systemd-cgroup", no_argument, NULL, 1}, {"rootless", required_argument, NULL, 2},
-		{"version", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"criu", required_argument, NULL, 3}, {"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	/* Two things that a caller hands down and that must not count: that nobody waits for children, and
@@ -287,6 +293,11 @@ int main(int argc, char **argv)
 			pf_globals.systemd_cgroup = true;
 			break;
 		case 2: /* which of the two it is, is asked of the system */
+			if (strcmp(optarg, "auto") != 0 && strcmp(optarg, "true") != 0 &&
+				strcmp(optarg, "false") != 0)
+				return pf_usage(NULL, "--rootless must be auto, true or false");
+			break;
+		case 3: /* obsolete in runc, too */
 			break;
 		case 'v':
 			printf("pinfold version %s\nspec: %s\n", PF_VERSION, PF_OCI_VERSION);
@@ -314,6 +325,8 @@ int main(int argc, char **argv)
 	int verb = find_verb(argv[optind]);
 	if (verb < 0)
 		return PF_EXIT_FAILED;
+	if (!verbs[verb].summary || pf_starts_with(verbs[verb].summary, OCI))
+		pf_globals.failed = PF_OCI_FAILED;
 	argv += optind;
 	argc -= optind;
 	optind = 0;

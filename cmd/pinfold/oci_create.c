@@ -208,8 +208,10 @@ int pf_oci_create(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_spec spec = {0};
 	char *bundle = NULL, *paths[3] = {NULL};
-	int pidfd = -1, r = parse(argc, argv, false, &q);
+	int pidfd = -1, r;
 
+	pf_globals.failed = PF_OCI_FAILED;
+	r = parse(argc, argv, false, &q);
 	if (r)
 		return r;
 	r = prepare(&q, pf_globals.argv, &spec, &bundle, &err) < 0 || enter_bundle(&q, paths, &err) < 0 ||
