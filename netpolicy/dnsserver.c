@@ -45,6 +45,15 @@ static void deny(struct pf_gate *g, const char *name, const char *reason, const 
 	pf_gate_audit(g, PF_AUDIT_DNS, &ev);
 }
 
+static void set_address(const struct pf_gate *g, const struct pf_synth_name *e, struct pf_dns_answer *answer)
+{
+	*answer = (struct pf_dns_answer){.action = PF_DNS_ADDRESS,
+		.has4 = true,
+		.has6 = g->v6,
+		.a4 = pf_synth_addr4(e),
+		.a6 = pf_synth_addr6(&g->synth, e)};
+}
+
 /* A query carries no port, so any rule that has the name on some port makes it exist. */
 static void lookup(void *arg, const char *asked, uint16_t qtype, struct pf_dns_answer *answer)
 {
@@ -68,6 +77,15 @@ static void lookup(void *arg, const char *asked, uint16_t qtype, struct pf_dns_a
 	enum pf_verdict v = pf_policy_host(g->policy, name, 0, &rule);
 	if (v != PF_VERDICT_ALLOW) {
 		deny(g, name, pf_verdict_reason(v), rule);
+		/* With an address the client connects, and can be told. Nothing is asked of anybody for it.
+		 */
+		if (!pf_policy_explains(g->policy) || g->tls.fd < 0 ||
+			(v != PF_VERDICT_NOT_LISTED && v != PF_VERDICT_DENIED_HOST) ||
+			!pf_bucket_take(&g->new_names, PF_GATE_NAMES_PER_SECOND, PF_GATE_NAMES_BURST))
+			return;
+		struct pf_synth_name *told = pf_synth_name(&g->synth, name, true);
+		if (told)
+			set_address(g, told, answer);
 		return;
 	}
 	struct pf_synth_name *e = pf_synth_name(&g->synth, name, false);
@@ -94,11 +112,7 @@ static void lookup(void *arg, const char *asked, uint16_t qtype, struct pf_dns_a
 		pf_gate_audit(g, PF_AUDIT_DNS, &ev);
 	}
 	g->count.dns_answered++;
-	*answer = (struct pf_dns_answer){.action = PF_DNS_ADDRESS,
-		.has4 = true,
-		.has6 = g->v6,
-		.a4 = pf_synth_addr4(e),
-		.a6 = pf_synth_addr6(&g->synth, e)};
+	set_address(g, e, answer);
 }
 
 static void on_udp(struct pf_gate *g, int fd)

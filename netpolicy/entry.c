@@ -13,6 +13,7 @@
 void pf_entry_done(struct pf_entry *e)
 {
 	free(e->ports);
+	pf_scope_done(&e->scope);
 	*e = (struct pf_entry){0};
 }
 
@@ -250,9 +251,54 @@ static int parse_ports(const cJSON *j, const char *where, struct pf_entry *e, st
 	return parse_ports_text(text, where, e, err);
 }
 
+/* What is asked of requests can only be had where they are seen. */
+static int parse_tls(const cJSON *j, const char *where, struct pf_entry *e, struct pf_err *err)
+{
+	static const char *const words[] = {[PF_TLS_VERIFY] = "verify",
+		[PF_TLS_PASSTHROUGH] = "passthrough",
+		[PF_TLS_TERMINATE] = "terminate"};
+	const char *tls = NULL, *protocol = "tcp";
+
+	if (pf_json_str(j, where, "tls", &tls, err) < 0 ||
+		pf_json_str(j, where, "protocol", &protocol, err) < 0 ||
+		pf_scope_read(j, where, &e->scope, err) < 0 ||
+		pf_json_int(j, where, "max_connections", 1, 65536, &e->max_connections, err) < 0)
+		return -1;
+	if (!pf_scope_is_empty(&e->scope))
+		e->tls = PF_TLS_TERMINATE;
+	for (size_t i = 0; tls && i < 3; i++)
+		if (strcmp(tls, words[i]) == 0) {
+			if (!pf_scope_is_empty(&e->scope) && i != PF_TLS_TERMINATE)
+				return pf_fail_kind(err, PF_ERR_INVALID, 0,
+					"%s: methods, paths and max_requests_per_hour need \"tls\": "
+					"\"terminate\", "
+					"not \"%s\"",
+					where, tls);
+			e->tls = (enum pf_tls)i;
+			e->tls_set = true;
+		}
+	if (tls && !e->tls_set)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s.tls: '%.32s' is none of verify, passthrough, terminate", where, tls);
+	e->udp = strcmp(protocol, "udp") == 0;
+	if (!e->udp && strcmp(protocol, "tcp") != 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.protocol: '%.32s' is neither tcp nor udp",
+			where, protocol);
+	if (e->udp && (e->tls_set || e->tls != PF_TLS_VERIFY || e->max_connections))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s: tls, methods, paths and limits are of TCP, not of protocol \"udp\"", where);
+	if (e->is_cidr && e->tls == PF_TLS_TERMINATE)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s: TLS is ended by name; \"terminate\" (and methods, paths, max_requests_per_hour) "
+			"needs a host, not a network",
+			where);
+	return 0;
+}
+
 int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct pf_err *err)
 {
-	static const char *const keys[] = {"host", "cidr", "ports", "allow_private", NULL};
+	static const char *const keys[] = {"host", "cidr", "ports", "allow_private", "protocol", "tls",
+		"methods", "paths", "max_requests_per_hour", "max_connections", NULL};
 	const char *host = NULL, *cidr = NULL;
 
 	*e = (struct pf_entry){0};
@@ -273,6 +319,8 @@ int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct
 	} else if (parse_target(host, where, e, err) < 0) {
 		return -1;
 	}
+	if (parse_tls(j, where, e, err) < 0)
+		return -1;
 	const cJSON *ports = cJSON_GetObjectItemCaseSensitive(j, "ports");
 	if (!ports || cJSON_IsNull(ports))
 		return 0;

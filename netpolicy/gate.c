@@ -122,6 +122,13 @@ cJSON *pf_gate_event_json(const struct pf_gate_event *ev)
 	for (size_t i = 0; i < sizeof(strings) / sizeof(*strings); i++)
 		if (strings[i].value)
 			cJSON_AddStringToObject(j, strings[i].key, strings[i].value);
+	const struct {
+		const char *key, *value;
+	} more[] = {{"method", ev->method}, {"path", ev->path}, {"credential", ev->credential},
+		{"exec", ev->exec}, {"process", ev->process}};
+	for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++)
+		if (more[i].value)
+			cJSON_AddStringToObject(j, more[i].key, more[i].value);
 	if (ev->port)
 		pf_json_add_int(j, "port", ev->port);
 	if (strcmp(ev->kind, "close") == 0) {
@@ -283,7 +290,8 @@ static int open_from_thread(struct pf_gate *g, int *netns_fd, struct pf_err *err
 
 static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
 {
-	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0 ||
+		pf_handover_open(g, err) < 0 || pf_handover_check(g, g->policy, err) < 0)
 		return -1;
 	return pf_in_first_userns() || pf_netns_can_return() ? open_inside(g, true, netns_fd, err)
 							     : open_from_thread(g, netns_fd, err);
@@ -294,7 +302,7 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
 	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = -1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = -1;
 	if (opts)
@@ -328,6 +336,8 @@ void pf_gate_close(struct pf_gate *g)
 	pf_dnsserver_close(g);
 	pf_upstream_reset(g);
 	pf_loop_close(&g->loop, &g->log);
+	pf_loop_close(&g->loop, &g->tls);
+	pf_strv_free(g->ca_names);
 	pf_nft_close(&g->nft);
 	pf_loop_done(&g->loop);
 	pf_synth_done(&g->synth);
@@ -381,7 +391,7 @@ int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct
 	struct pf_policy *fresh = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, err),
 			 *old = g->policy;
 
-	if (pf_nft_load(&g->nft, fresh, err) < 0) {
+	if (pf_handover_check(g, fresh, err) < 0 || pf_nft_load(&g->nft, fresh, err) < 0) {
 		pf_policy_unref(fresh);
 		return pf_wrap(err, "egress gate: new policy (the old one stays in force)");
 	}
@@ -410,6 +420,7 @@ cJSON *pf_gate_stats(struct pf_gate *g)
 		{"connections_denied", g->count.conns_denied}, {"connections_failed", g->count.conns_failed},
 		{"connections_overload", g->count.conns_overload}, {"dns_answered", g->count.dns_answered},
 		{"dns_denied", g->count.dns_denied}, {"dns_malformed", g->count.dns_malformed},
+		{"requests", g->count.requests}, {"requests_denied", g->count.requests_denied},
 		{"bytes_out", g->count.bytes_out}, {"bytes_in", g->count.bytes_in}};
 
 	for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++)

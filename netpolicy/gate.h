@@ -6,11 +6,14 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "netpolicy/creds.h"
 #include "netpolicy/policy.h"
 
 /* One line of the audit log. Strings are valid during the callback only; NULL or 0: does not apply. */
 struct pf_gate_event {
-	const char *kind; /* "dns", "connect" (decided), "close" (over), "packet" (rejected by the filter) */
+	/* "dns", "connect" (decided), "close" (over), "packet" (rejected by the filter), "request" (of a
+	 * connection that pinfold-tls has), "tls" (pinfold-tls itself) */
+	const char *kind;
 	const char *verdict; /* "allow", "deny", "error" (allowed, and did not work out) */
 	const char *reason;  /* one word: "allowed", "not_listed", "port", "sni_mismatch", "resolve", … */
 	const char *detail;  /* the other name of a mismatch, the class of an address, an error text */
@@ -20,6 +23,9 @@ struct pf_gate_event {
 	const char *addr;    /* the real address the keeper dialled */
 	const char *proto;   /* "tcp", "udp", "icmp", … */
 	uint16_t port;       /* of orig */
+	const char *method, *path;    /* of "request"; the path without the query */
+	const char *credential;       /* whose secret went into it */
+	const char *exec, *process;   /* who in the sandbox it was, as far as that is known */
 	uint64_t bytes_out, bytes_in; /* from and to the sandbox, of "close" */
 	int64_t duration_us;          /* since the sandbox connected */
 	uint64_t revision;            /* of the policy */
@@ -38,6 +44,9 @@ struct pf_gate_opts {
 	const char *
 		resolver; /* "IP[:PORT],…": when the policy names none; NULL: the host's; outlives the gate */
 	unsigned int max_connections; /* 0: 4096; never more than the descriptor limit allows */
+	/* The socket to pinfold-tls, set up; 0: there is none. The gate's once it is open. */
+	int tls_fd;
+	const struct pf_creds *creds; /* must outlive the gate; may be NULL */
 };
 
 struct pf_gate;
@@ -71,7 +80,16 @@ void pf_gate_dispatch(struct pf_gate *g);
 /* Change the policy: one atomic update of the rules, then connections that the new policy would not admit are
  * reset; the others live on. On failure the old policy stays in force. */
 int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct pf_err *err);
+/* Tell pinfold-tls, if there is one, of the policy that was just set. On failure it is given up, and what
+ * needs it is refused. */
+int pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking, struct pf_err *err);
+/* Give pinfold-tls a (new) secret: fd stays the caller's and is not read here. */
+int pf_gate_secret(struct pf_gate *g, const char *name, int fd, struct pf_err *err);
 const struct pf_policy *pf_gate_policy(const struct pf_gate *g);
+
+/* What would become of a connection to "HOST:PORT" or "[ADDRESS]:PORT": verdict, reason, rule, and what is
+ * done with it. NULL with err. */
+cJSON *pf_gate_explain(struct pf_gate *g, const char *target, struct pf_err *err);
 
 /* Counters since the gate was opened. */
 cJSON *pf_gate_stats(struct pf_gate *g);

@@ -12,6 +12,7 @@
 #include "netpolicy/synth.h"
 
 #define PF_GATE_SPARE_PIPES 8
+#define PF_GATE_HANDED 256          /* buckets of connections that pinfold-tls has */
 #define PF_GATE_NAMES_PER_SECOND 50 /* new names below wildcards */
 #define PF_GATE_NAMES_BURST 500
 #define PF_GATE_DENIALS_PER_SECOND 20
@@ -32,6 +33,7 @@ struct pf_gate_counters {
 	uint64_t dns_answered, dns_denied, dns_malformed;
 	uint64_t conns_accepted, conns_denied, conns_failed, conns_overload;
 	uint64_t bytes_out, bytes_in;
+	uint64_t requests, requests_denied;
 };
 
 enum pf_audit_kind { PF_AUDIT_DNS, PF_AUDIT_CONN, PF_AUDIT_PACKET, PF_AUDIT_KINDS };
@@ -63,6 +65,11 @@ struct pf_gate {
 	unsigned int n_conns, max_conns;
 	int spare_pipes[PF_GATE_SPARE_PIPES][2];
 	unsigned int n_spare_pipes;
+
+	struct pf_src tls; /* to pinfold-tls; -1: there is none */
+	int64_t next_handed;
+	struct pf_conn *handed[PF_GATE_HANDED];
+	char **ca_names; /* what the sandbox's authority may speak for; NULL: anything, or there is none */
 
 	struct ares_channeldata *ares; /* NULL until something is resolved */
 	struct pf_ares_state *ares_state;
@@ -98,6 +105,13 @@ int pf_relay_open(struct pf_gate *g, struct pf_err *err);
 /* After a change of policy: reset what is no longer admitted. */
 void pf_relay_recheck(struct pf_gate *g);
 void pf_relay_close(struct pf_gate *g);
+
+/* handover.c. */
+int pf_handover_open(struct pf_gate *g, struct pf_err *err);
+/* Whether this policy can be served with what there is. */
+int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_err *err);
+/* Whether connections of this rule to this name go to pinfold-tls. */
+bool pf_handover_wanted(const struct pf_gate *g, const struct pf_rule *rule, const char *name, uint16_t port);
 
 /* upstream.c: resolve a name. fn is called once, maybe before pf_upstream_resolve returns: error is NULL and
  * there is at least one address, or error says what went wrong. */

@@ -69,7 +69,8 @@ static int join(struct pf_gate *g, int netns_fd, struct pf_err *err)
 	struct pf_err back = PF_ERR_INIT;
 	bool alone;
 
-	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0 ||
+		pf_handover_check(g, g->policy, err) < 0)
 		return -1;
 	g->host_route = open_route(err);
 	if (g->host_route < 0 || pf_netns_join(&visit, netns_fd, &g->synth.net6, &g->v6, &alone, err) < 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -136,6 +137,13 @@ int pf_loop_timeout_ms(const struct pf_loop *l)
 		return 0;
 	us = (us + 999) / 1000;
 	return us > INT_MAX ? INT_MAX : (int)us;
+}
+
+void pf_loop_wait(struct pf_loop *l)
+{
+	struct pollfd p = {.fd = l->epfd, .events = POLLIN};
+
+	(void)poll(&p, 1, pf_loop_timeout_ms(l));
 }
 
 void pf_loop_run(struct pf_loop *l)

@@ -45,6 +45,8 @@ void pf_loop_cancel(struct pf_loop *l, struct pf_timer *t);
 
 /* Milliseconds to the next timer, rounded up; -1: none. */
 int pf_loop_timeout_ms(const struct pf_loop *l);
+/* Wait until there is something to serve, for a program that has no other loop. */
+void pf_loop_wait(struct pf_loop *l);
 /* Serve what is ready; never blocks, and returns after a bounded amount of work. */
 void pf_loop_run(struct pf_loop *l);
 

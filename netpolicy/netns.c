@@ -28,9 +28,9 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/proc.h"
 #include "netpolicy/addrfilter.h"
 #include "netpolicy/nft.h"
-#include "base/proc.h"
 
 #define LOOPBACK_INDEX 1 /* lo is the first device of every namespace */
 

@@ -20,6 +20,9 @@
 #include "base/json.h"
 #include "base/str.h"
 
+/* More names than this in one certificate are not worth its size. */
+#define MAX_CA_NAMES 200
+
 struct pf_policy {
 	unsigned int refs;
 	enum pf_policy_type type;
@@ -31,7 +34,8 @@ struct pf_policy {
 	struct pf_cidr *private_nets;
 	size_t n_private;
 	bool all_private;
-	char *resolver;
+	char *resolver, *upstream_ca;
+	bool explain;
 	struct pf_rule any; /* the rule of type unrestricted */
 };
 
@@ -68,12 +72,16 @@ void pf_policy_unref(struct pf_policy *p)
 		free(p->rules[i].text);
 		free(p->rules[i].host);
 		free(p->rules[i].ports);
+		if (p->rules[i].scope)
+			pf_scope_done(p->rules[i].scope);
+		free(p->rules[i].scope);
 	}
 	free(p->any.text);
 	free(p->rules);
 	free(p->buckets);
 	free(p->private_nets);
 	free(p->resolver);
+	free(p->upstream_ca);
 	free(p);
 }
 
@@ -101,6 +109,37 @@ const struct pf_rule *pf_policy_rules(const struct pf_policy *p, size_t *n)
 const char *pf_policy_resolver(const struct pf_policy *p)
 {
 	return p->resolver;
+}
+
+bool pf_policy_ends_tls(const struct pf_policy *p)
+{
+	for (size_t i = 0; i < p->n_rules; i++)
+		if (p->rules[i].tls == PF_TLS_TERMINATE)
+			return true;
+	return p->explain;
+}
+
+bool pf_policy_explains(const struct pf_policy *p)
+{
+	return p->explain;
+}
+
+char **pf_policy_ca_names(const struct pf_policy *p)
+{
+	size_t k = 0;
+
+	if (p->type != PF_POLICY_LIMITED || p->explain || p->n_rules > MAX_CA_NAMES)
+		return NULL;
+	char **names = pf_calloc(p->n_rules + 1, sizeof(*names));
+	for (size_t i = 0; i < p->n_rules; i++)
+		if (p->rules[i].host && !p->rules[i].denied)
+			names[k++] = pf_strdup(p->rules[i].host);
+	return names;
+}
+
+const char *pf_policy_upstream_ca(const struct pf_policy *p)
+{
+	return p->upstream_ca;
 }
 
 const char *pf_verdict_reason(enum pf_verdict v)
@@ -167,8 +206,17 @@ static struct pf_rule *add_rule(struct pf_policy *p, struct pf_entry *e, bool de
 		.n_ports = (uint32_t)e->n_ports,
 		.wildcard = e->wildcard,
 		.allow_private = e->allow_private,
+		.udp = e->udp,
+		.tls = (uint8_t)e->tls,
+		.tls_set = e->tls_set,
+		.max_connections = (uint32_t)e->max_connections,
 		.denied = denied};
 	e->ports = NULL;
+	if (!pf_scope_is_empty(&e->scope)) {
+		r->scope = pf_calloc(1, sizeof(*r->scope));
+		*r->scope = e->scope;
+		e->scope = (struct pf_scope){0};
+	}
 	return r;
 }
 
@@ -189,9 +237,12 @@ static int read_list(struct pf_policy *p, const cJSON *networking, const char *k
 		if (r == 0 && cidrs_only && !e.is_cidr)
 			r = pf_fail_kind(err, PF_ERR_INVALID, 0,
 				"%s: '%s' is no network; names go to allowed_hosts", where, e.host);
-		if (r == 0 && denied && e.allow_private)
+		if (r == 0 && denied && cJSON_IsObject(j))
 			r = pf_fail_kind(err, PF_ERR_INVALID, 0,
-				"%s: allow_private makes no sense in a denial", where);
+				"%s: a denial is a string; it holds for everything", where);
+		if (r == 0 && e.udp)
+			r = pf_fail_kind(
+				err, PF_ERR_UNSUPPORTED, 0, "%s: rules for UDP are not supported", where);
 		if (r == 0)
 			add_rule(p, &e, denied);
 		pf_entry_done(&e);
@@ -445,8 +496,9 @@ static int read_type(struct pf_policy *p, const cJSON *networking, struct pf_err
 
 static int compile(struct pf_policy *p, const cJSON *networking, struct pf_err *err)
 {
-	static const char *const keys[] = {
-		"type", "allowed_hosts", "denied_hosts", "allowed_cidrs", "allow_private", "resolver", NULL};
+	static const char *const keys[] = {"type", "allowed_hosts", "denied_hosts", "allowed_cidrs",
+		"allow_private", "resolver", "explain_denied", "upstream_ca", NULL};
+	const char *ca = NULL;
 
 	if (!cJSON_IsObject(networking))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "networking: expected an object");
@@ -462,8 +514,11 @@ static int compile(struct pf_policy *p, const cJSON *networking, struct pf_err *
 		return -1;
 	build_index(p);
 	if (check_contradictions(p, err) < 0 || read_allow_private(p, networking, err) < 0 ||
-		check_private_cidrs(p, err) < 0)
+		check_private_cidrs(p, err) < 0 ||
+		pf_json_bool(networking, "networking", "explain_denied", &p->explain, err) < 0 ||
+		pf_json_str(networking, "networking", "upstream_ca", &ca, err) < 0)
 		return -1;
+	p->upstream_ca = ca ? pf_strdup(ca) : NULL;
 	return read_resolver(p, networking, err);
 }
 
@@ -663,6 +718,8 @@ struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, size_t *n)
 		total += r->n_ports;
 	}
 	*n = 0;
+	if (p->explain && p->type != PF_POLICY_NONE)
+		total += 2;
 	if (!every && !total)
 		return NULL;
 	all = pf_calloc(total + 1, sizeof(*all));
@@ -676,6 +733,10 @@ struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, size_t *n)
 		if (p->rules[i].host && !p->rules[i].denied)
 			for (uint32_t k = 0; k < p->rules[i].n_ports; k++)
 				all[total++] = p->rules[i].ports[k];
+	if (p->explain && p->type != PF_POLICY_NONE) {
+		all[total++] = (struct pf_ports){80, 80};
+		all[total++] = (struct pf_ports){443, 443};
+	}
 	qsort(all, total, sizeof(*all), by_port);
 	for (size_t i = 1; i < total; i++) {
 		if (all[i].lo <= (unsigned int)all[out].hi + 1) {
@@ -713,5 +774,15 @@ cJSON *pf_policy_describe(const struct pf_policy *p)
 	if (p->all_private && !p->n_rules)
 		cJSON_AddItemToArray(private, cJSON_CreateString("*"));
 	cJSON_AddStringToObject(j, "resolver", p->resolver ? p->resolver : "host");
+	cJSON *terminated = cJSON_CreateArray();
+	for (size_t i = 0; i < p->n_rules; i++)
+		if (p->rules[i].tls == PF_TLS_TERMINATE)
+			cJSON_AddItemToArray(terminated, cJSON_CreateString(p->rules[i].text));
+	if (terminated->child)
+		cJSON_AddItemToObject(j, "terminated", terminated);
+	else
+		cJSON_Delete(terminated);
+	if (p->explain)
+		cJSON_AddTrueToObject(j, "explain_denied");
 	return j;
 }

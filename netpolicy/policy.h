@@ -24,12 +24,18 @@ struct pf_rule {
 	uint32_t n_ports;
 	uint32_t next; /* next rule with the same hash, 0 none, else index + 1 */
 	bool wildcard, allow_private, denied;
+	bool udp;                 /* this rule is for UDP alone, the others for TCP alone */
+	bool tls_set;             /* tls was asked for in so many words */
+	uint8_t tls;              /* enum pf_tls */
+	uint32_t max_connections; /* at a time; 0: no limit */
+	struct pf_scope *scope;   /* NULL: none */
 };
 
 struct pf_policy;
 
 /* Compile. networking NULL or of type "none": nothing leaves. Keys: type, allowed_hosts, denied_hosts,
- * allowed_cidrs, allow_private (bool, or a list of hosts and networks), resolver ("IP[:PORT]" or a list).
+ * allowed_cidrs, allow_private (bool, or a list of hosts and networks), resolver ("IP[:PORT]" or a list),
+ * explain_denied (bool), upstream_ca (certificates, PEM).
  * The result has one reference and revision 0. NULL with err. */
 struct pf_policy *pf_policy_compile(const cJSON *networking, struct pf_err *err);
 struct pf_policy *pf_policy_ref(const struct pf_policy *p);
@@ -72,6 +78,18 @@ enum pf_verdict pf_policy_result(const struct pf_policy *p, const struct pf_rule
 
 /* Whether the rule opens private addresses for the network it names, or the policy does for that network. */
 bool pf_policy_cidr_private(const struct pf_policy *p, const struct pf_rule *rule);
+
+/* Whether some rule cannot be served without pinfold-tls. */
+bool pf_policy_ends_tls(const struct pf_policy *p);
+/* Whether names that are not allowed are answered, so that a client can be told what is the matter. */
+bool pf_policy_explains(const struct pf_policy *p);
+/* PEM of authorities for upstream servers beside the host's; NULL: none. */
+const char *pf_policy_upstream_ca(const struct pf_policy *p);
+
+/* What the sandbox's authority may speak for: the names that are allowed now, a wildcard by what follows it;
+ * NULL (anything) when everything is allowed, refusals are explained, or there are more than 200. malloc'ed.
+ */
+char **pf_policy_ca_names(const struct pf_policy *p);
 
 /* All rules, allowed and denied. */
 const struct pf_rule *pf_policy_rules(const struct pf_policy *p, size_t *n);

@@ -32,6 +32,7 @@
 
 #include "base/proc.h"
 #include "base/str.h"
+#include "netpolicy/refusal.h"
 
 #ifndef SO_ORIGINAL_DST
 #define SO_ORIGINAL_DST \
@@ -65,6 +66,8 @@ static void report(
 		.addr = c->real.sa.sa_family ? pf_sa_text(&c->real.sa, real) : NULL,
 		.proto = "tcp",
 		.port = pf_sa_port(&c->orig.sa),
+		.exec = c->exec,
+		.process = c->process,
 		.bytes_out = c->out.bytes,
 		.bytes_in = c->in.bytes,
 		.duration_us = pf_now_us() - c->began};
@@ -91,6 +94,9 @@ static void end_conn(struct pf_conn *c)
 	g->count.bytes_in += c->in.bytes;
 	if (c->name)
 		c->name->holds--;
+	pf_handover_forget(c);
+	free(c->exec);
+	free(c->process);
 	free(c->rule_text);
 	free(c->other_name);
 	free(c->head);
@@ -135,25 +141,29 @@ void pf_conn_finish(struct pf_conn *c)
 	end_conn(c);
 }
 
+void pf_conn_handed_end(struct pf_conn *c, const char *error)
+{
+	if (!c->handed_denied)
+		report(c, "close", error ? "error" : "allow", error ? "tls" : "closed", error);
+	end_conn(c);
+}
+
 /* --- refusing ------------------------------------------------------------------------------------------- */
 
 static void send_403(struct pf_conn *c)
 {
-	char body[512], answer[1024], orig[PF_ADDR_TEXT];
+	char answer[PF_REFUSAL_MAX], orig[PF_ADDR_TEXT];
 	const char *host = c->other_name ? c->other_name
 			   : c->name     ? c->name->name
 					 : pf_sa_text(&c->orig.sa, orig);
 
-	int len = snprintf(body, sizeof(body),
-		"%s:%u is denied by this sandbox's network policy (%s).\nAsk for it to be added to "
-		"allowed_hosts "
-		"if it is needed.\n",
-		host, pf_sa_port(&c->orig.sa), c->refusal);
-	len = snprintf(answer, sizeof(answer),
-		"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
-		"Connection: close\r\n\r\n%s",
-		len, body);
-	(void)send(c->client.src.fd, answer, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	const struct pf_refusal r = {.status = 403,
+		.host = host,
+		.port = pf_sa_port(&c->orig.sa),
+		.reason = c->refusal,
+		.revision = pf_policy_revision(c->gate->policy)};
+	size_t len = pf_refusal_write(&r, (const char *)c->head, c->head_len, answer);
+	(void)send(c->client.src.fd, answer, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)shutdown(c->client.src.fd, SHUT_WR);
 	c->state = PF_CONN_GOODBYE;
 	c->sniff_by = pf_now_us() + GOODBYE_US;
@@ -175,6 +185,14 @@ static void drain(struct pf_conn *c)
 		end_with_reset(c);
 }
 
+/* Where a request is likely to come, it is worth waiting for: only then is there something to answer. */
+static bool may_explain(const struct pf_conn *c)
+{
+	uint16_t port = pf_sa_port(&c->orig.sa);
+
+	return port == 80 || (c->gate->tls.fd >= 0 && (port == 443 || port == 8443));
+}
+
 void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
 {
 	c->gate->count.conns_denied++;
@@ -189,7 +207,9 @@ void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
 	c->rule = NULL;
 	if (c->http) {
 		send_403(c);
-	} else if (!c->judged && pf_sa_port(&c->orig.sa) == 80) {
+	} else if (c->tls && pf_handover(c, reason)) {
+		return;
+	} else if (!c->judged && may_explain(c)) {
 		c->state = PF_CONN_REFUSED;
 		c->sniff_by = pf_now_us() + REFUSED_US;
 		pf_conn_arm(c);
@@ -218,8 +238,13 @@ static const char *judge(const struct pf_conn *c, const struct pf_sniff *s)
 	const struct pf_rule *rule;
 	uint16_t port = pf_sa_port(&c->orig.sa);
 
+	if (c->rule && c->rule->tls == PF_TLS_PASSTHROUGH && c->head_len && c->head[0] >= 20 &&
+		c->head[0] <= 23)
+		return NULL;
 	if (s->kind == PF_SNIFF_BAD)
 		return "malformed_head";
+	if (c->ends_tls && (s->kind == PF_SNIFF_OPAQUE || s->h2c))
+		return "not_http";
 	if (s->kind == PF_SNIFF_OPAQUE)
 		return NULL;
 	if (!c->name)
@@ -251,11 +276,12 @@ const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s)
 static void on_head(struct pf_conn *c, const struct pf_sniff *s)
 {
 	c->http = s->kind == PF_SNIFF_HTTP;
+	c->tls = s->kind == PF_SNIFF_TLS;
 	const char *why = pf_conn_judge(c, s);
 	if (c->state == PF_CONN_REFUSED) {
 		if (c->http)
 			send_403(c);
-		else
+		else if (!c->tls || !pf_handover(c, c->refusal))
 			end_with_reset(c);
 		return;
 	}
@@ -265,7 +291,7 @@ static void on_head(struct pf_conn *c, const struct pf_sniff *s)
 		pf_conn_deny(c, why, c->other_name);
 		return;
 	}
-	if (c->http && !s->h2c)
+	if (c->http && !s->h2c && !c->ends_tls)
 		pf_web_begin(c, s->head_len);
 	pf_conn_arm(c);
 }
@@ -287,7 +313,8 @@ static void on_client_end(struct pf_conn *c)
 
 static bool wants_head(const struct pf_conn *c)
 {
-	return !c->judged && c->state != PF_CONN_GOODBYE && c->state != PF_CONN_DEAD;
+	return !c->judged && c->state != PF_CONN_GOODBYE && c->state != PF_CONN_HANDED &&
+	       c->state != PF_CONN_DEAD;
 }
 
 static void read_head(struct pf_conn *c)
@@ -387,10 +414,27 @@ static bool flow_web(struct pf_conn *c)
 	return true;
 }
 
+static void hand_over(struct pf_conn *c)
+{
+	if (!c->reported) {
+		c->reported = true;
+		report(c, "connect", "allow", "allowed", NULL);
+	}
+	if (c->client_ended && !c->head_len)
+		pf_conn_finish(c);
+	else if (!pf_handover(c, NULL))
+		pf_conn_abort(c, "deny", "tls_down", NULL);
+}
+
 void pf_conn_flow(struct pf_conn *c)
 {
 	if (c->state != PF_CONN_CONNECTED)
 		return;
+	if (c->ends_tls) {
+		if (c->judged)
+			hand_over(c);
+		return;
+	}
 	if (!c->reported && (c->judged || c->line_open || c->up.readable)) {
 		c->reported = true;
 		report(c, "connect", "allow", "allowed", NULL);
@@ -537,6 +581,15 @@ static void on_resolved(void *arg, const struct pf_resolved *res, const char *er
 		pf_dial_start(c, res->addrs, res->n);
 }
 
+static uint32_t count_rule(const struct pf_conn *c)
+{
+	uint32_t n = 0;
+
+	for (const struct pf_conn *o = c->gate->conns; o; o = o->next)
+		n += o->rule == c->rule;
+	return n;
+}
+
 static void admit(struct pf_conn *c)
 {
 	struct pf_gate *g = c->gate;
@@ -558,6 +611,13 @@ static void admit(struct pf_conn *c)
 		c->rule_text = pf_strdup(c->rule->text);
 	if (v != PF_VERDICT_ALLOW) {
 		pf_conn_deny(c, pf_verdict_reason(v), NULL);
+		return;
+	}
+	c->ends_tls = pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port);
+	if (c->ends_tls && g->tls.fd < 0) {
+		pf_conn_deny(c, "tls_down", NULL);
+	} else if (c->rule->max_connections && count_rule(c) > c->rule->max_connections) {
+		pf_conn_deny(c, "rate", "max_connections");
 	} else if (c->name) {
 		struct pf_query *q = pf_upstream_resolve(g, c->name, on_resolved, c);
 		if (c->state == PF_CONN_RESOLVING) {
@@ -712,7 +772,10 @@ static bool still_admitted(struct pf_conn *c)
 		return false;
 	if (c->name && c->other_name && !same_rule(c, c->other_name))
 		return false;
-	return c->state != PF_CONN_CONNECTED ||
+	/* What went through unseen must not go on so when it is to be seen. */
+	if (pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port) && !c->ends_tls)
+		return false;
+	return (c->state != PF_CONN_CONNECTED && c->state != PF_CONN_HANDED) ||
 	       pf_policy_result(g->policy, c->rule, &c->real.sa, own, &class) == PF_VERDICT_ALLOW;
 }
 
@@ -720,10 +783,13 @@ void pf_relay_recheck(struct pf_gate *g)
 {
 	for (struct pf_conn *c = g->conns, *next; c; c = next) {
 		next = c->next;
-		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE || c->handed_denied)
 			continue;
-		if (!still_admitted(c))
-			pf_conn_abort(c, "deny", "policy_changed", NULL);
+		if (still_admitted(c))
+			continue;
+		if (c->state == PF_CONN_HANDED)
+			pf_handover_drop(c);
+		pf_conn_abort(c, "deny", "policy_changed", NULL);
 	}
 }
 
@@ -731,7 +797,7 @@ void pf_relay_close(struct pf_gate *g)
 {
 	while (g->conns) {
 		struct pf_conn *c = g->conns;
-		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE || c->handed_denied)
 			end_with_reset(c);
 		else
 			pf_conn_abort(c, "error", "gate_closed", NULL);

@@ -44,6 +44,7 @@ enum pf_conn_state {
 	PF_CONN_DIALLING,
 	PF_CONN_CONNECTED, /* upstream is there; its bytes flow, the client's as far as they were judged */
 	PF_CONN_REFUSED,   /* denied; waiting for a request that can be answered with 403 */
+	PF_CONN_HANDED,    /* pinfold-tls has it; its end is told */
 	PF_CONN_GOODBYE,   /* the 403 was sent; waiting for the client to read it */
 	PF_CONN_DEAD,
 };
@@ -52,10 +53,13 @@ struct pf_conn {
 	struct pf_gate *gate;
 	struct pf_conn *next, **prev;
 	enum pf_conn_state state;
-	bool judged;       /* the client's first bytes were looked at, or there are none */
-	bool line_open;    /* not judged, and may go on as they come (sniff.h) */
-	bool reported;     /* as allowed */
-	bool http;         /* they were an HTTP request */
+	bool judged;    /* the client's first bytes were looked at, or there are none */
+	bool line_open; /* not judged, and may go on as they come (sniff.h) */
+	bool reported;  /* as allowed */
+	bool http;      /* they were an HTTP request */
+	bool tls;       /* they were a ClientHello */
+	bool ends_tls;  /* pinfold-tls is to have it */
+	bool handed_denied;
 	bool client_ended; /* the client sent its end before it was judged */
 	struct pf_end client, up;
 	struct pf_flow out, in; /* client → up, up → client */
@@ -80,7 +84,10 @@ struct pf_conn {
 	int64_t dial_by, next_try;
 	struct pf_attempt attempts[PF_DIAL_PARALLEL];
 	int dial_errno;
-	uint64_t idle_mark; /* bytes moved at the last idle check */
+	int64_t tls_id; /* HANDED */
+	struct pf_conn *tls_next;
+	char *exec, *process; /* who connected, as far as it is known */
+	uint64_t idle_mark;   /* bytes moved at the last idle check */
 };
 
 /* relay.c */
@@ -111,6 +118,16 @@ bool pf_web_answered(struct pf_conn *c);
 const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s);
 /* relay.c: send on what is judged, and move. May end the connection. */
 void pf_conn_flow(struct pf_conn *c);
+
+/* relay.c: pinfold-tls has ended it; error NULL: as it should. */
+void pf_conn_handed_end(struct pf_conn *c, const char *error);
+
+/* handover.c: give it to pinfold-tls, to be answered with 403 if deny is given. false: that is not possible.
+ */
+bool pf_handover(struct pf_conn *c, const char *deny);
+/* Have pinfold-tls end it. */
+void pf_handover_drop(struct pf_conn *c);
+void pf_handover_forget(struct pf_conn *c);
 
 /* pump.c: move what can be moved. May end the connection. */
 void pf_pump(struct pf_conn *c);

@@ -19,6 +19,7 @@
 #include "sandbox/caps.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
+#include "session/trust.h"
 
 #define SHM_SIZE "67108864"
 
@@ -108,6 +109,10 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 		add_bind(m, dest, src, true);
 		free(dest);
 		free(src);
+	}
+	for (char *const *t = p->ca_targets; t && *t; t++) {
+		PF_FREE char *src = pf_asprintf("%s/" PF_TRUST_FILE, p->files_dir);
+		add_bind(m, *t, src, true);
 	}
 	if (fs->tmp_size >= 0) {
 		char *size = pf_asprintf("size=%lld", (long long)fs->tmp_size);

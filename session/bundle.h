@@ -18,6 +18,8 @@ struct pf_bundle_params {
 	const char *cgroup;    /* path below the cgroup mounts */
 	const char *store;     /* the directory whose disk the io limits are for */
 	const char *files_dir; /* host directory with resolv.conf, hosts and hostname for /etc */
+	/* What the merged bundle of certificates among them is bound over; NULL: there is none. */
+	char *const *ca_targets;
 };
 
 /* config.json's document; the caller owns it. */

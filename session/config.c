@@ -393,8 +393,7 @@ int pf_config_load(const char *path, struct pf_config *out, struct pf_err *err)
 
 void pf_config_done(struct pf_config *c)
 {
-	char *const texts[] = {c->name, c->image, c->runtime, c->workdir, c->hostname, c->resources.cpuset,
-		c->credentials_note};
+	char *const texts[] = {c->name, c->image, c->runtime, c->workdir, c->hostname, c->resources.cpuset};
 	char **const lists[] = {c->command, c->env, c->warnings, c->filesystem.writable_paths,
 		c->filesystem.read_only_paths, c->checkpoint.exclude};
 

@@ -107,9 +107,6 @@ struct pf_config {
 	struct pf_config_credential *credentials;
 	size_t n_credentials;
 	cJSON *credentials_raw; /* the object as given, NULL when there is none */
-	/* Says which credentials nothing enforces; NULL when there are none. A caller that goes on
-	 * nevertheless must know that no secret reaches any host. */
-	char *credentials_note;
 	struct pf_config_limits limits;
 	struct pf_config_checkpoint checkpoint;
 	struct pf_config_label *labels; /* sorted by key */

@@ -22,7 +22,8 @@ static void add_copy(cJSON *to, const cJSON *from, const char *key)
  * to reach private addresses. */
 static int check_entries(const struct pf_cfg_at *at, const char *object_key, struct pf_err *err)
 {
-	const char *const keys[] = {object_key, "ports", "allow_private", NULL};
+	const char *const keys[] = {object_key, "ports", "allow_private", "protocol", "tls", "methods",
+		"paths", "max_requests_per_hour", "max_connections", NULL};
 	char where[PF_CFG_PATH_MAX];
 	const cJSON *e;
 
@@ -114,10 +115,13 @@ static int read_object(const struct pf_cfg_at *at, struct pf_config *c, struct p
 		return -1;
 	if (!cJSON_IsString(resolver.node) && check_entries(&resolver, NULL, err) < 0)
 		return -1;
+	bool explain = false;
+	if (pf_json_bool(net, where, "explain_denied", &explain, err) < 0)
+		return -1;
 
 	cJSON_AddStringToObject(c->networking, "type", type);
-	static const char *const copied[] = {
-		"allowed_hosts", "denied_hosts", "allowed_cidrs", "allow_private", "resolver"};
+	static const char *const copied[] = {"allowed_hosts", "denied_hosts", "allowed_cidrs",
+		"allow_private", "resolver", "explain_denied", "upstream_ca"};
 	for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
 		add_copy(c->networking, net, copied[i]);
 	if (mcp)
@@ -152,8 +156,9 @@ int pf_cfg_networking(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 
 static int read_credential(const cJSON *node, struct pf_config_credential *cr, struct pf_err *err)
 {
-	static const char *const keys[] = {
-		"type", "scope", "validity", "max_requests_per_hour", "databases", NULL};
+	static const char *const keys[] = {"type", "scope", "validity", "max_requests_per_hour", "databases",
+		/* what an administrator's file may say instead: session/credentials.c */
+		"source", "hosts", "env", "injection_location", "scopes", "methods", "paths", NULL};
 	PF_FREE char *where = pf_asprintf("credentials.%s", cr->name);
 
 	struct pf_cfg_at type = pf_cfg_in(node, where, "type"), scope = pf_cfg_in(node, where, "scope");
@@ -179,7 +184,6 @@ static int read_credential(const cJSON *node, struct pf_config_credential *cr, s
 int pf_cfg_credentials(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 {
 	struct pf_cfg_at at = pf_cfg_at(doc, "", "credentials");
-	PF_BUF struct pf_buf names = {0};
 
 	if (!at.node)
 		return 0;
@@ -196,12 +200,7 @@ int pf_cfg_credentials(const cJSON *doc, struct pf_config *c, struct pf_err *err
 		cr->name = pf_strdup(node->string);
 		if (read_credential(node, cr, err) < 0)
 			return -1;
-		pf_buf_printf(&names, "%s%s", names.len ? ", " : "", cr->name);
 	}
 	c->credentials_raw = cJSON_Duplicate(at.node, true);
-	c->credentials_note =
-		pf_asprintf("credentials (%s) are read but not injected: no secret is given to the "
-			    "sandbox or to any host on its behalf",
-			names.data);
 	return 0;
 }

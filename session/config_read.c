@@ -27,7 +27,7 @@
 
 #define NETWORKING_KEYS                                                                             \
 	KEYS("type", "allowed_hosts", "denied_hosts", "allowed_cidrs", "allow_private", "resolver", \
-		"allow_package_managers", "allow_mcp_servers")
+		"allow_package_managers", "allow_mcp_servers", "explain_denied", "upstream_ca")
 #define PACKAGES_KEYS KEYS("apt", "cargo", "gem", "go", "npm", "pip", "type")
 
 static const struct object {

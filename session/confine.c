@@ -18,7 +18,7 @@ static const char *const refused[] = {"execve", "execveat", "fork", "vfork", "pt
 	"quotactl", "iopl", "ioperm", "mknod", "mknodat", "setuid", "setgid", "setresuid", "setresgid",
 	"capset", "personality", "settimeofday", "clock_settime", "sethostname", "setdomainname", "syslog"};
 
-static int load_filter(struct pf_err *err)
+int pf_confine_filter(const char *const *more, struct pf_err *err)
 {
 	PF_JSON cJSON *list = cJSON_CreateObject();
 	cJSON *rule = cJSON_CreateObject(), *names = cJSON_AddArrayToObject(rule, "names");
@@ -29,6 +29,8 @@ static int load_filter(struct pf_err *err)
 	cJSON_AddStringToObject(list, "defaultAction", "SCMP_ACT_ALLOW");
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		cJSON_AddItemToArray(names, cJSON_CreateString(refused[i]));
+	for (; more && *more; more++)
+		cJSON_AddItemToArray(names, cJSON_CreateString(*more));
 	cJSON_AddStringToObject(rule, "action", "SCMP_ACT_ERRNO");
 	cJSON_AddItemToArray(cJSON_AddArrayToObject(list, "syscalls"), rule);
 	if (pf_seccomp_oci(list, &filter, &flags, &notify, err) < 0)
@@ -45,5 +47,5 @@ int pf_confine_keeper(struct pf_err *err)
 		return pf_fail(err, errno, "confine the keeper");
 	if (pf_caps_apply_bounding(0) < 0 || pf_caps_apply(&caps) < 0)
 		return pf_fail(err, errno, "confine the keeper: capabilities");
-	return load_filter(err) < 0 ? pf_wrap(err, "confine the keeper") : 0;
+	return pf_confine_filter(NULL, err) < 0 ? pf_wrap(err, "confine the keeper") : 0;
 }

@@ -10,4 +10,8 @@
  * namespace. */
 int pf_confine_keeper(struct pf_err *err);
 
+/* The filter of system calls alone: what no part of a keeper has any use for is refused, and more (names,
+ * NULL-terminated; may be NULL). */
+int pf_confine_filter(const char *const *more, struct pf_err *err);
+
 #endif

@@ -124,13 +124,13 @@ cJSON *pf_control_recv(int sock, int *fd, struct pf_err *err)
 	return j;
 }
 
-cJSON *pf_control_ask(
-	const struct pf_dirs *d, const char *id, const cJSON *request, int *fd, struct pf_err *err)
+static cJSON *ask(
+	const struct pf_dirs *d, const char *id, const cJSON *request, int with, int *fd, struct pf_err *err)
 {
 	PF_CLOSE int s = pf_control_connect(d, id, err);
 	PF_JSON cJSON *answer = NULL;
 
-	if (s < 0 || pf_control_send(s, request, -1, err) < 0)
+	if (s < 0 || pf_control_send(s, request, with, err) < 0)
 		return NULL;
 	answer = pf_control_recv(s, fd, err);
 	if (!answer) {
@@ -144,4 +144,16 @@ cJSON *pf_control_ask(
 		return NULL;
 	}
 	return pf_take(answer);
+}
+
+cJSON *pf_control_ask(
+	const struct pf_dirs *d, const char *id, const cJSON *request, int *fd, struct pf_err *err)
+{
+	return ask(d, id, request, -1, fd, err);
+}
+
+cJSON *pf_control_ask_with(
+	const struct pf_dirs *d, const char *id, const cJSON *request, int with, struct pf_err *err)
+{
+	return ask(d, id, request, with, NULL, err);
 }

@@ -27,4 +27,8 @@ cJSON *pf_control_recv(int sock, int *fd, struct pf_err *err);
 cJSON *pf_control_ask(
 	const struct pf_dirs *d, const char *id, const cJSON *request, int *fd, struct pf_err *err);
 
+/* The same with a descriptor that goes along (and stays the caller's). */
+cJSON *pf_control_ask_with(
+	const struct pf_dirs *d, const char *id, const cJSON *request, int with, struct pf_err *err);
+
 #endif

@@ -29,8 +29,11 @@
 #include "sandbox/idrange.h"
 #include "session/audit.h"
 #include "session/bundle.h"
+#include "session/credentials.h"
 #include "session/keeper.h"
+#include "session/network.h"
 #include "session/record.h"
+#include "session/trust.h"
 
 /* Any address would do: the gate answers all DNS of its namespace. This one is no address of anybody's. */
 #define NAMESERVER "198.18.0.1"
@@ -47,6 +50,11 @@ struct making {
 	struct pf_workspace ws;
 	struct pf_spec spec;
 	struct pf_policy *policy;
+	cJSON *networking; /* what the policy was compiled from */
+	struct pf_credentials credentials;
+	struct pf_creds creds;
+	char **ca_targets; /* bundles to put the sandbox's own authority into; NULL: it has none */
+	char *tls_helper;
 	struct pf_state *state;
 	int sandbox_fd, lock;
 	bool made_dir, reopened;
@@ -279,7 +287,8 @@ static int write_bundle(struct making *m, struct pf_err *err)
 		.id_base = m->id_base,
 		.cgroup = m->state->cgroup,
 		.store = m->d->store,
-		.files_dir = files};
+		.files_dir = files,
+		.ca_targets = m->ca_targets};
 	PF_CLOSE int etc = -1;
 
 	if (mkdirat(m->sandbox_fd, "etc", 0755) < 0 && errno != EEXIST)
@@ -328,6 +337,10 @@ static int start(struct making *m, struct pf_err *err)
 		.policy = m->policy,
 		.workspace = &m->ws,
 		.lowers = m->lowers,
+		.networking = m->networking,
+		.credentials = &m->credentials,
+		.creds = &m->creds,
+		.tls_helper = m->tls_helper,
 		.state = m->state,
 		.hostname = pf_bundle_hostname(&m->config, m->id, hostname),
 		.lock_fd = m->lock};
@@ -342,10 +355,44 @@ int pf_session_check_supported(const struct pf_config *c, struct pf_err *err)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"checkpoint.on, every and keep are not supported yet: take them out and call "
 			"`pinfold snapshot`");
-	if (c->allow_package_managers)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"networking.allow_package_managers is not supported yet: list the hosts in "
-			"allowed_hosts");
+	return 0;
+}
+
+/* The network's and the credentials' side of what is asked for, and whether they need an authority. */
+static int make_policy(struct making *m, struct pf_err *err)
+{
+	m->networking = pf_session_networking(&m->config, m->d->store, m->lowers, err);
+	if (!m->networking)
+		return -1;
+	m->policy = pf_policy_compile(m->networking, err);
+	if (!m->policy)
+		return pf_wrap(err, "networking");
+	pf_policy_set_revision(m->policy, m->revision + 1);
+	if (pf_credentials_resolve(&m->config, m->d->store, m->opts->credentials, &m->credentials, err) < 0 ||
+		pf_creds_read(m->credentials.list, &m->creds, err) < 0)
+		return -1;
+	for (char **w = m->credentials.warnings; w && *w; w++)
+		warn(m, pf_strdup(*w));
+	if (!m->creds.n && !pf_policy_ends_tls(m->policy))
+		return 0;
+	m->tls_helper = pf_helper_path("pinfold-tls", err);
+	if (!m->tls_helper)
+		return -1;
+	m->ca_targets = pf_trust_targets(m->lowers);
+	/* Before the image's and the file's own variables, which win. */
+	size_t n = pf_strv_len(m->image.env);
+	char **env = pf_calloc(n + pf_strv_len((char *const *)(uintptr_t)pf_trust_env()) +
+				       pf_strv_len(m->credentials.env) + 1,
+		sizeof(*env));
+	size_t k = 0;
+	for (const char *const *e = pf_trust_env(); *e; e++)
+		env[k++] = pf_strdup(*e);
+	for (char **e = m->image.env; e && *e; e++)
+		env[k++] = *e;
+	for (char **e = m->credentials.env; e && *e; e++)
+		env[k++] = pf_strdup(*e);
+	free(m->image.env);
+	m->image.env = env;
 	return 0;
 }
 
@@ -363,15 +410,11 @@ static int make(struct making *m, struct pf_err *err)
 		return -1;
 	for (char **w = m->config.warnings; w && *w; w++)
 		warn(m, pf_strdup(*w));
-	if (m->config.credentials_note)
-		warn(m, pf_strdup(m->config.credentials_note));
 	if (m->has_ckpt && prepare_checkpoint(m, err) < 0)
 		return -1;
-	m->policy = pf_policy_compile(m->config.networking, err);
-	if (!m->policy)
-		return pf_wrap(err, "networking");
-	pf_policy_set_revision(m->policy, m->revision + 1);
 	stack_lowers(m);
+	if (make_policy(m, err) < 0)
+		return -1;
 	m->sandbox_fd = pf_dirs_sandbox(m->d, m->id, true, err);
 	if (m->sandbox_fd < 0)
 		return -1;
@@ -438,6 +481,11 @@ static void done(struct making *m)
 	pf_strv_free(m->lowers);
 	pf_spec_done(&m->spec);
 	pf_policy_unref(m->policy);
+	cJSON_Delete(m->networking);
+	pf_credentials_done(&m->credentials);
+	pf_creds_done(&m->creds);
+	pf_strv_free(m->ca_targets);
+	free(m->tls_helper);
 	cJSON_Delete(m->record);
 	if (m->sandbox_fd >= 0)
 		close(m->sandbox_fd);

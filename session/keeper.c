@@ -48,6 +48,11 @@
 #include "session/control.h"
 #include "session/record.h"
 #include "session/session.h"
+#include "session/tlsproc.h"
+#include "session/trust.h"
+
+/* A sandbox that lives longer than its authority must be started again. */
+#define AUTHORITY_S ((int64_t)90 * 86400)
 
 /* A connection to the control socket. */
 struct conn {
@@ -142,8 +147,39 @@ static int limit_devices(struct keeper *k, struct pf_err *err)
 	return pf_device_apply(parent, &rules, err);
 }
 
+/* The certificates that the box will trust. The file must be there before it is bound. */
+static int write_trust(const struct keeper *k, int tls, struct pf_err *err)
+{
+	PF_FREE char *pem = pf_tlsproc_ca(tls, err);
+	PF_CLOSE int dir = pem ? pf_dirs_sandbox(k->p->dirs, k->p->state->id, false, err) : -1;
+
+	if (dir < 0)
+		return -1;
+	PF_CLOSE int etc = openat(dir, "etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (etc < 0)
+		return pf_fail(err, errno, "the sandbox's files for /etc");
+	return pf_trust_write(etc, k->p->lowers, pem, err);
+}
+
+static int start_tls(const struct keeper *k, int *tls, struct pf_err *err)
+{
+	int64_t runtime = k->p->config->limits.max_runtime_ms;
+	const struct pf_tlsproc t = {.helper = k->p->tls_helper,
+		.id_base = k->p->state->id_base,
+		.networking = k->p->networking,
+		.revision = pf_policy_revision(k->p->policy),
+		.lifetime_s =
+			runtime > 0 && runtime / 1000 < AUTHORITY_S ? runtime / 1000 + 86400 : AUTHORITY_S,
+		.credentials = k->p->credentials};
+
+	*tls = k->p->tls_helper ? pf_tlsproc_start(&t, err) : -1;
+	return k->p->tls_helper && *tls < 0 ? -1 : 0;
+}
+
 static int build(struct keeper *k, struct pf_err *err)
 {
+	int tls;
+
 	PF_CLOSE int netns = -1, init = -1, cache = -1;
 	PF_BPF struct pf_bpf filter = {0};
 	struct pf_gate_opts opts = {.audit = on_verdict, .user = k, .hostname = k->p->hostname};
@@ -154,6 +190,10 @@ static int build(struct keeper *k, struct pf_err *err)
 		.seccomp = &filter,
 		.die_with_parent = true};
 
+	if (start_tls(k, &tls, err) < 0)
+		return -1;
+	opts.tls_fd = tls > 0 ? tls : 0;
+	opts.creds = k->p->creds;
 	k->gate = pf_gate_open(k->p->policy, &opts, &netns, err);
 	if (!k->gate)
 		return pf_wrap(err, "egress gate");
@@ -163,6 +203,8 @@ static int build(struct keeper *k, struct pf_err *err)
 	cache = pf_dirs_open(k->p->dirs->root, ".cache", err);
 	if (init < 0 || cache < 0 ||
 		pf_seccomp_default_cached(cache, &(struct pf_seccomp_opts){0}, &filter, err) < 0)
+		return -1;
+	if (tls >= 0 && write_trust(k, tls, err) < 0)
 		return -1;
 	box.cgroup = k->init_leaf;
 	box.netns_fd = netns;
@@ -298,6 +340,8 @@ static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_er
 		pf_policy_set_revision(next, revision);
 		if (dir >= 0 && pf_session_policy_save(dir, networking, revision, err) == 0)
 			r = pf_gate_set_policy(k->gate, next, err);
+		if (r == 0)
+			r = pf_gate_tls_policy(k->gate, networking, err);
 		pf_policy_unref(next);
 	}
 	if (r < 0)
@@ -311,8 +355,24 @@ static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_er
 	return a;
 }
 
+static cJSON *set_secret(struct keeper *k, const char *name, int fd, struct pf_err *err)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (!name || fd < 0) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "no secret came");
+		return NULL;
+	}
+	if (pf_gate_secret(k->gate, name, fd, err) < 0)
+		return NULL;
+	cJSON *line = cJSON_CreateObject();
+	cJSON_AddStringToObject(line, "credential", name);
+	(void)pf_audit_write(k->audit, "secret_set", line, &ignored);
+	return cJSON_CreateObject();
+}
+
 /* Returns the answer to a request, NULL when there is none to give; *fd goes with it. */
-static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int *fd)
+static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int given, int *fd)
 {
 	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "op"));
 	const char *leaf = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "leaf"));
@@ -347,6 +407,12 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int *fd
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (strcmp(op, "policy-set") == 0) {
 		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+	} else if (strcmp(op, "policy-test") == 0) {
+		a = pf_gate_explain(
+			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);
+	} else if (strcmp(op, "secret") == 0) {
+		a = set_secret(
+			k, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "name")), given, &err);
 	} else {
 		pf_fail_kind(&err, PF_ERR_INVALID, 0, "the keeper knows no request '%.40s'", op);
 	}
@@ -360,7 +426,8 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int *fd
 static void on_conn(struct keeper *k, struct conn *c)
 {
 	struct pf_err err = PF_ERR_INIT;
-	PF_JSON cJSON *msg = pf_control_recv(c->fd, NULL, &err), *a = NULL;
+	PF_CLOSE int given = -1;
+	PF_JSON cJSON *msg = pf_control_recv(c->fd, &given, &err), *a = NULL;
 	int fd;
 
 	if (!msg) {
@@ -369,7 +436,7 @@ static void on_conn(struct keeper *k, struct conn *c)
 		drop_conn(k, c);
 		return;
 	}
-	a = answer(k, c, msg, &fd);
+	a = answer(k, c, msg, given, &fd);
 	/* A client that does not read its answer is dropped, never waited for: the socket does not block. */
 	if (!a || pf_control_send(c->fd, a, fd, &err) == 0)
 		return;

@@ -4,10 +4,12 @@
 #ifndef PF_SESSION_KEEPER_H
 #define PF_SESSION_KEEPER_H
 
+#include "netpolicy/creds.h"
 #include "netpolicy/policy.h"
 #include "overlay/workspace.h"
 #include "sandbox/spec.h"
 #include "session/config.h"
+#include "session/credentials.h"
 #include "session/state.h"
 
 struct pf_keeper_params {
@@ -18,6 +20,12 @@ struct pf_keeper_params {
 	struct pf_workspace *workspace;
 	char *const *lowers;    /* directories below the workspace's upper, topmost first, NULL-terminated */
 	struct pf_state *state; /* with everything that is known before the start */
+	/* What the policy was compiled from, and what goes to pinfold-tls if it is needed (tls_helper: its
+	 * path, else NULL). */
+	const cJSON *networking;
+	struct pf_credentials *credentials;
+	const struct pf_creds *creds;
+	const char *tls_helper;
 	const char *hostname;
 	int lock_fd; /* the caller's lock on the id; the keeper lets go of it when the sandbox is up */
 };

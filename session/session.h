@@ -10,6 +10,7 @@ struct pf_create_opts {
 	const char *config_path; /* sandbox file; NULL: the checkpoint's, else defaults */
 	const char *image;       /* overrides the file's */
 	const char *from;        /* checkpoint, or "latest"; NULL: start fresh */
+	const char *credentials; /* the administrator's credentials file; NULL: the usual places */
 	bool reuse;              /* a sandbox of that id that lives is returned, resumed if paused */
 	bool strict_runtime;
 	bool rebase; /* take the checkpoint although its base image has another digest */

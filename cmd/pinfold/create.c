@@ -13,6 +13,8 @@ static const char help[] =
 	"  --config FILE         sandbox file ('-': standard input); see docs/sandbox-file.md\n"
 	"  --image REF           image: host, a name in the store, or a root directory\n"
 	"  --from CHECKPOINT     start from a checkpoint: a digest, a name, or `latest` of this id\n"
+	"  --credentials FILE    where secrets come from and which hosts they are for (default:\n"
+	"                        credentials.json in the store, or /etc/pinfold/credentials.json)\n"
 	"  --reuse               if ID exists: take it, resumed when paused, started again when stopped\n"
 	"  --strict-runtime      a runtime version that is not there is an error, not the nearest newer one\n"
 	"  --rebase              accept a checkpoint made on another version of the image\n"
@@ -33,7 +35,8 @@ int pf_cmd_create(int argc, char **argv)
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 		{"image", required_argument, NULL, 'i'}, {"from", required_argument, NULL, 'f'},
 		{"reuse", no_argument, NULL, 'r'}, {"strict-runtime", no_argument, NULL, 1},
-		{"rebase", no_argument, NULL, 2}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"rebase", no_argument, NULL, 2}, {"credentials", required_argument, NULL, 3},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	struct pf_create_opts opts = {0};
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_state state;
@@ -61,6 +64,9 @@ int pf_cmd_create(int argc, char **argv)
 			break;
 		case 2:
 			opts.rebase = true;
+			break;
+		case 3:
+			opts.credentials = optarg;
 			break;
 		default:
 			break;

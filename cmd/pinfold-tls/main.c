@@ -1,0 +1,317 @@
+/* Theory of operation.
+ *
+ * One of these per sandbox whose policy asks for it, started by the keeper while the box is being built; file
+ * descriptor 3 is the socket to it (netpolicy/tlslink.h). It dials nobody: both ends of a connection come as
+ * descriptors, after the keeper has decided that and where it may go. What it decides is about requests.
+ *
+ * It reads what the sandbox sends, and it holds secrets; so it has nothing else: a user id that no other
+ * process has, no capabilities, no file system (Landlock, and a filter that refuses to open anything), no new
+ * sockets, no core files, and it cannot be traced. When the keeper ends, so does it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/landlock.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "base/units.h"
+#include "cmd/pinfold-tls/tls.h"
+#include "netpolicy/tlslink.h"
+#include "sandbox/caps.h"
+#include "session/confine.h"
+
+#define LINK 3
+#define SECURE_HEAP ((size_t)1 << 20)
+#define MAX_DOCUMENT ((size_t)16 << 20)
+
+static const char *const host_stores[] = {"/etc/ssl/certs/ca-certificates.crt",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/ssl/cert.pem", NULL};
+
+void tls_send(struct tls *t, const cJSON *msg)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	if (pf_tlslink_send(t->link.fd, msg, NULL, 0, NULL, 0, &err) < 0)
+		t->lost++;
+}
+
+static void say(struct tls *t, const char *op, const char *key, const char *text)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(msg, "op", op);
+	cJSON_AddStringToObject(msg, key, text);
+	tls_send(t, msg);
+}
+
+/* ---- TLS of both sides */
+
+static int only_http1(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+	unsigned int in_len, void *arg)
+{
+	(void)ssl;
+	(void)arg;
+	for (unsigned int i = 0; i < in_len && in[i] < in_len - i; i += in[i] + 1U)
+		if (in[i] == 8 && memcmp(in + i + 1, "http/1.1", 8) == 0) {
+			*out = in + i + 1;
+			*out_len = 8;
+			return SSL_TLSEXT_ERR_OK;
+		}
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static void common(SSL_CTX *ctx)
+{
+	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+				      SSL_MODE_RELEASE_BUFFERS);
+}
+
+static int make_server(struct tls *t, struct pf_err *err)
+{
+	t->server = SSL_CTX_new(TLS_server_method());
+	if (!t->server)
+		return pf_fail(err, ENOMEM, "OpenSSL");
+	common(t->server);
+	SSL_CTX_set_alpn_select_cb(t->server, only_http1, NULL);
+	/* A resumed session would not be asked for a name again. */
+	SSL_CTX_set_session_cache_mode(t->server, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_options(t->server, SSL_OP_NO_TICKET);
+	SSL_CTX_set_num_tickets(t->server, 0);
+	return 0;
+}
+
+static int add_authorities(X509_STORE *store, BIO *pem)
+{
+	X509 *x;
+	int n = 0;
+
+	while ((x = PEM_read_bio_X509_AUX(pem, NULL, NULL, NULL))) {
+		n += X509_STORE_add_cert(store, x) == 1;
+		X509_free(x);
+	}
+	ERR_clear_error();
+	BIO_free(pem);
+	return n;
+}
+
+/* Reading the host's authorities takes milliseconds, so it waits until somebody is to be verified. */
+SSL_CTX *tls_upstream(struct tls *t)
+{
+	static const unsigned char alpn[] = "\x08http/1.1";
+
+	if (t->upstream)
+		return t->upstream;
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+	if (!ctx)
+		return NULL;
+	common(ctx);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+	(void)SSL_CTX_set_alpn_protos(ctx, alpn, sizeof(alpn) - 1);
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	if (t->host_store >= 0 && lseek(t->host_store, 0, SEEK_SET) == 0)
+		(void)add_authorities(store, BIO_new_fd(t->host_store, BIO_NOCLOSE));
+	const char *own = pf_policy_upstream_ca(t->policy);
+	if (own)
+		(void)add_authorities(store, BIO_new_mem_buf(own, -1));
+	t->upstream = ctx;
+	return ctx;
+}
+
+/* ---- what the keeper says */
+
+static int load(struct tls *t, int fd, bool with_credentials, struct pf_err *err)
+{
+	PF_CLOSE int f = fd;
+	PF_FREE char *text = NULL;
+	off_t size = f >= 0 ? lseek(f, 0, SEEK_END) : -1;
+
+	if (size <= 0 || (size_t)size > MAX_DOCUMENT || lseek(f, 0, SEEK_SET) < 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "no policy came");
+	text = pf_calloc(1, (size_t)size + 1);
+	if (pf_read_full(f, text, (size_t)size) != size)
+		return pf_fail(err, errno, "read the policy");
+	PF_JSON cJSON *j = pf_json_parse("policy", text, (size_t)size, err);
+	struct pf_policy *p =
+		j ? pf_policy_compile(cJSON_GetObjectItemCaseSensitive(j, "networking"), err) : NULL;
+	if (!p)
+		return -1;
+	const cJSON *revision = cJSON_GetObjectItemCaseSensitive(j, "revision");
+	if (cJSON_IsNumber(revision))
+		pf_policy_set_revision(p, (uint64_t)revision->valuedouble);
+	if (with_credentials &&
+		pf_creds_read(cJSON_GetObjectItemCaseSensitive(j, "credentials"), &t->creds, err) < 0) {
+		pf_policy_unref(p);
+		return -1;
+	}
+	size_t n;
+	(void)pf_policy_rules(p, &n);
+	free(t->rule_quotas);
+	t->rule_quotas = pf_calloc(n + 1, sizeof(*t->rule_quotas));
+	pf_policy_unref(t->policy);
+	t->policy = p;
+	SSL_CTX_free(t->upstream);
+	t->upstream = NULL;
+	return 0;
+}
+
+static int set_up(struct tls *t, const cJSON *msg, int fd, struct pf_err *err)
+{
+	const cJSON *lifetime = cJSON_GetObjectItemCaseSensitive(msg, "lifetime");
+	PF_FREE char *pem = NULL;
+
+	if (load(t, fd, true, err) < 0)
+		return -1;
+	char **names = pf_policy_ca_names(t->policy);
+	int r = tls_ca_make(
+		names, cJSON_IsNumber(lifetime) ? (int64_t)lifetime->valuedouble : 86400, &pem, err);
+	pf_strv_free(names);
+	if (r < 0 || make_server(t, err) < 0)
+		return -1;
+	say(t, "ca", "pem", pem);
+	return 0;
+}
+
+static void on_message(struct tls *t, const cJSON *msg, const char *tail, size_t tail_len, int fds[2])
+{
+	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "op"));
+	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "name"));
+	const cJSON *id = cJSON_GetObjectItemCaseSensitive(msg, "id");
+	struct pf_err err = PF_ERR_INIT;
+	int r = 0;
+
+	if (op && strcmp(op, "conn") == 0 && t->policy) {
+		conn_open(t, msg, tail, tail_len, fds[0], fds[1]);
+		return;
+	}
+	if (op && strcmp(op, "drop") == 0 && cJSON_IsNumber(id))
+		conn_drop(t, (int64_t)id->valuedouble);
+	else if (op && strcmp(op, "setup") == 0 && !t->policy)
+		r = set_up(t, msg, pf_take_fd(&fds[0]), &err);
+	else if (op && strcmp(op, "policy") == 0)
+		r = load(t, pf_take_fd(&fds[0]), false, &err);
+	else if (op && strcmp(op, "secret") == 0 && name && fds[0] >= 0)
+		r = secret_take(t, name, pf_take_fd(&fds[0]), &err);
+	for (size_t i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	if (r < 0)
+		say(t, "error", "text", err.msg);
+}
+
+static void on_link(struct pf_src *src, uint32_t events)
+{
+	struct tls *t = (struct tls *)(void *)((char *)src - offsetof(struct tls, link));
+
+	(void)events;
+	for (int i = 0; i < 64; i++) {
+		struct pf_err err = PF_ERR_INIT;
+		PF_FREE char *text = NULL;
+		const char *tail;
+		size_t len;
+		int fds[PF_TLSLINK_FDS];
+		PF_JSON cJSON *msg = pf_tlslink_recv(src->fd, &text, &tail, &len, fds, &err);
+		if (!msg && err.errnum == EAGAIN)
+			return;
+		if (!msg)
+			_exit(err.errnum ? 1 : 0);
+		on_message(t, msg, tail, len, fds);
+	}
+}
+
+/* ---- confinement */
+
+static int landlock(struct pf_err *err)
+{
+	struct landlock_ruleset_attr all = {
+		.handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
+				     LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
+				     LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |
+				     LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR |
+				     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |
+				     LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |
+				     LANDLOCK_ACCESS_FS_MAKE_SYM};
+	long fd = syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
+
+	/* Where it is missing the filter of system calls refuses every open all the same. */
+	if (fd < 0)
+		return 0;
+	long r = syscall(SYS_landlock_restrict_self, fd, 0);
+	int saved = errno;
+	close((int)fd);
+	return r < 0 ? pf_fail(err, saved, "landlock") : 0;
+}
+
+static int confine(uid_t uid, struct pf_err *err)
+{
+	static const char *const more[] = {"open", "openat", "openat2", "creat", "socket", "connect", "bind",
+		"listen", "accept", "accept4", "kill", "tkill", "pidfd_send_signal", "pidfd_open", "unlink",
+		"unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat",
+		"mkdir", "mkdirat", "chmod", "fchmodat", "chown", "fchownat", "clone", "clone3", "prlimit64",
+		"setrlimit", NULL};
+	const struct rlimit no_core = {0};
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "confine pinfold-tls");
+	if (uid && (setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0))
+		return pf_fail(err, errno, "become user %u", uid);
+	/* Changing the user resets both of these. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "confine pinfold-tls");
+	if (landlock(err) < 0)
+		return -1;
+	return pf_confine_filter(more, err);
+}
+
+int main(int argc, char **argv)
+{
+	struct tls t = {.link = {.fd = LINK, .fn = on_link}, .host_store = -1};
+	struct pf_err err = PF_ERR_INIT;
+	int64_t uid = 0;
+
+	if (argc != 2 || pf_parse_int("user id", argv[1], 0, UINT32_MAX - 1, &uid, &err) < 0) {
+		fputs("pinfold-tls is started by pinfold's keeper\n", stderr);
+		return 125;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; host_stores[i] && t.host_store < 0; i++)
+		t.host_store = open(host_stores[i], O_RDONLY | O_CLOEXEC);
+	/* Locked as root or within the limit; without locked memory there is no place for a secret. */
+	bool locked = CRYPTO_secure_malloc_init(SECURE_HEAP, 32) == 1;
+	int flags = fcntl(LINK, F_GETFL);
+	if (flags < 0 || fcntl(LINK, F_SETFL, flags | O_NONBLOCK) < 0 || pf_set_cloexec(LINK, true) < 0)
+		return 125;
+	if (!OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) || !locked ||
+		confine((uid_t)uid, &err) < 0 || pf_loop_init(&t.loop, &err) < 0 ||
+		pf_loop_add(&t.loop, &t.link, EPOLLIN) < 0) {
+		say(&t, "error", "text", *err.msg ? err.msg : "OpenSSL, or its locked memory, cannot be had");
+		return 125;
+	}
+	for (;;) {
+		pf_loop_wait(&t.loop);
+		pf_loop_run(&t.loop);
+	}
+}

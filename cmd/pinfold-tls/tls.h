@@ -1,0 +1,117 @@
+/* pinfold-tls: ends TLS for the hosts of one sandbox whose requests are to be seen. Shared by its parts. */
+#ifndef PF_TLS_TLS_H
+#define PF_TLS_TLS_H
+
+#include <cjson/cJSON.h>
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "netpolicy/creds.h"
+#include "netpolicy/http.h"
+#include "netpolicy/loop.h"
+#include "netpolicy/policy.h"
+
+struct conn;
+
+struct tls {
+	struct pf_loop loop;
+	struct pf_src link;
+	struct pf_policy *policy;
+	struct pf_creds creds;
+	struct pf_quota *rule_quotas; /* one per rule of the policy */
+	SSL_CTX *server, *upstream;   /* upstream is made with the first connection that needs it */
+	int host_store;               /* the host's authorities, open for reading; -1: there are none */
+	struct conn *conns;
+	uint64_t lost; /* lines of the log that did not fit into the socket */
+};
+
+/* ---- ca.c: the sandbox's authority, and the certificates it makes */
+
+/* Make the authority; *pem is its certificate, malloc'ed. names (NULL: any) are what it may speak for. */
+int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_err *err);
+/* Give a server-side connection the certificate for a name, from the cache or fresh. */
+int tls_ca_leaf(SSL *ssl, const char *name);
+
+/* ---- end.c: one end of a connection, with TLS or without */
+
+struct end {
+	struct pf_src src;
+	SSL *ssl;
+	BIO *first, *sock; /* what was read before, and the socket after it */
+	bool readable, writable, eof, shut;
+};
+
+#define END_AGAIN (-1)
+#define END_FAILED (-2)
+/* > 0 bytes; 0 the end; END_AGAIN, END_FAILED. */
+ssize_t end_read(struct end *e, void *buf, size_t len);
+ssize_t end_write(struct end *e, const void *buf, size_t len);
+/* 1 done, 0 not yet, -1 failed. */
+int end_handshake(struct end *e);
+/* As a server; first are bytes that were read already. */
+int end_accept(struct end *e, SSL_CTX *ctx, const void *first, size_t len);
+/* As a client that asks for name and verifies it. */
+int end_connect(struct end *e, SSL_CTX *ctx, const char *name);
+/* Tell the peer that no more will come. */
+void end_shut(struct end *e);
+void end_close(struct pf_loop *loop, struct end *e, bool reset);
+/* What went wrong, for people; buf is used or not. */
+const char *end_error(const struct end *e, char *buf, size_t len);
+
+/* ---- fifo: bytes under way. What leaves it is wiped: a secret may have been among it */
+
+struct fifo {
+	uint8_t *p;
+	size_t at, len, cap;
+};
+void fifo_done(struct fifo *f);
+size_t fifo_size(const struct fifo *f);
+const char *fifo_data(const struct fifo *f);
+void fifo_add(struct fifo *f, const void *data, size_t len);
+void fifo_skip(struct fifo *f, size_t n);
+/* Room for at least want more bytes behind what is there. */
+uint8_t *fifo_room(struct fifo *f, size_t want);
+
+/* ---- inject.c: secrets */
+
+/* Take a secret from a descriptor (which is closed). */
+int secret_take(struct tls *t, const char *name, int fd, struct pf_err *err);
+
+struct request {
+	const char *name; /* of the host, as its certificate proves it */
+	uint16_t port;
+	bool secure; /* the upstream is TLS */
+	const char *method, *target;
+	size_t method_len, target_len;
+	bool *counted;    /* per credential: this request was counted already */
+	const char *used; /* the credential whose secret went in, NULL: none */
+	/* when it is refused: */
+	int status;
+	const char *reason;
+	int64_t retry_s;
+	char text[400];
+};
+
+/* Whether some credential may stand in bodies to this host. */
+bool inject_wants_body(const struct tls *t, const struct request *r);
+/* Write the head to out with the placeholders of this host's credentials replaced; all others go as they are.
+ * length >= 0: the body has that length now, and is here. false: refused, and r says why. */
+bool inject_head(
+	struct tls *t, struct request *r, const char *head, size_t len, int64_t length, struct fifo *out);
+/* Write the whole body to out, likewise. */
+bool inject_body(struct tls *t, struct request *r, const char *body, size_t len, struct fifo *out);
+
+/* ---- proxy.c */
+
+/* Take over a connection from the keeper; descriptors are taken in any case. up -1: to be denied. */
+void conn_open(struct tls *t, const cJSON *msg, const char *first, size_t first_len, int client, int up);
+void conn_drop(struct tls *t, int64_t id);
+/* main.c */
+void tls_send(struct tls *t, const cJSON *msg);
+SSL_CTX *tls_upstream(struct tls *t);
+
+#endif
