@@ -143,4 +143,3 @@ remove_pod() {
 	cri RemovePodSandbox "{\"pod_sandbox_id\": \"$POD\"}"
 	assert_status 0
 }
-

@@ -26,14 +26,14 @@ world_up() {
 		ip addr add $SERVER4/24 dev eth0; ip addr add $OTHER4/24 dev eth0; ip addr add 169.254.169.254/32 dev lo
 		ip addr add $SERVER6/64 dev eth0 nodad
 		ip route add default via 5.5.5.1; ip -6 route add default via 2a00:5::1"
-	in_world dnsmasq -k --conf-file=/dev/null --pid-file= --user=root --no-resolv --no-hosts --bind-interfaces \
+	nsenter -t "$WORLD" -n dnsmasq -k --conf-file=/dev/null --pid-file= --user=root --no-resolv --no-hosts --bind-interfaces \
 		--listen-address=$SERVER4 --log-queries --log-facility="$CT/dns.log" --address=/good.example.com/$SERVER4 \
 		--address=/six.wild.example.com/$SERVER6 --address=/bad.example.com/$OTHER4 \
 		--address=/meta.example.com/169.254.169.254 --address=/node.example.com/5.5.5.1 3>&- 4>&- &
 	export DNS=$!
-	in_world busybox httpd -f -p '[::]:80' -h "$CT/www" 3>&- 4>&- &
+	nsenter -t "$WORLD" -n busybox httpd -f -p '[::]:80' -h "$CT/www" 3>&- 4>&- &
 	export WEB=$!
-	in_world busybox httpd -f -p '[::]:81' -h "$CT/www" 3>&- 4>&- &
+	nsenter -t "$WORLD" -n busybox httpd -f -p '[::]:81' -h "$CT/www" 3>&- 4>&- &
 	export WEB2=$!
 	wait_for 5 in_world busybox wget -qO /dev/null "http://$SERVER4/cgi-bin/who"
 	wait_for 5 grep -q started "$CT/dns.log"
