@@ -22,6 +22,19 @@ teardown() {
 	edit '.root.path = $p | .root.readonly = false' --arg p "$BUNDLE/rootfs"
 	run_bundle 'touch /x'
 	assert_status 0
+	# Outside the bundle, by a path and by a symlink: whoever writes the configuration chooses.
+	mv "$BUNDLE/rootfs" "$PF_DIR/elsewhere"
+	edit '.root.path = "../elsewhere"'
+	run_bundle 'touch /y'
+	assert_status 0
+	ln -s "$PF_DIR/elsewhere" "$BUNDLE/link"
+	edit '.root.path = "link"'
+	run_bundle 'test -e /y'
+	assert_status 0
+	ln -sfn /etc/passwd "$BUNDLE/link"
+	assert_create_refused root.path
+	edit '.root.path = ""'
+	assert_create_refused root.path
 }
 
 @test "binds: files, ro, rro, attributes, and the sources stay as they are" {
@@ -124,6 +137,38 @@ teardown() {
 	new_id
 	pf run --bundle "$BUNDLE" "$ID"
 	assert_equal "$(find "$PF_DIR/outside" -mindepth 1)" ""
+}
+
+@test "symlinks that lead through others, in circles or to files are followed inside or refused by name" {
+	mkdir -p "$PF_DIR/outside" "$BUNDLE/rootfs$PF_DIR/outside"
+	ln -s two "$BUNDLE/rootfs/one"
+	ln -s /three "$BUNDLE/rootfs/two"
+	ln -s "../../../../..$PF_DIR/outside" "$BUNDLE/rootfs/three"
+	ln -s round "$BUNDLE/rootfs/about"
+	ln -s about "$BUNDLE/rootfs/round"
+	local kind n=0
+	edit '.mounts += [{}]'
+	for kind in '{type: "tmpfs", source: "t"}' '{type: "bind", source: "/etc", options: ["rbind"]}' \
+		'{type: "bind", source: "/etc/passwd", options: ["bind"]}' '{type: "proc", source: "proc"}' \
+		'{type: "mqueue", source: "mqueue"}' '{type: "tmpfs", source: "t", options: ["tmpcopyup"]}'; do
+		edit '.mounts[-1] = '"$kind"' + {destination: $d}' --arg d "/one/deep$((n += 1))"
+		run_bundle 'grep -c /outside/deep /proc/self/mountinfo'
+		assert_equal "$output" 1
+		edit '.mounts[-1].destination = "/round/x"'
+		assert_create_refused /round/x
+		edit '.mounts[-1].destination = "/etc/passwd/x"'
+		assert_create_refused /etc/passwd/x
+	done
+	assert_equal "$(find "$PF_DIR/outside" -mindepth 1)" ""
+	grep -q "$PF_DIR/outside" /proc/self/mountinfo && return 1
+	# One that leads nowhere is not made something of.
+	rm -rf "$BUNDLE/rootfs$PF_DIR"
+	edit '.mounts[-1].destination = "/one/deep"'
+	assert_create_refused /one/deep
+	edit '.mounts |= map(select(.destination != "/one/deep"))
+		| .linux.maskedPaths += ["/round", "/one/secret"] | .linux.readonlyPaths += ["/about", "/two"]'
+	run_bundle 'echo ran'
+	assert_equal "$output" ran
 }
 
 @test "an image's /dev/null that leads elsewhere does not become a mask (CVE-2025-31133)" {
