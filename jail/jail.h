@@ -87,6 +87,7 @@ struct pf_jail {
 	uint64_t caps; /* bubblewrap's --cap-add: in the box's own user namespace alone */
 
 	int64_t memory, pids, millicpus, timeout_ms; /* -1: none */
+	bool learn;                                  /* note what it misses: result.learned */
 	bool commit;  /* overlays: what was written goes into the real directories if the command succeeds */
 	bool tty;     /* a terminal of its own between ours and the command */
 	bool capture; /* keep the command's output in the result */
@@ -114,7 +115,8 @@ struct pf_jail_result {
 	bool out_truncated, err_truncated;
 	cJSON *changes; /* what was written to overlays, see changes.h; NULL: there was none */
 	bool committed;
-	cJSON *denied; /* [{name, addr, port, proto, reason, count}], by first appearance; NULL: none */
+	cJSON *learned; /* a profile, see learn.h; NULL: not asked for */
+	cJSON *denied;  /* [{name, addr, port, proto, reason, count}], by first appearance; NULL: none */
 };
 
 /* All as pinfold-jail has it with no option: no ops yet (pf_jail_add_defaults), not captured. */

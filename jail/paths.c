@@ -378,5 +378,6 @@ void pf_jail_result_done(struct pf_jail_result *r)
 	free(r->err_out);
 	cJSON_Delete(r->denied);
 	cJSON_Delete(r->changes);
+	cJSON_Delete(r->learned);
 	*r = (struct pf_jail_result){0};
 }

@@ -10,6 +10,7 @@
  * it reads names and packets that the command wrote. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,6 +31,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
+#include "jail/learn.h"
 #include "jail/message.h"
 #include "jail/run.h"
 #include "jail/scratch.h"
@@ -54,6 +56,7 @@ struct running {
 	struct pf_jail_scratch scratch;
 	struct pf_spec spec;
 	struct pf_bpf filter;
+	struct pf_learn *learn;
 	struct pf_gate *gate;
 	struct pf_policy *policy;
 	struct pf_tty tty;
@@ -112,6 +115,8 @@ static int compile_filter(struct running *r, struct pf_err *err)
 	unsigned flags = 0;
 	int notify = 0;
 
+	if (j->learn && j->seccomp != PF_JAIL_SECCOMP_DEFAULT && j->seccomp != PF_JAIL_SECCOMP_STRICT)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "--learn listens through the default filter");
 	if (j->seccomp == PF_JAIL_SECCOMP_OFF)
 		return 0;
 	if (j->seccomp == PF_JAIL_SECCOMP_BPF)
@@ -124,8 +129,10 @@ static int compile_filter(struct running *r, struct pf_err *err)
 					"seccomp: there is nobody to notify (SCMP_ACT_NOTIFY)")
 			      : 0;
 	}
-	return pf_seccomp_default_cached(cache,
-		&(struct pf_seccomp_opts){.strict = j->seccomp == PF_JAIL_SECCOMP_STRICT}, &r->filter, err);
+	const struct pf_seccomp_opts opts = {
+		.strict = j->seccomp == PF_JAIL_SECCOMP_STRICT, .notify = j->learn ? pf_learn_calls : NULL};
+	return j->learn ? pf_seccomp_default(&opts, &r->filter, err)
+			: pf_seccomp_default_cached(cache, &opts, &r->filter, err);
 }
 
 static void add_op_first(struct pf_jail *j, struct pf_jail_op op)
@@ -217,6 +224,9 @@ static int prepare(struct running *r, struct pf_err *err)
 		add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
 		watch_signals(r, err) < 0)
 		return -1;
+	/* Only the gate can tell what was tried. */
+	if (j->learn && j->net == PF_JAIL_NET_NONE)
+		j->net = PF_JAIL_NET_GATE;
 	if (j->net == PF_JAIL_NET_GATE) {
 		r->policy = pf_policy_compile(j->networking, err);
 		if (!r->policy)
@@ -316,6 +326,14 @@ static int make_network(struct running *r, struct pf_err *err)
 
 /* ---- the box ---- */
 
+static int on_listener(void *arg, int fd, struct pf_err *err)
+{
+	struct running *r = arg;
+
+	r->learn = pf_learn_new();
+	return pf_learn_start(r->learn, fd, err);
+}
+
 static int start(struct running *r, struct pf_err *err)
 {
 	const struct pf_jail *j = r->j;
@@ -328,6 +346,9 @@ static int start(struct running *r, struct pf_err *err)
 		.root = pf_jail_root,
 		.root_arg = r->j,
 		.seccomp = r->filter.len ? &r->filter : NULL,
+		.seccomp_flags = j->learn ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0,
+		.on_listener = on_listener,
+		.listener_arg = r,
 		.die_with_parent = true,
 		.keep_session = !j->new_session};
 
@@ -545,6 +566,10 @@ static void collect(struct running *r, struct pf_jail_result *res)
 	res->err_out = pf_take(r->sinks[1].data.data);
 	res->err_len = r->sinks[1].data.len;
 	res->err_truncated = r->sinks[1].truncated;
+	if (r->learn) {
+		pf_learn_stop(r->learn);
+		res->learned = pf_learn_profile(r->learn, r->j, r->denied);
+	}
 	res->denied = r->denied;
 	r->denied = NULL;
 }
@@ -564,6 +589,7 @@ static int look_at_overlays(struct running *r, struct pf_jail_result *res, struc
 static void clean_up(struct running *r)
 {
 	pf_tty_close(&r->tty);
+	pf_learn_free(r->learn);
 	if (r->gate)
 		pf_gate_close(r->gate);
 	pf_policy_unref(r->policy);

@@ -332,6 +332,7 @@ static pid_t clone_child(
 /* ---- the parent's part ---- */
 
 struct following {
+	const struct pf_box_params *params;
 	const struct pf_box_oci *oci;
 	pid_t pid;
 	int pidfd;
@@ -342,9 +343,13 @@ static int on_note(void *arg, int sync, const struct pf_child_note *note, struct
 	const struct following *f = arg;
 	int r;
 
-	if (!f->oci)
+	if (!f->oci && (note->what != PF_NOTE_LISTENER || !f->params->on_listener))
 		return pf_fail(err, EPROTO, "the new process");
-	if (note->what == PF_NOTE_HOOKS) {
+	if (!f->oci) {
+		int fd = pf_recv_fd(sync);
+		r = fd < 0 ? pf_fail(err, errno, "take the seccomp listener")
+			   : f->params->on_listener(f->params->listener_arg, fd, err);
+	} else if (note->what == PF_NOTE_HOOKS) {
 		r = f->oci->on_hooks(f->oci->arg, f->pid, err);
 	} else {
 		int fd = (int)syscall(SYS_pidfd_getfd, f->pidfd, note->fd, 0);
@@ -447,7 +452,7 @@ int pf_box_create(const struct pf_box_params *wanted, struct pf_box *box, struct
 		return -1;
 	close(remote);
 	remote = -1;
-	struct following f = {.oci = params->oci, .pid = pid, .pidfd = pidfd};
+	struct following f = {.params = params, .oci = params->oci, .pid = pid, .pidfd = pidfd};
 	int r = sysfs_fd == -2 ? -1 : parent_setup(params, pid, sync, sysfs_fd, err);
 	if (sysfs_fd >= 0)
 		close(sysfs_fd);

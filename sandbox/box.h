@@ -59,8 +59,11 @@ struct pf_box_params {
 	unsigned seccomp_flags;
 	bool die_with_parent;
 	const struct pf_box_oci *oci; /* NULL: a session */
+	/* A session's filter that notifies: takes its listener, which is the callee's to close. */
+	int (*on_listener)(void *arg, int fd, struct pf_err *err);
+	void *listener_arg;
 	bool keep_session; /* the process stays in the caller's session, and has its terminal */
-	bool rootless;                /* pf_box_create's own: we are root of a user namespace only */
+	bool rootless;     /* pf_box_create's own: we are root of a user namespace only */
 };
 
 struct pf_box {

@@ -270,8 +270,13 @@ static int load_filter(struct pf_become *b, int sync, struct pf_err *err)
 		return pf_fail(err, errno, "seccomp filter");
 	if (!(b->seccomp_flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
 		return 0;
-	return pf_child_note(sync, PF_NOTE_LISTENER, fd, err) < 0 || pf_child_wait_go_on(sync, err) < 0 ? -1
-													: 0;
+	/* A container's filter may let write(2) pass and little else: its listener is fetched. A session's is
+	 * ours, and sends; who has no root could not fetch. */
+	if (pf_child_note(sync, PF_NOTE_LISTENER, b->oci ? fd : -1, err) < 0)
+		return -1;
+	if (!b->oci && pf_send_fd(sync, fd) < 0)
+		return pf_fail(err, errno, "hand over the seccomp listener");
+	return pf_child_wait_go_on(sync, err);
 }
 
 /* Without no_new_privs loading a filter takes a privilege, so it comes before that is given up; one with a

@@ -265,6 +265,8 @@ int pf_seccomp_default(const struct pf_seccomp_opts *opts, struct pf_bpf *out, s
 		/* What a tracer leaves behind when it skips a call. */
 		pf_sc_add_segment(&policy, l.arch, UINT32_MAX, FAIL(ENOSYS));
 	}
+	for (const char *const *n = opts->notify; n && *n; n++)
+		rules(&l, n, 1, SECCOMP_RET_USER_NOTIF);
 	if (opts->strict)
 		strict_rules(&l);
 	RULES(&l, allowed, ALLOW);

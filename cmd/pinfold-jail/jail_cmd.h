@@ -9,6 +9,8 @@ void pf_jail_message(const char *level, const char *text);
 
 /* --explain: what would be mounted, let out and limited. */
 void pf_jail_print_plan(const struct pf_jail *j, bool json);
+/* --learn: the profile, for --profile. */
+void pf_jail_print_learned(const cJSON *profile);
 /* --diff: a line for each change, coloured on a terminal. */
 void pf_jail_print_changes(const cJSON *changes);
 /* The result as an object; with the command's output if it was captured. */

@@ -49,6 +49,7 @@ static const char help[] =
 	"  --seccomp MODE           default, strict, off, or FILE with an OCI seccomp object\n"
 	"  --tty, --no-tty          a terminal of its own (default: when ours are terminals)\n"
 	"  --json                   print one JSON object with the result instead of passing output through\n"
+	"  --learn                  run it, and print the smallest profile with which it had missed nothing\n"
 	"  --explain                say what would be done, and do nothing\n"
 	"  -v, --verbose            say on standard error what is denied, and how limits are kept\n"
 	"  --version, -h, --help\n";
@@ -110,6 +111,7 @@ enum {
 	O_DIFF,
 	O_COMMIT,
 	O_SERVE,
+	O_LEARN,
 	O_VERSION
 };
 
@@ -128,8 +130,8 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"json", no_argument, NULL, O_JSON}, {"explain", no_argument, NULL, O_EXPLAIN},
 	{"overlay", no_argument, NULL, O_OVERLAY}, {"diff", no_argument, NULL, O_DIFF},
 	{"commit", no_argument, NULL, O_COMMIT}, {"serve", required_argument, NULL, O_SERVE},
-	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"learn", no_argument, NULL, O_LEARN}, {"verbose", no_argument, NULL, 'v'},
+	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -287,6 +289,9 @@ static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 	case O_OVERLAY:
 		set(g->doc, "overlay", cJSON_CreateTrue());
 		break;
+	case O_LEARN:
+		g->j->learn = true;
+		break;
 	case O_COMMIT:
 		set(g->doc, "commit", cJSON_CreateTrue());
 		break;
@@ -343,6 +348,8 @@ static int run(struct given *g)
 		pf_jail_print_result(&r);
 	else
 		tell_denied(g, &r);
+	if (g->j->learn && !g->json)
+		pf_jail_print_learned(r.learned);
 	if (g->diff && !g->json)
 		pf_jail_print_changes(r.changes);
 	if (r.limit && !g->json) {

@@ -120,6 +120,13 @@ void pf_jail_print_plan(const struct pf_jail *j, bool json)
 	putchar('\n');
 }
 
+void pf_jail_print_learned(const cJSON *profile)
+{
+	PF_FREE char *text = cJSON_Print(profile);
+
+	puts(text);
+}
+
 void pf_jail_print_changes(const cJSON *changes)
 {
 	bool colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
@@ -162,6 +169,8 @@ cJSON *pf_jail_result_json(const struct pf_jail_result *r)
 		cJSON_AddItemToObject(j, "changes", cJSON_Duplicate(r->changes, true));
 		cJSON_AddBoolToObject(j, "committed", r->committed);
 	}
+	if (r->learned)
+		cJSON_AddItemToObject(j, "learned", cJSON_Duplicate(r->learned, true));
 	if (r->denied)
 		cJSON_AddItemToObject(j, "denied", cJSON_Duplicate(r->denied, true));
 	return j;
