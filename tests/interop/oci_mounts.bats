@@ -166,9 +166,11 @@ teardown() {
 	edit '.mounts[-1].destination = "/one/deep"'
 	assert_create_refused /one/deep
 	edit '.mounts |= map(select(.destination != "/one/deep"))
-		| .linux.maskedPaths += ["/round", "/one/secret"] | .linux.readonlyPaths += ["/about", "/two"]'
+		| .linux.maskedPaths += ["/one/secret"] | .linux.readonlyPaths += ["/two"]'
 	run_bundle 'echo ran'
 	assert_equal "$output" ran
+	edit '.linux.maskedPaths += ["/round"]'
+	assert_create_refused "masked path /round"
 }
 
 @test "an image's /dev/null that leads elsewhere does not become a mask (CVE-2025-31133)" {
