@@ -166,7 +166,7 @@ dist: all
 	$(Q)BUILD=$(BUILD) scripts/dist $(VERSION)
 test-dist: dist
 	$(Q)scripts/install-deps test
-	$(Q)BUILD=$(BUILD) DIST=$(BUILD)/dist tests/run dist/releases deploy/installer deploy/manifests
+	$(Q)BUILD=$(BUILD) DIST=$(BUILD)/dist tests/run dist deploy
 
 test-vm: all
 	$(Q)scripts/install-deps vm
