@@ -406,6 +406,7 @@ int main(int argc, char **argv)
 	for (int i = optind; i < argc; i++)
 		cJSON_AddItemToArray(list(g.doc, "command"), cJSON_CreateString(argv[i]));
 	j.capture = g.json;
+	j.keep_stdin = true;
 	j.tty = !g.json && (g.tty == 1 || (g.tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
 	code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	pf_jail_done(&j);
