@@ -159,7 +159,7 @@ static int limit(const cJSON *limits, const char *key, int64_t *out,
 	int (*parse)(const char *, const char *, int64_t *, struct pf_err *), struct pf_err *err)
 {
 	const cJSON *v = cJSON_GetObjectItemCaseSensitive(limits, key);
-	PF_FREE char *what = pf_asprintf("limits.%s", key), *text = NULL;
+	PF_FREE char *what = pf_asprintf("%s%s", strcmp(key, "size") == 0 ? "" : "limits.", key), *text = NULL;
 
 	if (!v || cJSON_IsNull(v))
 		return 0;
