@@ -229,7 +229,8 @@ static int environment(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 {
 	static const char *const known[] = {"command", "cwd", "user", "env", "bind_env", "files", "home",
-		"size", "overlay", "commit", "profile", "networking", "allow", "seccomp", "limits", NULL};
+		"size", "overlay", "commit", "profile", "networking", "allow", "seccomp", "limits", "weak",
+		NULL};
 	const char *home = NULL, *profile = NULL;
 	bool overlay = false;
 	int64_t size = -1;
@@ -240,14 +241,16 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 		pf_json_str(doc, "", "home", &home, err) < 0 ||
 		pf_json_str(doc, "", "profile", &profile, err) < 0 ||
 		pf_json_bool(doc, "", "overlay", &overlay, err) < 0 ||
-		pf_json_bool(doc, "", "commit", &j->commit, err) < 0 || limits(j, doc, err) < 0)
+		pf_json_bool(doc, "", "commit", &j->commit, err) < 0 ||
+		pf_json_bool(doc, "", "weak", &j->weak, err) < 0 || limits(j, doc, err) < 0)
 		return -1;
 	if (!j->argv || !j->argv[0])
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "command: at least one word is expected");
 	const cJSON *s = cJSON_GetObjectItemCaseSensitive(doc, "size");
 	if (s && limit(doc, "size", &size, pf_parse_size, err) < 0)
 		return -1;
-	if (who(j, doc, err) < 0 || pf_jail_enter(j, err) < 0 || where(j, doc, err) < 0)
+	j->caller_uid = geteuid();
+	if (who(j, doc, err) < 0 || (!j->weak && pf_jail_enter(j, err) < 0) || where(j, doc, err) < 0)
 		return -1;
 	if (profile && pf_jail_profile(j, profile, &size, err) < 0)
 		return -1;

@@ -28,6 +28,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
@@ -35,6 +36,7 @@
 #include "jail/message.h"
 #include "jail/run.h"
 #include "jail/scratch.h"
+#include "jail/weak.h"
 #include "netpolicy/gate.h"
 #include "netpolicy/netns.h"
 #include "sandbox/box.h"
@@ -67,6 +69,7 @@ struct running {
 	int64_t started_us;
 	const char *limit;
 	bool control_over;
+	char *weak_scratch;
 	cJSON *denied;
 };
 
@@ -211,12 +214,31 @@ static int watch_signals(struct running *r, struct pf_err *err)
 	return 0;
 }
 
+/* The part of prepare() that --weak has. */
+static int prepare_weak(struct running *r, struct pf_err *err)
+{
+	struct pf_jail *j = r->j;
+
+	if (j->seccomp == PF_JAIL_SECCOMP_DEFAULT)
+		j->seccomp = PF_JAIL_SECCOMP_STRICT;
+	if (j->learn)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "--weak cannot --learn");
+	if (pf_weak_check(j, err) < 0 || (j->tty && pf_tty_open_here(&r->tty, err) < 0) ||
+		(j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
+		watch_signals(r, err) < 0)
+		return -1;
+	r->weak_scratch = pf_weak_scratch(j, err);
+	return r->weak_scratch ? 0 : -1;
+}
+
 static int prepare(struct running *r, struct pf_err *err)
 {
 	struct pf_jail *j = r->j;
 
 	if (j->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
+	if (j->weak)
+		return prepare_weak(r, err);
 	if (pf_jail_data_files(j, err) < 0)
 		return -1;
 	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
@@ -352,10 +374,10 @@ static int start(struct running *r, struct pf_err *err)
 		.die_with_parent = true,
 		.keep_session = !j->new_session};
 
-	if (make_network(r, err) < 0)
+	if (!j->weak && make_network(r, err) < 0)
 		return -1;
 	p.netns_fd = r->netns;
-	if (!j->as_pid_1) {
+	if (!j->as_pid_1 && !j->weak) {
 		init = pf_init_memfd(err);
 		if (init < 0)
 			return -1;
@@ -370,7 +392,8 @@ static int start(struct running *r, struct pf_err *err)
 			p.stdio[i] = r->tty.peer;
 	}
 	r->started_us = pf_now_us();
-	if (pf_box_create(&p, &r->box, err) < 0)
+	if (j->weak ? pf_weak_start(j, r->weak_scratch, p.stdio, &r->filter, &r->box, err) < 0
+		    : pf_box_create(&p, &r->box, err) < 0)
 		return -1;
 	if (j->started)
 		j->started(j->started_arg, r->box.pid);
@@ -427,6 +450,9 @@ static void end(struct running *r, const char *limit)
 	if (r->limits.cgroup)
 		(void)pf_cgroup_kill(r->limits.cgroup, &ignored);
 	(void)pidfd_send_signal(r->box.pidfd, SIGKILL, NULL, 0);
+	if (r->j->weak)
+		(void)kill(
+			-r->box.pid, SIGKILL); /* its process group; what left that is swept up at the end */
 }
 
 static cJSON *answer(struct running *r, const cJSON *m, struct pf_err *err)
@@ -588,6 +614,13 @@ static int look_at_overlays(struct running *r, struct pf_jail_result *res, struc
 
 static void clean_up(struct running *r)
 {
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (r->j->weak)
+		pf_weak_sweep();
+	if (r->weak_scratch)
+		(void)pf_rm_rf_at(AT_FDCWD, r->weak_scratch, &ignored);
+	free(r->weak_scratch);
 	pf_tty_close(&r->tty);
 	pf_learn_free(r->learn);
 	if (r->gate)

@@ -50,6 +50,9 @@ static const char help[] =
 	"  --tty, --no-tty          a terminal of its own (default: when ours are terminals)\n"
 	"  --json                   print one JSON object with the result instead of passing output through\n"
 	"  --learn                  run it, and print the smallest profile with which it had missed nothing\n"
+	"  --weak                   without namespaces, by Landlock, seccomp and resource limits alone: for "
+	"machines\n"
+	"                           that allow no user namespaces; says what is lost\n"
 	"  --explain                say what would be done, and do nothing\n"
 	"  -v, --verbose            say on standard error what is denied, and how limits are kept\n"
 	"  --version, -h, --help\n";
@@ -112,6 +115,7 @@ enum {
 	O_COMMIT,
 	O_SERVE,
 	O_LEARN,
+	O_WEAK,
 	O_VERSION
 };
 
@@ -130,8 +134,9 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"json", no_argument, NULL, O_JSON}, {"explain", no_argument, NULL, O_EXPLAIN},
 	{"overlay", no_argument, NULL, O_OVERLAY}, {"diff", no_argument, NULL, O_DIFF},
 	{"commit", no_argument, NULL, O_COMMIT}, {"serve", required_argument, NULL, O_SERVE},
-	{"learn", no_argument, NULL, O_LEARN}, {"verbose", no_argument, NULL, 'v'},
-	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"learn", no_argument, NULL, O_LEARN}, {"weak", no_argument, NULL, O_WEAK},
+	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
+	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -288,6 +293,9 @@ static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 		break;
 	case O_OVERLAY:
 		set(g->doc, "overlay", cJSON_CreateTrue());
+		break;
+	case O_WEAK:
+		set(g->doc, "weak", cJSON_CreateTrue());
 		break;
 	case O_LEARN:
 		g->j->learn = true;
