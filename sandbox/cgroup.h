@@ -200,6 +200,10 @@ int pf_cgroup_attach(const struct pf_cgroup *cg, pid_t pid, bool v2, struct pf_e
 /* All pids below cg, leaves included, sorted, malloc'ed; *n is their number. */
 int pf_cgroup_pids(const struct pf_cgroup *cg, pid_t **pids, size_t *n, struct pf_err *err);
 
+/* Make uid the owner of the v2 directory and of the files that the kernel lists for that: it may make cgroups
+ * below and move its processes there; the limits of cg itself stay ours. */
+int pf_cgroup_delegate(const struct pf_cgroup *cg, uid_t uid, struct pf_err *err);
+
 /* ---- run control ---- */
 
 /* Freeze and wait until every process has stopped, or thaw. Freezing that is not done in timeout_ms (-1: for

@@ -470,3 +470,26 @@ int64_t pf_cgroup_oom_drain(int fd)
 			memcpy(&count, buf, sizeof(count));
 	return (int64_t)count;
 }
+
+/* ---- handing over ---- */
+
+int pf_cgroup_delegate(const struct pf_cgroup *cg, uid_t uid, struct pf_err *err)
+{
+	/* What kernels without a list of their own (before 4.15) let be handed over. */
+	char list[1024] = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n", *save = NULL;
+	int dir = pf_cgroup_fd(cg);
+
+	if (dir < 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "cgroup: only one on v2 can be handed over");
+	char known[sizeof(list)];
+	if (pf_cg_read(AT_FDCWD, "/sys/kernel/cgroup/delegate", known, sizeof(known)) > 0)
+		memcpy(list, known, sizeof(list));
+	if (fchown(dir, uid, (gid_t)-1) < 0)
+		return pf_fail(err, errno, "hand cgroup %s over to user %u", cg->path, (unsigned)uid);
+	for (char *name = strtok_r(list, "\n", &save); name; name = strtok_r(NULL, "\n", &save))
+		if (!strchr(name, '/') && fchownat(dir, name, uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0 &&
+			errno != ENOENT)
+			return pf_fail(err, errno, "hand %s of cgroup %s over to user %u", name, cg->path,
+				(unsigned)uid);
+	return 0;
+}

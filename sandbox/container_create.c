@@ -400,6 +400,28 @@ static bool has_cgroup_mount(const struct pf_spec *spec, uint64_t *attrs)
 	return false;
 }
 
+/* A container that sees its cgroup as a root and may write there gets it for its own: config-linux.md, cgroup
+ * ownership. */
+static int delegate(struct making *m, struct pf_err *err)
+{
+	const struct pf_spec *spec = m->spec;
+	uint32_t uid = spec->process.uid, owner = m->c->own_user ? UINT32_MAX : uid;
+	bool writable = false;
+
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		writable = writable || (spec->mounts[i].kind == PF_MOUNT_CGROUP &&
+					       strcmp(spec->mounts[i].destination, "/sys/fs/cgroup") == 0 &&
+					       !((spec->mounts[i].attr_set | spec->mounts[i].rec_attr_set) &
+						       MOUNT_ATTR_RDONLY));
+	if (!writable || !(spec->clone_flags & CLONE_NEWCGROUP) || m->host.v2 < 0 || m->host.n_hier != 1)
+		return 0;
+	for (size_t i = 0; i < spec->n_uid_maps; i++)
+		if (uid >= spec->uid_maps[i].container &&
+			uid - spec->uid_maps[i].container < spec->uid_maps[i].size)
+			owner = spec->uid_maps[i].host + (uid - spec->uid_maps[i].container);
+	return owner == UINT32_MAX ? 0 : pf_cgroup_delegate(m->cgroup, owner, err);
+}
+
 static int make_cgroup(struct making *m, struct pf_err *err)
 {
 	PF_LIMITS struct pf_limits limits;
@@ -417,6 +439,8 @@ static int make_cgroup(struct making *m, struct pf_err *err)
 		return -1;
 	if (m->c->unit)
 		pf_cgroup_presume_clone_safe(m->cgroup, true); /* systemd has just made it */
+	if (delegate(m, err) < 0)
+		return -1;
 	v2_alone = m->host.v2 >= 0 && m->host.n_hier == 1;
 	/* On v2 alone a container with a cgroup namespace mounts its own. */
 	if (!has_cgroup_mount(m->spec, &attrs) || (v2_alone && (m->spec->clone_flags & CLONE_NEWCGROUP)))

@@ -131,6 +131,29 @@ fold
 	assert_create_refused cgroup
 }
 
+@test "a writable cgroup mount makes the container's user the owner of its cgroup, and of nothing above" {
+	local tree=/sys/fs/cgroup
+	[ -e "$tree/cgroup.procs" ] || tree=/sys/fs/cgroup/unified
+	[ -e "$tree/cgroup.procs" ] || skip "needs a cgroup v2 tree"
+	edit '.linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
+		| .linux.gidMappings = [{containerID: 0, hostID: 100000, size: 65536}]
+		| .mounts |= map(if .type == "cgroup" then .options -= ["ro"] else . end)'
+	chown -R 100000:100000 "$BUNDLE/rootfs"
+	script 'mkdir /sys/fs/cgroup/below && echo $$ >/sys/fs/cgroup/below/cgroup.procs && cat /proc/self/cgroup
+		stat -c "%u %n" /sys/fs/cgroup /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids.max /sys/fs/cgroup/cgroup.freeze 2>/dev/null; true'
+	new_id
+	# Where other hierarchies are there as well, they are out of sight.
+	status=0
+	output=$(unshare -m --propagation private sh -ec 'umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec "$@"' sh \
+		"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID" 2>&1) || status=$?
+	assert_status 0
+	assert_out "0::/below"
+	assert_out "0 /sys/fs/cgroup"
+	assert_out "0 /sys/fs/cgroup/cgroup.procs"
+	assert_out "65534 /sys/fs/cgroup/cgroup.freeze"
+	assert_equal "$(stat -c %u "$tree${CGROUP%/*}")" 0
+}
+
 @test "seccomp: errno with and without no_new_privs; exec gets it too; unknown actions are refused" {
 	local nnp
 	for nnp in true false; do
@@ -172,6 +195,44 @@ fold
 	wait "$agent"
 	assert_out "Operation already in progress"
 	sed -n 2p "$PF_DIR/agent.out" | jq -e '.fds == ["seccompFd"] and .metadata == "meta" and .state.id == "'"$ID"'" and .pid > 0'
+}
+
+@test "memory policy; exec's CPU affinity; scheduling of what exec starts" {
+	edit '.linux.memoryPolicy = {mode: "MPOL_BIND", nodes: "0", flags: ["MPOL_F_STATIC_NODES"]}
+		| .process.execCPUAffinity = {initial: "0", final: "0"} | .process.scheduler = {policy: "SCHED_IDLE"}'
+	start_bundle 'grep -m1 . /proc/self/numa_maps; exec sleep 1000'
+	wait_for 5 test -s "$PF_DIR/out"
+	grep -q "bind=static:0" "$PF_DIR/out" || grep -q "bind" "$PF_DIR/out"
+	pf exec "$ID" sh -c 'grep Cpus_allowed_list /proc/self/status; cut -d" " -f41 /proc/self/stat'
+	assert_out "Cpus_allowed_list:	0
+5"
+	pinfold delete --force "$ID"
+	edit '.linux.memoryPolicy.nodes = "1000"'
+	assert_create_refused linux.memoryPolicy
+}
+
+@test "unified, huge pages, rdma, block devices: written, or refused by name where the host has no such controller" {
+	edit '.linux.resources.hugepageLimits = [{pageSize: "2MB", limit: 4194304}]'
+	start_bundle 'exec sleep 1000'
+	local file
+	file=$(find /sys/fs/cgroup -path "*$CGROUP/*" '(' -name hugetlb.2MB.max -o -name hugetlb.2MB.limit_in_bytes ')' | head -1)
+	[ -z "$file" ] || assert_equal "$(cat "$file")" 4194304
+	pinfold delete --force "$ID"
+	edit 'del(.linux.resources.hugepageLimits) | .linux.resources.unified = {"cgroup.max.descendants": "7"}'
+	start_bundle 'exec sleep 1000'
+	file=$(find /sys/fs/cgroup -path "*$CGROUP/cgroup.max.descendants" | head -1)
+	[ -z "$file" ] || assert_equal "$(cat "$file")" 7
+	pinfold delete --force "$ID"
+	edit '.linux.resources.unified = {"nosuch.max": "7"}'
+	assert_create_refused nosuch.max
+	edit '.linux.resources.unified = {"cgroup.procs": "1"}'
+	assert_create_refused cgroup.procs
+	edit '.linux.resources.unified = {"../x.max": "1"}'
+	assert_create_refused unified
+	edit 'del(.linux.resources.unified) | .linux.resources.rdma = {nosuchdevice: {hcaHandles: 3}}'
+	assert_create_refused rdma
+	edit 'del(.linux.resources.rdma) | .linux.resources.blockIO = {throttleReadBpsDevice: [{major: 4000, minor: 1, rate: 5}]}'
+	assert_create_refused io
 }
 
 @test "personality, annotations, and what this host cannot do" {
