@@ -40,7 +40,17 @@ static void deny(struct pf_gate *g, const char *name, const char *reason, const 
 		.reason = reason,
 		.name = name,
 		.rule = rule ? rule->text : NULL};
+	PF_FREE char *exec = NULL, *process = NULL;
 
+	/* Resolvers connect their sockets, to the server that resolv.conf names. */
+	if (g->asking && g->asking->sa.sa_family == AF_INET && g->diag >= 0) {
+		const union pf_sa server = {.in = {.sin_family = AF_INET,
+						    .sin_port = htons(53),
+						    .sin_addr = {htonl(PF_SYNTH_NET4 | 1)}}};
+		pf_gate_whois(g, IPPROTO_UDP, &g->asking->sa, &server.sa, &exec, &process);
+	}
+	ev.exec = exec;
+	ev.process = process;
 	g->count.dns_denied++;
 	pf_gate_audit(g, PF_AUDIT_DNS, &ev);
 }
@@ -125,7 +135,9 @@ static void on_udp(struct pf_gate *g, int fd)
 		ssize_t n = recvfrom(fd, query, sizeof(query), MSG_DONTWAIT, &from.sa, &from_len);
 		if (n < 0)
 			return;
+		g->asking = &from;
 		size_t len = pf_dns_respond(query, (size_t)n, answer, lookup, g);
+		g->asking = NULL;
 		if (len <= 12)
 			g->count.dns_malformed++;
 		/* An answer that does not fit now is lost as any datagram may be. */

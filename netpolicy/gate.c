@@ -27,6 +27,7 @@
 #include "base/str.h"
 #include "netpolicy/gate_priv.h"
 #include "netpolicy/netns.h"
+#include "netpolicy/whois.h"
 
 #define DEFAULT_CONNECTIONS 4096
 #define BACKLOG 1024
@@ -143,6 +144,16 @@ cJSON *pf_gate_event_json(const struct pf_gate_event *ev)
 	return j;
 }
 
+void pf_gate_whois(struct pf_gate *g, int proto, const struct sockaddr *local, const struct sockaddr *remote,
+	char **exec, char **process)
+{
+	uint64_t cgroup;
+
+	*exec = *process = NULL;
+	if (g->diag >= 0 && pf_whois_cgroup(g->diag, proto, local, remote, &cgroup))
+		g->opts.whois(g->opts.user, cgroup, exec, process);
+}
+
 static const char *proto_name(int proto, char text[8])
 {
 	switch (proto) {
@@ -228,6 +239,10 @@ int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err)
 	if ((g->nft.fd < 0 && pf_nft_open(&g->nft, &g->synth.net6, err) < 0) || pf_relay_open(g, err) < 0 ||
 		pf_dnsserver_open(g, err) < 0)
 		return -1;
+	/* Names in the log are a help, not a promise: a kernel without sock_diag has none. */
+	struct pf_err ignored = PF_ERR_INIT;
+	if (g->opts.whois && g->diag < 0)
+		g->diag = pf_whois_open(&ignored);
 	g->log.fn = on_log;
 	g->log.fd = pf_nft_log_open(err);
 	if (g->log.fd < 0)
@@ -302,7 +317,7 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
 	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = g->diag = -1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = -1;
 	if (opts)
@@ -338,6 +353,8 @@ void pf_gate_close(struct pf_gate *g)
 	pf_loop_close(&g->loop, &g->log);
 	pf_loop_close(&g->loop, &g->tls);
 	pf_strv_free(g->ca_names);
+	if (g->diag >= 0)
+		close(g->diag);
 	pf_nft_close(&g->nft);
 	pf_loop_done(&g->loop);
 	pf_synth_done(&g->synth);

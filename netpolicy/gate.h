@@ -39,6 +39,8 @@ struct pf_gate_opts {
 	 * NULL. Denials come at most at 20 a second after a burst of 200, per kind; the rest are counted in
 	 * suppressed. */
 	void (*audit)(void *user, const struct pf_gate_event *ev);
+	/* Who in the sandbox made a socket in this v2 cgroup; malloc'ed, or NULL. May be NULL. */
+	void (*whois)(void *user, uint64_t cgroup_id, char **exec, char **process);
 	void *user;
 	const char *hostname; /* the sandbox's own name: answered with loopback; may be NULL */
 	const char *

@@ -54,8 +54,10 @@ struct pf_gate {
 	uint64_t suppressed[PF_AUDIT_KINDS];
 	struct pf_gate_counters count;
 
+	int diag; /* sock_diag of the namespace; -1: none */
 	struct pf_src log;
 	struct pf_src dns_udp[2], dns_tcp[2]; /* IPv4, IPv6 */
+	const union pf_sa *asking;            /* whose UDP question is being answered, or NULL */
 	struct pf_dns_conn *dns_conns;
 	unsigned int n_dns_conns;
 
@@ -80,6 +82,10 @@ struct pf_gate {
 
 /* gate.c: report. kind's rate limit applies to denials. */
 void pf_gate_audit(struct pf_gate *g, enum pf_audit_kind kind, struct pf_gate_event *ev);
+
+/* gate.c: who has the socket with these addresses, as the payload has them. malloc'ed, NULL: not known. */
+void pf_gate_whois(struct pf_gate *g, int proto, const struct sockaddr *local, const struct sockaddr *remote,
+	char **exec, char **process);
 
 /* gate.c: a socket on the loopback of the namespace the caller is in, listening if it is a stream. -1 with
  * err. */

@@ -687,6 +687,12 @@ static void take(struct pf_gate *g, int fd, bool v6)
 	g->conns = c;
 	g->n_conns++;
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (g->diag >= 0) {
+		union pf_sa peer;
+		socklen_t len = sizeof(peer);
+		if (getpeername(fd, &peer.sa, &len) == 0)
+			pf_gate_whois(g, IPPROTO_TCP, &peer.sa, &c->orig.sa, &c->exec, &c->process);
+	}
 	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
 		pf_conn_abort(c, "error", "epoll", strerror(errno));
 	else

@@ -43,6 +43,7 @@
 #include "overlay/mount.h"
 #include "sandbox/box.h"
 #include "sandbox/bpf_device.h"
+#include "session/attribution.h"
 #include "session/audit.h"
 #include "session/confine.h"
 #include "session/control.h"
@@ -117,6 +118,15 @@ static void on_verdict(void *arg, const struct pf_gate_event *e)
 	(void)pf_audit_write(k->audit, event, pf_gate_event_json(e), &ignored);
 }
 
+static void on_whois(void *arg, uint64_t cgroup_id, char **exec, char **process)
+{
+	const struct keeper *k = arg;
+
+	*exec = *process = NULL;
+	if (k->cgroup)
+		pf_attribute(pf_cgroup_fd(k->cgroup), cgroup_id, exec, process);
+}
+
 static int make_cgroup(struct keeper *k, struct pf_err *err)
 {
 	PF_LIMITS struct pf_limits limits;
@@ -182,7 +192,8 @@ static int build(struct keeper *k, struct pf_err *err)
 
 	PF_CLOSE int netns = -1, init = -1, cache = -1;
 	PF_BPF struct pf_bpf filter = {0};
-	struct pf_gate_opts opts = {.audit = on_verdict, .user = k, .hostname = k->p->hostname};
+	struct pf_gate_opts opts = {
+		.audit = on_verdict, .whois = on_whois, .user = k, .hostname = k->p->hostname};
 	struct pf_box_params box = {.spec = k->p->spec,
 		.stdio = {-1, -1, -1},
 		.root = make_root,

@@ -11,12 +11,13 @@
 #include "base/str.h"
 #include "cmd/pinfold/cmd.h"
 
-static const char help[] = "logs ID [--follow] [--denied] [--json]\n\n"
-			   "The sandbox's audit log: create, exec, egress verdicts, limits, snapshots, stop. "
-			   "It stays after destroy.\n\n"
-			   "  --denied    only connections and names that were refused\n"
-			   "  --json      the lines as they are stored\n"
-			   "  -f, --follow  go on with new lines until interrupted\n";
+static const char help[] =
+	"logs ID [--follow] [--denied] [--json]\n\n"
+	"The sandbox's audit log: create, exec, egress verdicts, limits, snapshots, stop. "
+	"It stays after destroy.\n\n"
+	"  --denied    only connections, names and requests that were refused, as a table\n"
+	"  --json      the lines as they are stored\n"
+	"  -f, --follow  go on with new lines until interrupted\n";
 
 static const char *str(const cJSON *j, const char *key)
 {
@@ -42,6 +43,27 @@ static void print_fields(const cJSON *j)
 	}
 }
 
+/* Refusals as a table: when, who, what to, why. */
+static void print_denied(const cJSON *j)
+{
+	const cJSON *port = cJSON_GetObjectItemCaseSensitive(j, "port");
+	const char *target = *str(j, "name") ? str(j, "name") : str(j, "orig"), *detail = str(j, "detail");
+	char where[300], what[200] = "", who[100] = "";
+
+	snprintf(where, sizeof(where), cJSON_IsNumber(port) ? "%s:%d" : "%s", target,
+		cJSON_IsNumber(port) ? port->valueint : 0);
+	if (*str(j, "method"))
+		snprintf(what, sizeof(what), " %s %.160s", str(j, "method"), str(j, "path"));
+	if (*str(j, "process"))
+		snprintf(who, sizeof(who), "%.40s (%.40s)", str(j, "process"), str(j, "exec"));
+	printf("%.8s  %-7s  %-16s  %-40s  %s%s%s%s%s%s\n",
+		strlen(str(j, "time")) > 19 ? str(j, "time") + 11 : "", str(j, "kind"), str(j, "reason"),
+		where, who, *who ? "  " : "", *str(j, "rule") ? "rule " : "", str(j, "rule"),
+		*detail ? "  " : "", detail);
+	if (*what)
+		printf("%36s%s\n", "", what);
+}
+
 static void print_line(const char *line, size_t len, bool denied, bool json)
 {
 	struct pf_err ignored = PF_ERR_INIT;
@@ -53,6 +75,10 @@ static void print_line(const char *line, size_t len, bool denied, bool json)
 		return;
 	if (json) {
 		printf("%s\n", text);
+		return;
+	}
+	if (denied) {
+		print_denied(j);
 		return;
 	}
 	const char *event = str(j, "event");
@@ -114,6 +140,9 @@ int pf_cmd_logs(int argc, char **argv)
 			return pf_report(&err);
 		}
 	}
+	if (denied && !json)
+		printf("%-8s  %-7s  %-16s  %-40s  %s\n", "TIME", "KIND", "REASON", "TARGET",
+			"WHO, RULE, DETAIL");
 	for (;;) {
 		char events[4096];
 		pump(fd, &rest, denied, json);

@@ -164,7 +164,8 @@ ask -H "K: $RO" $u/any; ask -X DELETE -H "K: $RO" $u/any; ask -X POST -H "K: $OW
 		jq -nc --argjson c "$1" "{credentials:\$c, networking:{allowed_hosts:[\"a.cdn.test\",{host:\"b.cdn.test\",tls:\"passthrough\"}],$RESOLVER}}" >"$PF_DIR/s.json"
 		echo "$2" >"$PF_DIR/b.json"
 		chmod 600 "$PF_DIR/b.json"
-		pf create "bad-$ID" --config "$PF_DIR/s.json" --credentials "$PF_DIR/b.json"
+		new_id
+		pf create "$ID" --config "$PF_DIR/s.json" --credentials "$PF_DIR/b.json"
 		assert_refused "${@:3}"
 	}
 	printf 'two\nlines\n' >"$PF_DIR/lines"
@@ -180,7 +181,7 @@ ask -H "K: $RO" $u/any; ask -X DELETE -H "K: $RO" $u/any; ask -X POST -H "K: $OW
 	refused '{"api":{"type":"t","scope":"sometimes"}}' "{\"api\":{$f,\"hosts\":[\"a.cdn.test\"]}}" "scope"
 	refused '{"api":{"type":"t","hosts":["a.cdn.test"]}}' "{\"api\":{$f,\"hosts\":[\"a.cdn.test\"]}}" "one must go"
 	chmod 666 "$PF_DIR/b.json"
-	pf create "bad-$ID" --config "$PF_DIR/s.json" --credentials "$PF_DIR/b.json"
+	pf create "$ID" --config "$PF_DIR/s.json" --credentials "$PF_DIR/b.json"
 	assert_refused "others than its owner"
-	assert_gone "bad-$ID"
+	assert_gone "$ID"
 }

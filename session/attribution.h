@@ -1,0 +1,11 @@
+/* Which exec of a sandbox something came from, by the id of its cgroup. */
+#ifndef PF_SESSION_ATTRIBUTION_H
+#define PF_SESSION_ATTRIBUTION_H
+
+#include <stdint.h>
+
+/* cgroup_fd: the sandbox's v2 directory, whose leaves are its execs. *exec is the leaf's name, *process the names
+ * of what runs in it, at most four, "sh,curl"; malloc'ed, or NULL when they are not known. */
+void pf_attribute(int cgroup_fd, uint64_t cgroup_id, char **exec, char **process);
+
+#endif
