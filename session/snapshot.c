@@ -188,8 +188,10 @@ static int tell_keeper(const struct freezer *f, const char *op, struct pf_err *e
 	return pf_control_send(f->control, msg, -1, err);
 }
 
-static int set_frozen(const struct freezer *f, bool frozen, struct pf_err *err)
+static int set_frozen(void *arg, bool frozen, struct pf_err *err)
 {
+	const struct freezer *f = arg;
+
 	if (frozen && tell_keeper(f, "freezing", err) < 0)
 		return -1;
 	if (pf_cgroup_freeze(f->cgroup, frozen, FREEZE_MS, err) < 0)
@@ -198,8 +200,8 @@ static int set_frozen(const struct freezer *f, bool frozen, struct pf_err *err)
 }
 
 /* Drive the helper through its phases. *result is its last line. */
-static int drive(struct helper *h, const cJSON *req, struct freezer *f, cJSON **result, int64_t *frozen_us,
-	struct pf_err *err)
+static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_freezer *f, cJSON **result,
+	int64_t *frozen_us, struct pf_err *err)
 {
 	PF_FREE char *text = pf_json_text(req);
 	int64_t since = 0;
@@ -220,14 +222,14 @@ static int drive(struct helper *h, const cJSON *req, struct freezer *f, cJSON **
 		}
 		if (strcmp(phase, "ready") == 0 && f) {
 			since = pf_now_us();
-			r = set_frozen(f, true, err);
+			r = f->set(f->arg, true, err);
 			frozen = r == 0;
 			if (r < 0)
 				(void)kill(h->pid, SIGTERM); /* our own child */
 			else
 				(void)pf_write_all(h->in, "f", 1);
 		} else if (strcmp(phase, "thaw") == 0 && frozen) {
-			r = set_frozen(f, false, err);
+			r = f->set(f->arg, false, err);
 			frozen = false;
 			*frozen_us = pf_now_us() - since;
 		}
@@ -235,14 +237,14 @@ static int drive(struct helper *h, const cJSON *req, struct freezer *f, cJSON **
 	}
 	if (frozen) {
 		struct pf_err ignored = PF_ERR_INIT;
-		(void)set_frozen(f, false, &ignored);
+		(void)f->set(f->arg, false, &ignored);
 		*frozen_us = pf_now_us() - since;
 	}
 	return r;
 }
 
-static cJSON *run_helper(const struct pf_dirs *d, int upper_fd, const cJSON *req, struct freezer *f,
-	int64_t *frozen_us, struct pf_err *err)
+cJSON *pf_snapshot_pack(const struct pf_dirs *d, int upper_fd, const cJSON *req,
+	const struct pf_snapshot_freezer *f, int64_t *frozen_us, struct pf_err *err)
 {
 	struct helper h = {.in = -1, .out = -1, .errors = -1};
 	cJSON *result = NULL;
@@ -310,7 +312,8 @@ cJSON *pf_session_snapshot(
 			(pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0 &&
 				(f.control = pf_control_connect(d, id, err)) >= 0))) {
 		f.cgroup = cg;
-		result = run_helper(d, upper.fd, req, running ? &f : NULL, &frozen_us, err);
+		const struct pf_snapshot_freezer by = {.set = set_frozen, .arg = &f};
+		result = pf_snapshot_pack(d, upper.fd, req, running ? &by : NULL, &frozen_us, err);
 	}
 	if (f.control >= 0)
 		close(f.control);

@@ -14,6 +14,17 @@
 cJSON *pf_session_snapshot(
 	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err);
 
+/* How what writes to a tree is stopped and let go on. */
+struct pf_snapshot_freezer {
+	int (*set)(void *arg, bool frozen, struct pf_err *err);
+	void *arg;
+};
+/* Have the helper make a checkpoint of an upper directory, as the request says (cmd/pinfold-store,
+ * snapshot-write). f NULL: nothing writes to it. Returns the result, for how long all stood still in
+ * *frozen_us; NULL on error. */
+cJSON *pf_snapshot_pack(const struct pf_dirs *d, int upper_fd, const cJSON *request,
+	const struct pf_snapshot_freezer *f, int64_t *frozen_us, struct pf_err *err);
+
 /* What changed between two of: a checkpoint, a sandbox id (its live files), NULL (its image). options
  * begin the helper's command line: its global options, its verb, the verb's options. Replaces this process;
  * returns only on failure. */

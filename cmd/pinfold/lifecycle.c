@@ -52,7 +52,7 @@ int pf_cmd_destroy(int argc, char **argv)
 			continue;
 		}
 		if (snapshot) {
-			cJSON *result = pf_snapshot(argv[i], NULL, NULL, &err);
+			cJSON *result = pf_snapshot(argv[i], NULL, NULL, NULL, &err);
 			if (result)
 				pf_print_json(result);
 			else

@@ -16,6 +16,7 @@
 #include "cmd/pinfold/oci.h"
 #include "sandbox/console.h"
 #include "sandbox/selfguard.h"
+#include "session/ocisnap.h"
 #include "session/pod.h"
 
 static const char create_help[] =
@@ -181,7 +182,8 @@ static int prepare(struct request *q, char **argv0, struct pf_spec *spec, char *
 	if (!*bundle)
 		return pf_fail_kind(err, PF_ERR_INVALID, errno, "bundle %s", q->bundle ? q->bundle : ".");
 	if (pf_check_id("container id", q->o.id, err) < 0 || pf_oci_check_fds(q->o.keep_fds, err) < 0 ||
-		pf_container_config(*bundle, spec, err) < 0)
+		pf_container_config(*bundle, spec, err) < 0 ||
+		pf_oci_check_annotations(spec->annotations, err) < 0)
 		return -1;
 	if (!pf_spec_own_ns(spec, CLONE_NEWUSER) && pf_self_guard(argv0, err) < 0)
 		return -1;
@@ -254,6 +256,7 @@ static int finish(struct pf_oci *h, bool keep, int code)
 	if (pf_container_delete(h->dir, &h->c, true, &warnings, &err) < 0)
 		(void)pf_oci_fail("run: delete", &err, 0);
 	else {
+		pf_oci_snapshot_at_exit(&pf_globals.dirs, h->dir, &h->c, &warnings);
 		pf_pod_end(&pf_globals.dirs, h->id, h->dir);
 		remove_dir(h->id);
 	}

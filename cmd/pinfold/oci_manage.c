@@ -14,6 +14,7 @@
 #include "base/proc.h"
 #include "base/units.h"
 #include "cmd/pinfold/oci.h"
+#include "session/ocisnap.h"
 #include "session/pod.h"
 
 int pf_oci_state(const char *id)
@@ -123,6 +124,8 @@ int pf_oci_delete(const char *id, bool force, struct pf_err *err)
 		*err = PF_ERR_INIT;
 	} else if (pf_container_delete(h.dir, &h.c, force, &warnings, err) < 0) {
 		return -1;
+	} else {
+		pf_oci_snapshot_at_exit(&pf_globals.dirs, h.dir, &h.c, &warnings);
 	}
 	pf_oci_warn(&warnings);
 	pf_pod_end(&pf_globals.dirs, id, h.dir);

@@ -8,10 +8,24 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
+#include "session/ocisnap.h"
 #include "session/session.h"
 #include "session/snapshot.h"
 
-cJSON *pf_snapshot(const char *id, const char *name, char *const *labels, struct pf_err *err)
+/* Of a container that an engine made. The lock: it shall not be deleted meanwhile. */
+static cJSON *snapshot_oci(
+	const char *id, const char *image, const char *name, const cJSON *labels, struct pf_err *err)
+{
+	PF_OCI struct pf_oci h = PF_OCI_INIT;
+
+	return pf_oci_open(id, true, &h, err) < 0
+		       ? NULL
+		       : pf_oci_snapshot(&pf_globals.dirs, h.dir, &h.c, image, name, labels, err);
+}
+
+cJSON *pf_snapshot(
+	const char *id, const char *image, const char *name, char *const *labels, struct pf_err *err)
 {
 	PF_JSON cJSON *l = cJSON_CreateObject();
 
@@ -30,20 +44,28 @@ cJSON *pf_snapshot(const char *id, const char *name, char *const *labels, struct
 		cJSON_DeleteItemFromObjectCaseSensitive(l, key);
 		cJSON_AddStringToObject(l, key, eq + 1);
 	}
+	if (pf_oci_is(id))
+		return snapshot_oci(id, image, name, l, err);
+	if (image) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "--image: the image of session '%s' is known", id);
+		return NULL;
+	}
 	return pf_session_snapshot(&pf_globals.dirs, id, name, l, err);
 }
 
 int pf_cmd_snapshot(int argc, char **argv)
 {
 	static const struct option options[] = {{"name", required_argument, NULL, 'n'},
-		{"label", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0}};
+		{"label", required_argument, NULL, 'l'}, {"image", required_argument, NULL, 'i'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	static const char help[] =
-		"snapshot ID [--name N] [--label K=V]…\n\n"
+		"snapshot ID [--name N] [--label K=V]… [--image REF]\n\n"
 		"Makes a checkpoint of the sandbox's files, while it runs or after it has stopped, and\n"
 		"prints {checkpoint, name, parent, frozen_ms, bytes_new, …}. A running sandbox is stopped\n"
-		"only for frozen_ms.\n";
-	const char *name = NULL;
+		"only for frozen_ms. ID may be an OCI container whose root is an overlay mount; --image "
+		"says\n"
+		"then which image of Pinfold's store is the one below.\n";
+	const char *name = NULL, *image = NULL;
 	struct pf_err err = PF_ERR_INIT;
 	char **labels = pf_calloc((size_t)argc + 1, sizeof(*labels));
 	size_t n = 0;
@@ -52,6 +74,8 @@ int pf_cmd_snapshot(int argc, char **argv)
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
 		if (c == 'n')
 			name = optarg;
+		if (c == 'i')
+			image = optarg;
 		if (c == 'l')
 			labels[n++] = optarg;
 	}
@@ -59,7 +83,7 @@ int pf_cmd_snapshot(int argc, char **argv)
 		free(labels);
 		return pf_usage("snapshot", "takes one ID");
 	}
-	cJSON *result = pf_snapshot(argv[optind], name, labels, &err);
+	cJSON *result = pf_snapshot(argv[optind], image, name, labels, &err);
 	free(labels);
 	if (!result) {
 		pf_wrap(&err, "snapshot");

@@ -140,3 +140,58 @@ Success"
 	wait_for 30 container_is '.status.reason == "OOMKilled"'
 	remove_pod
 }
+
+@test "pinfold snapshot of a CRI container: its writes and deletions are a checkpoint, which a session starts from" {
+	local a first
+	oci() { "$CT/runtime" --root "$CT/pinfold/k8s.io" "$@"; }
+	oci image import "dir:$CT/images/root" --name localhost/bb:1 >/dev/null
+	ANNOTATIONS='{"io.pinfold.snapshot": "exit"}' run_pod snap 2
+	container a 'exec sleep 1000'
+	a=$CONTAINER
+	start_container
+	exec_sync 'echo one >/data.txt; mkdir /dir; echo x >/dir/f; rm /etc/passwd; rm -r /bin/httpd'
+	output=$(oci snapshot --image localhost/bb:1 --name "snap-$a" "$a")
+	assert_json '.deletions == 2 and .files >= 2 and .parent == null and .frozen_ms > 0'
+	first=$(jq -r .checkpoint <<<"$output")
+	exec_sync 'cat /data.txt; echo two >/data.txt'
+	assert_equal "$output" one
+	cri StopContainer "{\"container_id\": \"$a\", \"timeout\": 0}"
+	# When it ended, the annotation had its last state taken.
+	oci checkpoint ls --sandbox "$a" --json >"$CT/list.json"
+	remove_pod
+	assert_equal "$(jq length "$CT/list.json")" 2
+	output=$(oci checkpoint inspect "$a.1" || oci checkpoint inspect "$a.2")
+	assert_out "$first"
+	output=$(oci diff "snap-$a" --json)
+	assert_out /etc/passwd
+	"$CT/runtime" --root "$CT/sessions" create "s-$RANDOM" --from "snap-$a" --image localhost/bb:1 >"$CT/session.json"
+	a=$(jq -r .id "$CT/session.json")
+	"$CT/runtime" --root "$CT/sessions" exec "$a" -- sh -c 'cat /data.txt /dir/f; ls /etc/passwd /bin/httpd || true' >"$CT/out" 2>&1
+	"$CT/runtime" --root "$CT/sessions" destroy "$a"
+	assert_equal "$(head -2 "$CT/out")" "one
+x"
+	assert_equal "$(grep -c 'No such file' "$CT/out")" 2
+}
+
+@test "pinfold snapshot says why a container without an upper directory has none" {
+	ctr_ run "${RUNTIME[@]}" -d --rootfs "$CT/images/root" "$ID" sleep 1000
+	assert_status 0
+	status=0
+	output=$("$CT/runtime" --root "$CT/ctr/default" snapshot "$ID" 2>"$CT/stderr") || status=$?
+	stderr=$(<"$CT/stderr")
+	ctr task kill -s 9 "$ID"
+	wait_for 5 sh -c "ctr task ls | grep -q '$ID.*STOPPED'"
+	ctr task rm "$ID" >/dev/null 2>&1
+	ctr container rm "$ID"
+	assert_status 125
+	assert_err "no overlay mount"
+}
+
+@test "annotations of Pinfold's that it does not know, or cannot follow, are errors" {
+	local a
+	for a in io.pinfold.polcy={} io.pinfold.snapshot=always io.pinfold.restore=x; do
+		ctr_ run "${RUNTIME[@]}" --rm --annotation "$a" localhost/bb:1 "$ID" true
+		assert_status 1
+		assert_err "${a%%=*}"
+	done
+}
