@@ -161,25 +161,65 @@ static int move(struct mnl_socket *s, unsigned index, const char *name, int netn
 	return ask(s, h, NULL, NULL);
 }
 
+/* The numbers of a namespace's devices. */
+struct links {
+	int *list;
+	size_t n;
+};
+
 static int on_link(const struct nlmsghdr *h, void *arg)
 {
 	const struct ifinfomsg *m = mnl_nlmsg_get_payload(h);
+	struct links *l = arg;
+	int *more = realloc(l->list, (l->n + 1) * sizeof(*more));
 
-	*(int *)arg = m->ifi_index;
+	if (!more)
+		abort();
+	l->list = more;
+	more[l->n++] = m->ifi_index;
 	return MNL_CB_OK;
 }
 
-/* Its number there may be another one. */
-static int index_of(struct mnl_socket *s, const char *name)
+static int list_links(struct mnl_socket *s, struct links *l)
 {
 	char buf[BUFFER];
-	struct nlmsghdr *h = message(buf, RTM_GETLINK, NLM_F_ACK);
+	struct nlmsghdr *h = message(buf, RTM_GETLINK, NLM_F_DUMP);
 	struct ifinfomsg *m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
-	int index = -1;
 
 	m->ifi_family = AF_UNSPEC;
-	mnl_attr_put_strz(h, IFLA_IFNAME, name);
-	return ask(s, h, on_link, &index) < 0 ? -1 : index;
+	return ask(s, h, on_link, l);
+}
+
+static bool has_link(const struct links *l, int index)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (l->list[i] == index)
+			return true;
+	return false;
+}
+
+/* Move it and find its number there: that may be another one than here, and the name may be the kernel's
+ * choice
+ * ("eth%d"). */
+static int move_and_find(struct mnl_socket *here, struct mnl_socket *there, unsigned index,
+	const struct pf_netdev *d, int netns, struct pf_err *err)
+{
+	struct links before = {0}, after = {0};
+	int found = -1, r;
+
+	r = list_links(there, &before);
+	if (r == 0 && move(here, index, d->name, netns) < 0)
+		r = pf_fail(err, errno, "linux.netDevices: move %s to be %s", d->device, d->name);
+	else if (r < 0 || list_links(there, &after) < 0)
+		r = pf_fail(err, errno, "linux.netDevices: devices of the container");
+	for (size_t i = 0; r == 0 && i < after.n; i++)
+		if (!has_link(&before, after.list[i]))
+			found = after.list[i];
+	if (r == 0 && found < 0)
+		pf_fail(err, ENODEV, "linux.netDevices: %s after its move", d->device);
+	free(before.list);
+	free(after.list);
+	return found;
 }
 
 static int add_address(struct mnl_socket *s, int index, const struct address *a)
@@ -225,11 +265,9 @@ static int move_one(struct mnl_socket *here, struct mnl_socket *there, const str
 	list = addresses.list;
 	if (r < 0)
 		return pf_fail(err, errno, "linux.netDevices: addresses of %s", d->device);
-	if (move(here, addresses.index, d->name, netns) < 0)
-		return pf_fail(err, errno, "linux.netDevices: move %s to be %s", d->device, d->name);
-	index = index_of(there, d->name);
+	index = move_and_find(here, there, addresses.index, d, netns, err);
 	if (index < 0)
-		return pf_fail(err, errno, "linux.netDevices: %s after its move", d->name);
+		return -1;
 	for (size_t i = 0; i < addresses.n; i++)
 		if (add_address(there, index, &list[i]) < 0)
 			return pf_fail(err, errno, "linux.netDevices: address of %s", d->name);

@@ -259,14 +259,19 @@ static int parse_mempolicy(const cJSON *linux_, struct pf_mempolicy *p, struct p
 	return 0;
 }
 
-static bool is_device_name(const char *s)
+/* Of the kernel's rules those that concern text; "%d" in a name is for it to replace by a number. */
+static bool is_device_name(const char *s, bool template)
 {
 	size_t n = strlen(s);
+	const char *percent = strchr(s, '%');
+
+	if (percent && (!template || percent[1] != 'd' || strchr(percent + 1, '%')))
+		return false;
 
 	if (n == 0 || n > 15 || strcmp(s, ".") == 0 || strcmp(s, "..") == 0)
 		return false;
 	for (; *s; s++)
-		if (*s == '/' || *s == ':' || *s == '%' || (unsigned char)*s <= ' ' || *s == 0x7f)
+		if (*s == '/' || *s == ':' || (unsigned char)*s <= ' ' || *s == 0x7f)
 			return false;
 	return true;
 }
@@ -288,12 +293,12 @@ static int parse_netdevs(const cJSON *linux_, struct pf_spec *spec, struct pf_er
 			return -1;
 		if (!*name)
 			name = c->string;
-		if (!is_device_name(c->string) || !is_device_name(name))
+		if (!is_device_name(c->string, false) || !is_device_name(name, true))
 			return pf_fail_kind(err, PF_ERR_INVALID, 0,
 				"linux.netDevices: '%.40s' is no name of a network device",
-				is_device_name(c->string) ? name : c->string);
+				is_device_name(c->string, false) ? name : c->string);
 		for (size_t i = 0; i < spec->n_netdevs; i++)
-			if (strcmp(spec->netdevs[i].name, name) == 0)
+			if (strcmp(spec->netdevs[i].name, name) == 0 && !strchr(name, '%'))
 				return pf_fail_kind(err, PF_ERR_INVALID, 0,
 					"linux.netDevices: two devices would be %s in the container", name);
 		d->device = pf_strdup(c->string);

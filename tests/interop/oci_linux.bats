@@ -78,6 +78,12 @@ teardown() {
 	assert_out up
 	assert_out 192.0.2.7/24
 	assert_out 2001:db8::7/64
+	edit '.linux.netDevices = {pftest0: {name: "net%d"}, pftest1: {name: "net%d"}}'
+	script 'ls /sys/class/net; cat /sys/class/net/net?/operstate'
+	new_id
+	output=$(unshare -n sh -ec 'ip link add pftest0 type veth peer name pftest1; exec "$@"' sh \
+		"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID")
+	assert_equal "$(xargs <<<"$output")" "lo net0 net1 up up"
 	edit '.linux.netDevices = {nosuchdev: {}}'
 	assert_create_refused linux.netDevices nosuchdev
 	edit '.linux.netDevices = {lo: {name: "eth0"}}'
