@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "netpolicy/suffix.h"
 
 void pf_entry_done(struct pf_entry *e)
 {
@@ -121,24 +122,6 @@ int pf_cidr_parse(const char *s, const char *where, struct pf_cidr *c, struct pf
 	return 0;
 }
 
-/* Second-level suffixes under which anybody can register: "*.co.uk" is as wide as "*.com". */
-static bool is_wide_suffix(const char *host)
-{
-	static const char *const shared[] = {
-		"ac", "co", "com", "edu", "gov", "ne", "net", "nom", "or", "org", "web", NULL};
-	const char *dot = strchr(host, '.');
-
-	if (!dot)
-		return true;
-	if (strchr(dot + 1, '.') || strlen(dot + 1) != 2)
-		return false;
-	for (size_t i = 0; shared[i]; i++)
-		if (strlen(shared[i]) == (size_t)(dot - host) &&
-			strncmp(host, shared[i], (size_t)(dot - host)) == 0)
-			return true;
-	return false;
-}
-
 static int check_labels(const char *s, const char *where, const struct pf_entry *e, struct pf_err *err)
 {
 	bool digits = true;
@@ -170,13 +153,19 @@ static int check_labels(const char *s, const char *where, const struct pf_entry 
 
 static int parse_host(const char *s, const char *where, struct pf_entry *e, struct pf_err *err)
 {
+	PF_FREE char *ascii = NULL;
 	const char *name = s;
 
-	for (const char *p = s; *p; p++)
-		if ((unsigned char)*p >= 0x80)
-			return pf_fail_kind(err, PF_ERR_INVALID, 0,
-				"%s: '%s' is not ASCII; write the name in its punycode form (xn--…)", where,
-				s);
+	for (const char *p = s; *p && !ascii; p++)
+		if ((unsigned char)*p >= 0x80) {
+			bool wildcard = s[0] == '*' && s[1] == '.';
+			PF_FREE char *converted = pf_name_to_ascii(wildcard ? s + 2 : s, err);
+			if (!converted)
+				return pf_wrap(err, "%s", where);
+			ascii = pf_asprintf("%s%s", wildcard ? "*." : "", converted);
+		}
+	if (ascii)
+		name = s = ascii;
 	if (s[0] == '*' && s[1] == '.') {
 		e->wildcard = true;
 		name += 2;
@@ -191,7 +180,7 @@ static int parse_host(const char *s, const char *where, struct pf_entry *e, stru
 			s);
 	if (check_labels(s, where, e, err) < 0)
 		return -1;
-	if (e->wildcard && is_wide_suffix(e->host))
+	if (e->wildcard && pf_is_public_suffix(e->host))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"%s: '%s' covers a whole public suffix; name the domain below it", where, s);
 	return 0;

@@ -5,6 +5,7 @@
 #include <ares.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "netpolicy/gate.h"
 #include "netpolicy/loop.h"
@@ -76,6 +77,10 @@ struct pf_gate {
 	struct ares_channeldata *ares; /* NULL until something is resolved */
 	struct pf_ares_state *ares_state;
 	struct pf_timer ares_timer;
+	unsigned int n_queries;
+	struct timespec
+		resolv_conf; /* when /etc/resolv.conf was last changed, of the channel that is in use */
+	int64_t resolv_read; /* pf_now_us */
 	struct pf_own_addrs own;
 	int64_t own_read; /* pf_now_us */
 };

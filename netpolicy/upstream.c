@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 
 #include "base/proc.h"
@@ -181,6 +182,7 @@ static void on_result(void *arg, int status, int timeouts, struct ares_addrinfo 
 	if (ai)
 		ares_freeaddrinfo(ai);
 	q->name->holds--;
+	q->gate->n_queries--;
 	void (*fn)(void *, const struct pf_resolved *, const char *) = q->fn;
 	q->fn = NULL;
 	q->done = true;
@@ -188,6 +190,24 @@ static void on_result(void *arg, int status, int timeouts, struct ares_addrinfo 
 		fn(q->arg, res, error);
 	if (!q->starting)
 		free(q);
+}
+
+/* The host may have moved to another network. A channel with queries under way is left until they are done.
+ */
+static void follow_resolv_conf(struct pf_gate *g)
+{
+	int64_t now = pf_now_us();
+	struct stat st;
+
+	if (pf_policy_resolver(g->policy) || g->n_queries || now - g->resolv_read < OWN_US)
+		return;
+	g->resolv_read = now;
+	if (stat("/etc/resolv.conf", &st) < 0 ||
+		(st.st_mtim.tv_sec == g->resolv_conf.tv_sec && st.st_mtim.tv_nsec == g->resolv_conf.tv_nsec))
+		return;
+	if (g->ares)
+		pf_upstream_reset(g);
+	g->resolv_conf = st.st_mtim;
 }
 
 struct pf_query *pf_upstream_resolve(struct pf_gate *g, struct pf_synth_name *name,
@@ -200,6 +220,7 @@ struct pf_query *pf_upstream_resolve(struct pf_gate *g, struct pf_synth_name *na
 		fn(arg, name->resolved, NULL);
 		return NULL;
 	}
+	follow_resolv_conf(g);
 	const char *error = g->ares ? NULL : make_channel(g);
 	if (error) {
 		fn(arg, NULL, error);
@@ -208,6 +229,7 @@ struct pf_query *pf_upstream_resolve(struct pf_gate *g, struct pf_synth_name *na
 	struct pf_query *q = pf_calloc(1, sizeof(*q));
 	*q = (struct pf_query){.gate = g, .name = name, .fn = fn, .arg = arg, .starting = true};
 	name->holds++;
+	g->n_queries++;
 	ares_getaddrinfo(g->ares, name->name, NULL, &hints, on_result, q);
 	arm(g);
 	if (q->done) {
