@@ -174,8 +174,9 @@ int pf_json_int(const cJSON *obj, const char *where, const char *key, int64_t mi
 
 	if (!m)
 		return 0;
-	/* Doubles hold every integer up to 2^53; beyond that the saturated ends are compared as doubles. Where
-	 * anything goes, so do unsigned numbers that we cannot hold: 2^64 - 1 is how "no limit" is written. */
+	/* Doubles hold every integer up to 2^53; beyond that the saturated ends are compared as doubles.
+	 * Where anything goes, so do unsigned numbers that we cannot hold: 2^64 - 1 is how "no limit" is
+	 * written. */
 	double top = max == INT64_MAX ? 18446744073709551616.0 : (double)max;
 	if (!cJSON_IsNumber(m) || m->valuedouble != floor(m->valuedouble) || m->valuedouble < (double)min ||
 		m->valuedouble > top) {
