@@ -12,6 +12,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "jail/run.h"
 
 static int who(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 {
@@ -159,7 +160,8 @@ static int limit(const cJSON *limits, const char *key, int64_t *out,
 	int (*parse)(const char *, const char *, int64_t *, struct pf_err *), struct pf_err *err)
 {
 	const cJSON *v = cJSON_GetObjectItemCaseSensitive(limits, key);
-	PF_FREE char *what = pf_asprintf("%s%s", strcmp(key, "size") == 0 ? "" : "limits.", key), *text = NULL;
+	PF_FREE char *what = pf_asprintf("%s%s", strcmp(key, "size") == 0 ? "" : "limits.", key),
+		     *text = NULL;
 
 	if (!v || cJSON_IsNull(v))
 		return 0;
@@ -250,6 +252,8 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	if (s && limit(doc, "size", &size, pf_parse_size, err) < 0)
 		return -1;
 	j->caller_uid = geteuid();
+	if (!j->weak)
+		pf_jail_limits_scope(j);
 	if (who(j, doc, err) < 0 || (!j->weak && pf_jail_enter(j, err) < 0) || where(j, doc, err) < 0)
 		return -1;
 	if (profile && pf_jail_profile(j, profile, &size, err) < 0)

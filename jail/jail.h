@@ -66,6 +66,7 @@ struct pf_jail {
 	char *cwd;
 	uint32_t uid, gid;   /* inside; outside all is the caller's */
 	uint32_t caller_uid; /* as the machine knows it */
+	bool scoped;         /* we are in a cgroup of our own that has the limits: pf_jail_limits_scope */
 	char *user_name, *home;
 	char *hostname;
 	struct pf_jail_op *ops; /* made in this order */

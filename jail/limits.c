@@ -1,10 +1,11 @@
 /* Theory of operation: limits with and without root.
  *
- * Root gets a cgroup, like any sandbox. An ordinary user has none that he may divide, unless the system gave
- * him one; what then remains: RLIMIT_NPROC, which the kernel counts per user namespace (so other processes of
- * the same user do not count), RLIMIT_DATA for each process, and a look at the sum every tenth of a second
- * for all of them together. Processor time cannot be shared out that way, and asking for it is an error that
- * says how to get a cgroup. */
+ * Root gets a cgroup, like any sandbox. An ordinary user has none that he may divide, but where systemd runs
+ * for him it makes a scope with limits around this process when asked. Where not, what remains is:
+ * RLIMIT_NPROC, which the kernel counts per user namespace (so other processes of the same user do not
+ * count), RLIMIT_DATA for each process, and a look at the sum every tenth of a second for all of them
+ * together. Processor time cannot be shared out that way, and asking for it is an error that says how to get
+ * a cgroup. */
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "jail/run.h"
+#include "session/session.h"
 
 #define LOOK_US 100000
 #define PROC_MAGIC 0x9fa0
@@ -56,17 +58,113 @@ static int make_cgroup(const struct pf_jail *j, struct pf_jail_limits *l, struct
 	return 0;
 }
 
+/* ---- a scope of the user's own systemd ---- */
+
+void pf_jail_limits_scope(struct pf_jail *j)
+{
+	const char *run = getenv("XDG_RUNTIME_DIR");
+	char unit[64], pid[16], memory[24], tasks[24], quota[24];
+	char *argv[40];
+	size_t n = 0;
+	struct pf_err err = PF_ERR_INIT;
+
+	PF_FREE char *place = pf_asprintf("%s/systemd", run && run[0] == '/' ? run : "/nonexistent");
+	if (j->caller_uid == 0 || !wanted(j) || access(place, F_OK) < 0)
+		return;
+	PF_FREE char *helper = pf_helper_path("pinfold-systemd", &err);
+	if (!helper)
+		return;
+	snprintf(unit, sizeof(unit), "pinfold-jail-%d-%llx.scope", (int)getpid(),
+		(unsigned long long)pf_now_us());
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	snprintf(memory, sizeof(memory), "%lld", (long long)j->memory);
+	/* Ours besides the command's: this process, process 1 of the box, the sweeper. */
+	snprintf(tasks, sizeof(tasks), "%lld", (long long)j->pids + 3);
+	snprintf(quota, sizeof(quota), "%lld", (long long)j->millicpus * 1000);
+	const char *const head[] = {
+		helper, "start", unit, "app.slice", unit, pid, "s", "OOMPolicy", "continue"};
+	for (size_t i = 0; i < sizeof(head) / sizeof(head[0]); i++)
+		argv[n++] = (char *)head[i];
+	const struct {
+		bool on;
+		const char *name, *value;
+	} props[] = {{j->memory >= 0, "MemoryMax", memory}, {j->memory >= 0, "MemorySwapMax", "0"},
+		{j->pids >= 0, "TasksMax", tasks}, {j->millicpus >= 0, "CPUQuotaPerSecUSec", quota}};
+	for (size_t i = 0; i < sizeof(props) / sizeof(props[0]); i++)
+		if (props[i].on) {
+			argv[n++] = (char *)"t";
+			argv[n++] = (char *)props[i].name;
+			argv[n++] = (char *)props[i].value;
+		}
+	argv[n] = NULL;
+	j->scoped = pf_run(argv, NULL, &err) == 0;
+	if (!j->scoped && j->say) {
+		PF_FREE char *text = pf_asprintf("no scope from systemd: %s", err.msg);
+		j->say(j->say_arg, text);
+	}
+}
+
+/* Whether file of our own cgroup says anything but "max": a controller that the scope has not been given
+ * keeps nothing, whatever systemd answered. */
+static bool has_limit(int dir, const char *file)
+{
+	PF_FREE char *text = NULL;
+	struct pf_err ignored = PF_ERR_INIT;
+
+	return pf_read_pseudo_at(dir, file, 64, &text, &ignored) == 0 && strncmp(text, "max", 3) != 0;
+}
+
+static bool scope_holds(const struct pf_jail *j, struct pf_jail_limits *l)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (!j->scoped || pf_cgroup_probe(&l->host, &ignored) < 0 || l->host.v2 < 0)
+		return false;
+	PF_FREE char *own = pf_cgroup_self(&l->host, &ignored);
+	PF_FREE char *path = own ? pf_asprintf("%s%s", l->host.hier[l->host.v2].mount, own) : NULL;
+	PF_CLOSE int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (dir < 0 || (j->memory >= 0 && !has_limit(dir, "memory.max")) ||
+		(j->pids >= 0 && !has_limit(dir, "pids.max")) ||
+		(j->millicpus >= 0 && !has_limit(dir, "cpu.max")))
+		return false;
+	if (j->memory >= 0) {
+		l->events_fd = openat(dir, "memory.events", O_RDONLY | O_CLOEXEC);
+		if (l->events_fd < 0)
+			return false;
+		l->watch_memory = j->memory; /* looked at for kills, not for sums */
+	}
+	return true;
+}
+
+static bool killed_in_scope(const struct pf_jail_limits *l)
+{
+	char text[512];
+	ssize_t n = pread(l->events_fd, text, sizeof(text) - 1, 0);
+
+	if (n <= 0)
+		return false;
+	text[n] = '\0';
+	const char *line = strstr(text, "oom_kill ");
+	return line && strtoll(line + 9, NULL, 10) > 0;
+}
+
 int pf_jail_limits_make(const struct pf_jail *j, struct pf_jail_limits *l, struct pf_err *err)
 {
 	if (!wanted(j))
 		return 0;
 	if (j->caller_uid == 0)
 		return make_cgroup(j, l, err);
+	if (scope_holds(j, l)) {
+		if (j->say)
+			j->say(j->say_arg, "limits: kept by a scope of your systemd");
+		return 0;
+	}
 	if (j->millicpus >= 0)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"--cpus takes a cgroup, which an ordinary user does not have here: run it as root, "
-			"or "
-			"with --cpus left out");
+			"--cpus takes a cgroup, which an ordinary user gets from a systemd of his own "
+			"(loginctl "
+			"enable-linger) on a machine with cgroup v2: run it there, as root, or with --cpus "
+			"left out");
 	if (j->memory >= 0) {
 		l->watch_memory = j->memory;
 		if (j->say)
@@ -137,6 +235,8 @@ bool pf_jail_limits_look(struct pf_jail_limits *l, pid_t pid)
 	if (l->watch_memory < 0 || pf_now_us() < l->next_look_us)
 		return false;
 	l->next_look_us = pf_now_us() + LOOK_US;
+	if (l->events_fd >= 0)
+		return killed_in_scope(l);
 	return used_by_all(l, pid) > l->watch_memory;
 }
 
@@ -167,5 +267,7 @@ void pf_jail_limits_done(struct pf_jail_limits *l)
 		close(l->proc_fd);
 	if (l->oom_fd >= 0)
 		close(l->oom_fd);
+	if (l->events_fd >= 0)
+		close(l->events_fd);
 	*l = PF_JAIL_LIMITS_INIT;
 }

@@ -18,14 +18,19 @@ struct pf_jail_limits {
 	char *path;
 	int64_t watch_memory; /* bytes that all processes together may use; -1: not watched */
 	int proc_fd;          /* the box's /proc, for watching */
+	int events_fd;        /* memory.events of a scope; -1 */
 	int oom_fd;           /* readable when the cgroup's memory ran out; -1 */
 	int64_t next_look_us;
 };
-#define PF_JAIL_LIMITS_INIT ((struct pf_jail_limits){.watch_memory = -1, .proc_fd = -1, .oom_fd = -1})
+#define PF_JAIL_LIMITS_INIT \
+	((struct pf_jail_limits){.watch_memory = -1, .proc_fd = -1, .events_fd = -1, .oom_fd = -1})
 
 int pf_jail_limits_make(const struct pf_jail *j, struct pf_jail_limits *l, struct pf_err *err);
 /* Milliseconds until pf_jail_limits_look wants to be called; -1: never. */
 int pf_jail_limits_timeout(const struct pf_jail_limits *l);
+/* An ordinary user with limits, before pf_jail_enter: ask his own systemd for a scope around this process,
+ * that has them. Where there is none, or it does not do it, nothing happens. */
+void pf_jail_limits_scope(struct pf_jail *j);
 /* Whether the memory limit was passed; pid is the box's first process. */
 bool pf_jail_limits_look(struct pf_jail_limits *l, pid_t pid);
 /* Bytes at the peak, or -1; cpu time in *cpu_us if the cgroup knows it. */
