@@ -1,7 +1,7 @@
 # bash completion for pinfold
 _pinfold() {
 	local cur=${COMP_WORDS[COMP_CWORD]} verb="" i root="" store=""
-	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint gc doctor"
+	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint gc doctor run start kill delete ps update events features spec"
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--root) root=${COMP_WORDS[++i]} ;;
@@ -14,7 +14,7 @@ _pinfold() {
 	_pinfold_ids() { pinfold ${root:+--root "$root"} list --quiet 2>/dev/null; }
 	_pinfold_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
 	case $verb in
-	"") _pinfold_words "$verbs --root --store --log --log-format --version --help" ;;
+	"") _pinfold_words "$verbs --root --store --log --log-format --systemd-cgroup --version --help" ;;
 	create) case ${COMP_WORDS[COMP_CWORD - 1]} in
 		--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 		*) _pinfold_words "--config --image --from --reuse --strict-runtime --rebase --help" ;;
@@ -29,6 +29,15 @@ _pinfold() {
 	image) _pinfold_words "build import ls inspect rm --help" ;;
 	checkpoint) _pinfold_words "ls inspect verify export import rm --help" ;;
 	gc) _pinfold_words "--stopped --help" ;;
+	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;
+	kill) _pinfold_words "--all --help $(_pinfold_ids)" ;;
+	delete) _pinfold_words "--force --help $(_pinfold_ids)" ;;
+	ps) _pinfold_words "--format --help $(_pinfold_ids)" ;;
+	events) _pinfold_words "--stats --interval --help $(_pinfold_ids)" ;;
+	update) _pinfold_words "--resources --memory --memory-reservation --memory-swap --cpu-period --cpu-quota --cpu-burst --cpu-share
+		--cpu-idle --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --help $(_pinfold_ids)" ;;
+	spec) _pinfold_words "--bundle --rootless --help" ;;
+	features) _pinfold_words "--help" ;;
 	doctor) _pinfold_words "--json --help" ;;
 	*) _pinfold_words "--help $(_pinfold_ids)" ;;
 	esac

@@ -181,3 +181,26 @@ limit() { # FILE…
 	pf delete -f nosuch
 	assert_status 0
 }
+
+@test "docs/conformance.md points at tests that are there" {
+	python3 - "$TESTS_DIR" <<-'END'
+		import os, re, sys
+		tests = sys.argv[1]
+		names = {}
+		for f in os.listdir(tests + "/interop"):
+		    if f.endswith(".bats"):
+		        names[f[:-5]] = re.findall(r'^@test "(.*)" \{', open(f"{tests}/interop/{f}").read(), re.M)
+		bad = []
+		for line in open(tests + "/../docs/conformance.md"):
+		    cell = line.rstrip().rstrip("|").split(" | ")[-1]
+		    if not line.startswith("|"):
+		        continue
+		    for f in re.findall(r"(oci_\w+): ", cell):
+		        if not any(f"{f}: {t}" in cell for t in names.get(f, [])):
+		            bad.append(f"{f}: {cell[:100]}")
+		    for f, t in re.findall(r"unit/(test_\w+): (\w+)", cell):
+		        if f"static void {t}(" not in open(f"{tests}/unit/{f}.c").read():
+		            bad.append(f"{f}: {t}")
+		sys.exit("\n".join(bad) or 0)
+	END
+}
