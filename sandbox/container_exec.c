@@ -3,11 +3,13 @@
  * costs milliseconds, and hardly any cgroup was ever killed and still has a process to exec beside. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/proc.h"
 #include "sandbox/box.h"
@@ -55,6 +57,45 @@ static int check(const struct pf_container *c, const struct pf_container_exec *x
 	return pf_rlimits_check(x->process->rlimits, x->process->n_rlimits, err);
 }
 
+/* Where its process 1 is now: a container that was given its part of the tree (systemd, an engine inside) has
+ * handed controllers down and sits in a cgroup below, and the kernel lets nobody into the one above. */
+static int open_own_cgroup(const struct pf_container *c, struct pf_cgroup **cg, struct pf_err *err)
+{
+	struct pf_cgroup_host host;
+	PF_FREE char *text = NULL;
+	char file[64];
+	size_t len = c->cgroup ? strlen(c->cgroup) : 0;
+
+	snprintf(file, sizeof(file), "/proc/%d/cgroup", (int)c->pid);
+	if (pf_read_pseudo_at(AT_FDCWD, file, 65536, &text, err) < 0)
+		return -1;
+	char *path = strncmp(text, "0::", 3) == 0 ? text : strstr(text, "\n0::");
+	if (!path)
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "process %d is in no v2 cgroup", (int)c->pid);
+	path = strchr(path, '/');
+	if (path)
+		path[strcspn(path, "\n")] = '\0';
+	if (!path || !len || strncmp(path, c->cgroup, len) != 0 || path[len] != '/')
+		return pf_fail_kind(
+			err, PF_ERR_STATE, 0, "process %d has left the container's cgroup", (int)c->pid);
+	return pf_cgroup_probe(&host, err) < 0 ? -1 : pf_cgroup_open(&host, path, cg, err);
+}
+
+/* Into the cgroup of p, by clone or by joining. */
+static int exec_into(
+	struct pf_exec_params *p, struct pf_cgroup *cg, pid_t *pid, int *pidfd, struct pf_err *err)
+{
+	p->cgroup = cg;
+	pf_cgroup_presume_clone_safe(cg, true);
+	if (pf_box_exec(p, pid, pidfd, err) == 0)
+		return 0;
+	if (err->errnum != PF_CHILD_DIED || pf_pidfd_ended(p->pidfd))
+		return -1;
+	pf_cgroup_presume_clone_safe(cg, false);
+	*err = PF_ERR_INIT;
+	return pf_box_exec(p, pid, pidfd, err);
+}
+
 int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 	const struct pf_container_exec *x, pid_t *pid, int *pidfd, struct pf_err *err)
 {
@@ -85,17 +126,18 @@ int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 	}
 	if (open_cgroup(c, x->cgroup, &cg, err) < 0)
 		return pf_wrap(err, "cgroup");
-	p.cgroup = cg;
 	PF_CLOSE int init = pf_pidfd_open_checked(c->pid, c->pid_start);
 	if (init < 0)
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "container %s has stopped", c->id);
 	p.pidfd = init;
-	pf_cgroup_presume_clone_safe(cg, true);
-	if (pf_box_exec(&p, pid, pidfd, err) == 0)
+	if (exec_into(&p, cg, pid, pidfd, err) == 0)
 		return 0;
-	if (err->errnum != PF_CHILD_DIED || pf_pidfd_ended(init))
+	if (err->errnum != EBUSY || x->cgroup)
 		return -1;
-	pf_cgroup_presume_clone_safe(cg, false);
+	PF_CGROUP struct pf_cgroup *own = NULL;
+	struct pf_err why = PF_ERR_INIT;
+	if (open_own_cgroup(c, &own, &why) < 0)
+		return -1;
 	*err = PF_ERR_INIT;
-	return pf_box_exec(&p, pid, pidfd, err);
+	return exec_into(&p, own, pid, pidfd, err);
 }
