@@ -376,7 +376,8 @@ static void test_leaf(void **state)
 		assert_int_equal(pf_cgroup_oom_group(x), on_v2(PF_CG_MEMORY));
 		int status = reap(spawn(x, hog, &want, &pidfd), pidfd);
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-		assert_int_equal(pf_cgroup_oom_kills(x), 1);
+		/* A kernel that kills the group may count the one at fault twice. */
+		assert_in_range(pf_cgroup_oom_kills(x), 1, on_v2(PF_CG_MEMORY) ? 2 : 1);
 		status = reap(spawn(x, fork_in_group, &n, &pidfd), pidfd);
 		assert_int_equal(WEXITSTATUS(status), 103);
 		assert_false(pf_pidfd_ended(pidfd_init));
