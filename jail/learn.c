@@ -475,7 +475,8 @@ cJSON *pf_learn_profile(const struct pf_learn *l, const struct pf_jail *j, const
 					rule_for(j, l->v[i].path)->kind == PF_JAIL_BIND);
 	}
 	gather(v, n, j);
-	qsort(v, n, sizeof(*v), by_path);
+	if (n > 0)
+		qsort(v, n, sizeof(*v), by_path);
 	cJSON_AddStringToObject(doc, "name", "learned");
 	fs = cJSON_AddObjectToObject(doc, "filesystem");
 	add_paths(fs, "writable_paths", v, n, true);
