@@ -49,6 +49,76 @@ static void add_bind(cJSON *mounts, const char *dest, const char *source, bool r
 	add_mount(mounts, dest, "bind", source, options);
 }
 
+/* Add to a list of id maps: disk ids from disk on are the box's ids from box on. */
+static void add_extent(cJSON *list, uint32_t disk, uint32_t host, uint32_t size)
+{
+	cJSON *e = cJSON_CreateObject();
+
+	if (size == 0) {
+		cJSON_Delete(e);
+		return;
+	}
+	cJSON_AddNumberToObject(e, "containerID", disk);
+	cJSON_AddNumberToObject(e, "hostID", host);
+	cJSON_AddNumberToObject(e, "size", size);
+	cJSON_AddItemToArray(list, e);
+}
+
+/* owner is who the box's root is on disk, 0: nobody. Everybody else has the same number inside and outside,
+ * but the machine's root, whom nobody inside is. */
+static cJSON *writable_map(uint32_t owner, uint32_t base)
+{
+	cJSON *list = cJSON_CreateArray();
+
+	if (owner == 0) {
+		add_extent(list, 1, base + 1, PF_IDRANGE_SIZE - 1);
+		return list;
+	}
+	add_extent(list, owner, base, 1);
+	if (owner < PF_IDRANGE_SIZE) {
+		add_extent(list, 1, base + 1, owner - 1);
+		add_extent(list, owner + 1, base + owner + 1, PF_IDRANGE_SIZE - owner - 1);
+	} else {
+		add_extent(list, 1, base + 1, PF_IDRANGE_SIZE - 1);
+	}
+	return list;
+}
+
+/* A place of the host's that can be written. What root makes inside belongs to the directory's owner outside,
+ * never to the machine's root: a file of his, with the set-user-id bit, would be the way out. Only where the
+ * directory is root's own is root inside root outside; pf_bundle_warnings tells of that. */
+static void add_writable_bind(
+	cJSON *mounts, const struct pf_bundle_params *p, const struct pf_config_mount *c)
+{
+	bool runs_as_root = !p->config->user.text || p->config->user.uid == 0;
+	struct stat st = {0};
+
+	add_bind(mounts, c->target, c->source, false);
+	cJSON *m = cJSON_GetArrayItem(mounts, cJSON_GetArraySize(mounts) - 1);
+	if (stat(c->source, &st) < 0 || (st.st_uid == 0 && runs_as_root))
+		return;
+	uint32_t uid = runs_as_root ? st.st_uid : 0, gid = uid && st.st_gid ? st.st_gid : uid;
+	cJSON_AddItemToObject(m, "uidMappings", writable_map(uid, p->id_base));
+	cJSON_AddItemToObject(m, "gidMappings", writable_map(gid, p->id_base));
+}
+
+char *pf_bundle_mount_warning(const struct pf_config *config)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < config->filesystem.n_mounts; i++) {
+		const struct pf_config_mount *m = &config->filesystem.mounts[i];
+		if (!m->read_only && (!config->user.text || config->user.uid == 0) &&
+			stat(m->source, &st) == 0 && st.st_uid == 0)
+			return pf_asprintf(
+				"filesystem.mounts: %s is writable and root's, so what the sandbox's root "
+				"writes there is the machine's root's: give the directory to an ordinary "
+				"user, or the sandbox a user",
+				m->source);
+	}
+	return NULL;
+}
+
 static const char *const etc_files[] = {"resolv.conf", "hosts", "hostname"};
 
 /* Paths of the box with a rule of their own, the shallow ones first so that deeper ones nest in them. */
@@ -122,7 +192,10 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 	}
 	add_path_rules(m, fs);
 	for (size_t i = 0; i < fs->n_mounts; i++)
-		add_bind(m, fs->mounts[i].target, fs->mounts[i].source, fs->mounts[i].read_only);
+		if (fs->mounts[i].read_only)
+			add_bind(m, fs->mounts[i].target, fs->mounts[i].source, true);
+		else
+			add_writable_bind(m, p, &fs->mounts[i]);
 	return m;
 }
 

@@ -36,4 +36,7 @@ int pf_bundle_write_files(int dirfd, const char *hostname, const char *nameserve
 /* The sandbox's host name: the file's, or one made from the id; buf has at least 64 bytes. */
 const char *pf_bundle_hostname(const struct pf_config *config, const char *id, char *buf);
 
+/* What should be known of the writable mounts; malloc'ed, NULL: nothing. */
+char *pf_bundle_mount_warning(const struct pf_config *config);
+
 #endif

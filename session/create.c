@@ -410,6 +410,9 @@ static int make(struct making *m, struct pf_err *err)
 		return -1;
 	for (char **w = m->config.warnings; w && *w; w++)
 		warn(m, pf_strdup(*w));
+	char *mounts = pf_bundle_mount_warning(&m->config);
+	if (mounts)
+		warn(m, mounts);
 	if (m->has_ckpt && prepare_checkpoint(m, err) < 0)
 		return -1;
 	stack_lowers(m);

@@ -192,6 +192,39 @@ limit_of() { # V2-NAME V1-NAME
 	assert_equal "$output" ""
 }
 
+@test "mounts: what the sandbox's root writes is the directory's owner's outside, and nobody can be the machine's root" {
+	mkdir "$PF_DIR/rw" "$PF_DIR/agents"
+	echo theirs >"$PF_DIR/rw/file"
+	chown -R 4321:4322 "$PF_DIR/rw"
+	chown 1000:1000 "$PF_DIR/agents"
+	create_sandbox "{\"filesystem\":{\"mounts\":[{\"source\":\"$PF_DIR/rw\",\"target\":\"/out\",\"read_only\":false}]}}"
+	inside sh -c 'stat -c %u:%g /out/file && echo made >/out/new && cp /bin/true /out/suid && chmod u+s /out/suid'
+	assert_status 0
+	assert_equal "$output" 0:0
+	assert_equal "$(stat -c %u:%g "$PF_DIR/rw/new" "$PF_DIR/rw/suid" | sort -u)" 4321:4322
+	# Other ids keep their numbers; the owner's number means nobody inside.
+	inside sh -c 'touch /out/b && chown 7:8 /out/b && ! chown 4321 /out/b'
+	assert_status 0
+	assert_equal "$(stat -c %u:%g "$PF_DIR/rw/b")" 7:8
+
+	create_sandbox "{\"user\":\"agent\",\"filesystem\":{\"mounts\":[{\"source\":\"$PF_DIR/agents\",\"target\":\"/out\",\"read_only\":false}]}}"
+	inside sh -c 'echo made >/out/new && stat -c %U /out/new'
+	assert_equal "$output" agent
+	assert_equal "$(stat -c %u "$PF_DIR/agents/new")" 1000
+	pf exec --user 0 "$ID" -- sh -c 'cp /bin/true /out/suid'
+	[ "$status" != 0 ] || show "root inside made a file of root outside"
+	[ -z "$(find "$PF_DIR/agents" "$PF_DIR/rw" -uid 0)" ]
+}
+
+@test "mounts: a writable directory of root's is told" {
+	new_id
+	mkdir "$PF_DIR/rw"
+	echo "{\"filesystem\":{\"mounts\":[{\"source\":\"$PF_DIR/rw\",\"target\":\"/out\",\"read_only\":false}]}}" >"$PF_DIR/c.json"
+	pf create "$ID" --config "$PF_DIR/c.json"
+	assert_status 0
+	assert_json '.pinfold.warnings | map(select(contains("/rw is writable and root"))) | length == 1'
+}
+
 @test "users and files: an ordinary user writes where it may and nowhere else" {
 	create_sandbox '{"user":"agent"}'
 	inside sh -c 'id -un; echo x >/workspace/x && stat -c %U /workspace/x'
