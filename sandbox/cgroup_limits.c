@@ -6,7 +6,6 @@
 #include "sandbox/cgroup.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +44,39 @@ void pf_limits_done(struct pf_limits *l)
 	pf_limits_init(l);
 }
 
+#define LN2 0.69314718055994530942
+#define LOG2_10 3.32192809488736234787
+
+/* Logarithm and power, far more exact than whole weights need. libm has them too, and would be one more
+ * library to load at every start of every program. */
+static double log2_of(double x)
+{
+	double whole = 0, sum = 0;
+
+	for (; x >= 2; x /= 2)
+		whole++;
+	/* ln x = 2 artanh z. x is in [1, 2), so that z <= 1/3. */
+	double z = (x - 1) / (x + 1), term = z;
+	for (int k = 1; k < 40; k += 2, term *= z * z)
+		sum += term / k;
+	return whole + 2 * sum / LN2;
+}
+
+static double exp2_of(double y)
+{
+	double power = 1, term = 1, sum = 1;
+
+	for (; y >= 1; y--)
+		power *= 2;
+	for (; y < 0; y++)
+		power /= 2;
+	for (int k = 1; k < 25; k++) {
+		term *= y * LN2 / k;
+		sum += term;
+	}
+	return power * sum;
+}
+
 /* weight = 10^((log2(s)^2 + 125 log2(s)) / 612 - 7/34): the quadratic through (2, 1), (1024, 100) and
  * (262144, 10000) in logarithms. The straight line that was used before made the default of 1024 a weight
  * of 39. */
@@ -54,9 +86,10 @@ int64_t pf_cpu_shares_to_weight(int64_t shares)
 		return 1;
 	if (shares >= 262144)
 		return 10000;
-	double l = log2((double)shares);
-	/* The small term keeps 1024 at 100 where rounding would lift it to 101. */
-	return (int64_t)ceil(pow(10, (l * l + 125 * l) / 612 - 7.0 / 34) - 1e-9);
+	double l = log2_of((double)shares);
+	/* Rounded up. The small term keeps 1024 at 100 where that would lift it to 101. */
+	double w = exp2_of(LOG2_10 * ((l * l + 125 * l) / 612 - 7.0 / 34)) - 1e-9;
+	return (int64_t)w + ((double)(int64_t)w < w);
 }
 
 int64_t pf_cpu_weight_to_shares(int64_t weight)
@@ -65,8 +98,9 @@ int64_t pf_cpu_weight_to_shares(int64_t weight)
 		return 2;
 	if (weight >= 10000)
 		return 262144;
-	double c = 612 * (log10((double)weight) + 7.0 / 34);
-	return (int64_t)llround(exp2((-125 + sqrt(125.0 * 125 + 4 * c)) / 2));
+	double c = 612 * (log2_of((double)weight) / LOG2_10 + 7.0 / 34);
+	double root = exp2_of(log2_of(125.0 * 125 + 4 * c) / 2);
+	return (int64_t)(exp2_of((root - 125) / 2) + 0.5);
 }
 
 static const int64_t exact = (int64_t)1 << 53; /* what a JSON number can hold */

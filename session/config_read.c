@@ -9,7 +9,6 @@
  * with a typing error is refused even where its value would never have been looked at. */
 #include "session/config_read.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,7 +259,7 @@ int pf_cfg_duration(const struct pf_cfg_at *at, int64_t *ms, struct pf_err *err)
 		double s = at->node->valuedouble;
 		if (!(s >= 0.001 && s <= DURATION_LIMIT_S))
 			return pf_cfg_bad(at, err, "must be seconds, from 0.001 to ten years");
-		*ms = llround(s * 1000);
+		*ms = (int64_t)(s * 1000 + 0.5);
 		return 0;
 	}
 	if (at->unit == PF_UNIT_SECONDS || !cJSON_IsString(at->node))
@@ -280,7 +279,7 @@ int pf_cfg_cpus(const struct pf_cfg_at *at, int64_t *millicpus, struct pf_err *e
 		double v = at->node->valuedouble;
 		if (!(v >= 0.01 && v <= 4096))
 			return pf_cfg_bad(at, err, "must be a cpu count from 0.01 to 4096");
-		*millicpus = llround(v * 1000);
+		*millicpus = (int64_t)(v * 1000 + 0.5);
 		return 0;
 	}
 	if (!cJSON_IsString(at->node))
