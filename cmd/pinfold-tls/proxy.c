@@ -82,7 +82,7 @@ static void finish(struct conn *c, const char *error)
 	end_close(&t->loop, &c->client, error != NULL);
 	end_close(&t->loop, &c->up, error != NULL);
 	struct fifo *fifos[] = {&c->in, &c->out, &c->rin, &c->rout, &c->held, &c->body};
-	for (size_t i = 0; i < sizeof(fifos) / sizeof(*fifos); i++)
+	for (size_t i = 0; i < sizeof(fifos) / sizeof(fifos[0]); i++)
 		fifo_done(fifos[i]);
 	free(c->deny);
 	free(c->up_error);
