@@ -80,11 +80,12 @@ void pf_caps_format(uint64_t mask, struct pf_buf *out)
 
 uint64_t pf_caps_kernel(void)
 {
-	uint64_t mask = 0;
+	static uint64_t mask; /* does not change */
 
-	for (unsigned cap = 0; cap < 64 && prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		mask |= PF_CAP_BIT(cap);
-	return mask;
+	for (unsigned cap = 0; !mask && cap < 64; cap++)
+		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) < 0)
+			mask = PF_CAP_BIT(cap) - 1;
+	return mask ? mask : UINT64_MAX;
 }
 
 uint64_t pf_caps_held(void)
