@@ -74,6 +74,23 @@ teardown() {
 	assert_equal "$output" "77 78"
 }
 
+@test "ridmap maps what is mounted below as well, idmap does not" {
+	mkdir -p "$PF_DIR/src/sub"
+	edit '.mounts += [{destination: "/r", type: "bind", source: $s, options: ["rbind", "ridmap"],
+			uidMappings: [{containerID: 5000, hostID: 77, size: 10}], gidMappings: [{containerID: 5000, hostID: 78, size: 10}]},
+		{destination: "/i", type: "bind", source: $s, options: ["rbind", "idmap"],
+			uidMappings: [{containerID: 5000, hostID: 77, size: 10}], gidMappings: [{containerID: 5000, hostID: 78, size: 10}]}]' \
+		--arg s "$PF_DIR/src"
+	script 'stat -c "%u %g" /r/file /r/sub/file /i/file /i/sub/file'
+	new_id
+	status=0
+	output=$(unshare -m --propagation private sh -ec 'mount -t tmpfs t "$1"; mkdir "$1/sub"; mount -t tmpfs t "$1/sub"
+		touch "$1/file" "$1/sub/file"; chown 5000:5000 "$1/file" "$1/sub/file"; shift; exec "$@"' sh \
+		"$PF_DIR/src" "$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID" 2>&1) || status=$?
+	[[ "$output" != *"id-mapped mount"* ]] || skip "this kernel cannot id-map a tmpfs"
+	assert_equal "$(xargs <<<"$output")" "77 78 77 78 77 78 5000 5000"
+}
+
 @test "propagation: slave sees what is mounted outside later, private does not, shared gives back" {
 	mkdir -p "$PF_DIR/shared"
 	unshare -m bash -e <<-END
