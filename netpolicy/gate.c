@@ -187,11 +187,14 @@ static void on_packet(void *arg, const struct pf_nft_packet *p)
 	if (pf_synth_has(&g->synth, sa)) {
 		struct pf_synth_name *e = pf_synth_addr(&g->synth, sa);
 		ev.name = e ? e->name : NULL;
-		v = e ? pf_policy_host(g->policy, e->name, ev.port, &rule) : PF_VERDICT_NOT_LISTED;
+		v = !e                        ? PF_VERDICT_NOT_LISTED
+		    : p->proto == IPPROTO_UDP ? pf_policy_host_udp(g->policy, e->name, ev.port, &rule)
+					      : pf_policy_host(g->policy, e->name, ev.port, &rule);
 	} else {
-		v = pf_policy_addr(g->policy, sa, IPPROTO_TCP, NULL, &rule);
+		v = pf_policy_addr(
+			g->policy, sa, p->proto == IPPROTO_UDP ? IPPROTO_UDP : IPPROTO_TCP, NULL, &rule);
 	}
-	if (p->proto != IPPROTO_TCP)
+	if (p->proto != IPPROTO_TCP && p->proto != IPPROTO_UDP)
 		v = v == PF_VERDICT_ALLOW ? PF_VERDICT_PROTOCOL : v;
 	/* Allowed by now: the policy changed between the packet and its report. */
 	ev.reason = v == PF_VERDICT_ALLOW ? "policy_changed" : pf_verdict_reason(v);
@@ -237,7 +240,7 @@ static void read_hostname(struct pf_gate *g, const char *hostname)
 int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err)
 {
 	if ((g->nft.fd < 0 && pf_nft_open(&g->nft, &g->synth.net6, err) < 0) || pf_relay_open(g, err) < 0 ||
-		pf_dnsserver_open(g, err) < 0)
+		pf_dnsserver_open(g, err) < 0 || pf_udp_open(g, err) < 0)
 		return -1;
 	/* Names in the log are a help, not a promise: a kernel without sock_diag has none. */
 	struct pf_err ignored = PF_ERR_INIT;
@@ -317,9 +320,9 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
 	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = g->diag = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = g->diag = g->conntrack = -1;
 	for (int i = 0; i < 2; i++)
-		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = -1;
+		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = g->udp[i].fd = -1;
 	if (opts)
 		g->opts = *opts;
 	g->policy = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, &ignored);
@@ -349,6 +352,7 @@ void pf_gate_close(struct pf_gate *g)
 		return;
 	pf_relay_close(g);
 	pf_dnsserver_close(g);
+	pf_udp_close(g);
 	pf_upstream_reset(g);
 	pf_loop_close(&g->loop, &g->log);
 	pf_loop_close(&g->loop, &g->tls);
@@ -414,6 +418,7 @@ int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct
 	}
 	g->policy = fresh;
 	pf_relay_recheck(g);
+	pf_udp_recheck(g);
 	if (!same_resolver(fresh, old))
 		pf_upstream_reset(g);
 	pf_policy_unref(old);

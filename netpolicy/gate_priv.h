@@ -29,6 +29,7 @@ bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst);
 
 struct pf_conn;
 struct pf_dns_conn;
+struct pf_udp_flow;
 
 struct pf_gate_counters {
 	uint64_t dns_answered, dns_denied, dns_malformed;
@@ -58,7 +59,11 @@ struct pf_gate {
 	int diag; /* sock_diag of the namespace; -1: none */
 	struct pf_src log;
 	struct pf_src dns_udp[2], dns_tcp[2]; /* IPv4, IPv6 */
-	const union pf_sa *asking;            /* whose UDP question is being answered, or NULL */
+	struct pf_src udp[2];
+	int conntrack; /* netlink; -1 */
+	struct pf_udp_flow *udp_flows;
+	unsigned int n_udp_flows;
+	const union pf_sa *asking; /* whose UDP question is being answered, or NULL */
 	struct pf_dns_conn *dns_conns;
 	unsigned int n_dns_conns;
 
@@ -116,6 +121,12 @@ int pf_relay_open(struct pf_gate *g, struct pf_err *err);
 /* After a change of policy: reset what is no longer admitted. */
 void pf_relay_recheck(struct pf_gate *g);
 void pf_relay_close(struct pf_gate *g);
+
+/* udp.c. open is called inside the namespace. */
+int pf_udp_open(struct pf_gate *g, struct pf_err *err);
+/* After a change of policy. */
+void pf_udp_recheck(struct pf_gate *g);
+void pf_udp_close(struct pf_gate *g);
 
 /* handover.c. */
 int pf_handover_open(struct pf_gate *g, struct pf_err *err);

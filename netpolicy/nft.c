@@ -8,6 +8,7 @@
  *     127.0.0.0/8, ::1                   the payload's own services: left alone
  *     denied networks                    left alone, so that the filter rejects them
  *     TCP to synthetic addresses         → the relay, for ports that some host rule has
+ *     UDP, likewise and to networks      → the relay for datagrams, when a rule is for UDP
  *     TCP to networks opened by name     → the relay (private ones included)
  *     not public                         left alone
  *     TCP to other allowed networks      → the relay; unrestricted: TCP to anything
@@ -121,19 +122,19 @@ static void leave_alone(struct builder *b, const struct pf_cidr *nets, size_t n,
 }
 
 static void redirect_nets(
-	struct builder *b, const struct pf_cidr *nets, size_t n, const struct pf_ports *ports)
+	struct builder *b, const struct pf_cidr *nets, size_t n, const struct pf_ports *ports, bool udp)
 {
 	for (int v6 = 0; v6 < 2; v6++) {
 		unsigned int set;
 		if (!match_nets(b, nets, n, v6, &set))
 			continue;
 		rule_daddr_set(b, v6, set);
-		pf_nftmsg_l4proto(&b->m, IPPROTO_TCP);
+		pf_nftmsg_l4proto(&b->m, udp ? IPPROTO_UDP : IPPROTO_TCP);
 		if (ports) {
 			pf_nftmsg_load_dport(&b->m);
 			pf_nftmsg_range(&b->m, ports->lo, ports->hi);
 		}
-		pf_nftmsg_redirect(&b->m, PF_NFT_RELAY_PORT);
+		pf_nftmsg_redirect(&b->m, udp ? PF_NFT_UDP_PORT : PF_NFT_RELAY_PORT);
 		pf_nftmsg_end_rule(&b->m);
 	}
 }
@@ -169,10 +170,10 @@ static void match_loopback(struct builder *b, const char *chain, bool v6)
 	}
 }
 
-static void redirect_synthetic(struct builder *b, const struct pf_nft *t, const struct pf_policy *p)
+static void redirect_synthetic(struct builder *b, const struct pf_nft *t, const struct pf_policy *p, bool udp)
 {
 	size_t n;
-	PF_FREE struct pf_ports *ports = pf_policy_host_ports(p, &n);
+	PF_FREE struct pf_ports *ports = pf_policy_host_ports(p, udp, &n);
 	unsigned int set = 0;
 	char name[16];
 
@@ -198,17 +199,17 @@ static void redirect_synthetic(struct builder *b, const struct pf_nft *t, const 
 			pf_nftmsg_mask(&b->m, &mask4, 4);
 			pf_nftmsg_cmp(&b->m, true, &net4, 4);
 		}
-		pf_nftmsg_l4proto(&b->m, IPPROTO_TCP);
+		pf_nftmsg_l4proto(&b->m, udp ? IPPROTO_UDP : IPPROTO_TCP);
 		if (!all) {
 			pf_nftmsg_load_dport(&b->m);
 			pf_nftmsg_in_set(&b->m, name, set + 1);
 		}
-		pf_nftmsg_redirect(&b->m, PF_NFT_RELAY_PORT);
+		pf_nftmsg_redirect(&b->m, udp ? PF_NFT_UDP_PORT : PF_NFT_RELAY_PORT);
 		pf_nftmsg_end_rule(&b->m);
 	}
 }
 
-enum group_kind { GROUP_DENIED, GROUP_PRIVATE, GROUP_PUBLIC };
+enum group_kind { GROUP_DENIED, GROUP_PRIVATE, GROUP_PUBLIC, GROUP_UDP };
 
 static bool in_group(const struct pf_policy *p, const struct pf_rule *r, enum group_kind kind)
 {
@@ -216,6 +217,9 @@ static bool in_group(const struct pf_policy *p, const struct pf_rule *r, enum gr
 		return false;
 	if (r->denied || kind == GROUP_DENIED)
 		return r->denied && kind == GROUP_DENIED;
+	/* Which addresses a datagram may go to in the end is decided where it is sent. */
+	if (r->udp || kind == GROUP_UDP)
+		return r->udp && kind == GROUP_UDP;
 	return pf_policy_cidr_private(p, r) == (kind == GROUP_PRIVATE);
 }
 
@@ -250,7 +254,7 @@ static int add_group(struct builder *b, const struct pf_policy *p, enum group_ki
 		if (kind == GROUP_DENIED)
 			leave_alone(b, nets, n_all, NULL);
 		else
-			redirect_nets(b, nets, n_all, NULL);
+			redirect_nets(b, nets, n_all, NULL, kind == GROUP_UDP);
 	}
 	qsort(ranges, n_ranges, sizeof(*ranges), by_range);
 	unsigned int groups = 0;
@@ -270,7 +274,7 @@ static int add_group(struct builder *b, const struct pf_policy *p, enum group_ki
 		if (kind == GROUP_DENIED)
 			leave_alone(b, nets, k, &ranges[i]);
 		else
-			redirect_nets(b, nets, k, &ranges[i]);
+			redirect_nets(b, nets, k, &ranges[i], kind == GROUP_UDP);
 	}
 	return 0;
 }
@@ -295,8 +299,9 @@ static int add_nat_rules(
 		return 0;
 	if (add_group(b, p, GROUP_DENIED, err) < 0)
 		return -1;
-	redirect_synthetic(b, t, p);
-	if (add_group(b, p, GROUP_PRIVATE, err) < 0)
+	redirect_synthetic(b, t, p, false);
+	redirect_synthetic(b, t, p, true);
+	if (add_group(b, p, GROUP_UDP, err) < 0 || add_group(b, p, GROUP_PRIVATE, err) < 0)
 		return -1;
 
 	bool unrestricted = pf_policy_type(p) == PF_POLICY_UNRESTRICTED, public_nets = false;
@@ -372,7 +377,7 @@ static void match_listeners(struct builder *b, uint8_t proto)
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
 	pf_nftmsg_l4proto(&b->m, proto);
 	pf_nftmsg_load_dport(&b->m);
-	pf_nftmsg_range(&b->m, PF_NFT_RELAY_PORT, PF_NFT_DNS_PORT);
+	pf_nftmsg_range(&b->m, PF_NFT_RELAY_PORT, PF_NFT_UDP_PORT);
 }
 
 static void reject(struct builder *b, bool only_listeners)

@@ -13,6 +13,7 @@
  * they are always free; they lie where no server of a payload listens. */
 #define PF_NFT_RELAY_PORT 1
 #define PF_NFT_DNS_PORT 2
+#define PF_NFT_UDP_PORT 3
 /* nflog group of denied packets. */
 #define PF_NFT_LOG_GROUP 1
 

@@ -159,7 +159,7 @@ static char *rule_text(const struct pf_entry *e)
 {
 	struct pf_buf b = {0};
 
-	if (!e->is_cidr && e->n_ports == 0 && !e->wildcard)
+	if (!e->is_cidr && e->n_ports == 0 && !e->wildcard && !e->udp)
 		return pf_strdup(e->host);
 	if (e->is_cidr) {
 		char addr[INET6_ADDRSTRLEN];
@@ -176,11 +176,15 @@ static char *rule_text(const struct pf_entry *e)
 		pf_buf_str(&b, e->wildcard ? "*." : "");
 		pf_buf_str(&b, e->host);
 	}
+	if (e->udp && !e->n_ports)
+		pf_buf_str(&b, "/udp");
 	for (size_t i = 0; i < e->n_ports; i++) {
 		pf_buf_printf(&b, "%c%u", i ? ',' : ':', e->ports[i].lo);
 		if (e->ports[i].hi != e->ports[i].lo)
 			pf_buf_printf(&b, "-%u", e->ports[i].hi);
 	}
+	if (e->udp && e->n_ports)
+		pf_buf_str(&b, "/udp");
 	/* Thousands of rules are kept, and a buffer grows by doubling. */
 	char *text = pf_strdup(b.data);
 	pf_buf_done(&b);
@@ -240,9 +244,6 @@ static int read_list(struct pf_policy *p, const cJSON *networking, const char *k
 		if (r == 0 && denied && cJSON_IsObject(j))
 			r = pf_fail_kind(err, PF_ERR_INVALID, 0,
 				"%s: a denial is a string; it holds for everything", where);
-		if (r == 0 && e.udp)
-			r = pf_fail_kind(
-				err, PF_ERR_UNSUPPORTED, 0, "%s: rules for UDP are not supported", where);
 		if (r == 0)
 			add_rule(p, &e, denied);
 		pf_entry_done(&e);
@@ -545,13 +546,16 @@ static bool is_public_resolver(const char *name)
 
 /* Look at the rules for key, which is name itself or, for wildcards, a suffix of it. */
 static enum pf_verdict match(const struct pf_policy *p, const char *name, const char *key, uint16_t port,
-	bool denied, const struct pf_rule **rule)
+	bool udp, bool denied, const struct pf_rule **rule)
 {
 	enum pf_verdict v = PF_VERDICT_NOT_LISTED;
 	bool wildcard = key != name;
 
 	for (const struct pf_rule *r = first(p, key); r; r = following(p, r)) {
 		if (r->denied != denied || r->wildcard != wildcard || strcmp(r->host, key) != 0)
+			continue;
+		/* A question for a name is one for both protocols; a denial is of both. */
+		if (port && !denied && r->udp != udp)
 			continue;
 		/* Without a port: allowed when some port is, denied only when every port is. */
 		if (port ? pf_ports_have(r->ports, r->n_ports, port) : !denied || r->n_ports == 0) {
@@ -573,8 +577,8 @@ static bool is_shapely(const char *name, const char *suffix)
 	return len <= PF_WILDCARD_BYTES + 1 && labels <= PF_WILDCARD_LABELS;
 }
 
-enum pf_verdict pf_policy_host(
-	const struct pf_policy *p, const char *name, uint16_t port, const struct pf_rule **rule)
+static enum pf_verdict judge_host(
+	const struct pf_policy *p, const char *name, uint16_t port, bool udp, const struct pf_rule **rule)
 {
 	enum pf_verdict v = PF_VERDICT_NOT_LISTED;
 	const struct pf_rule *found = NULL;
@@ -583,12 +587,12 @@ enum pf_verdict pf_policy_host(
 	if (p->type == PF_POLICY_NONE)
 		return v;
 	for (const char *key = name; key; key = strchr(key, '.'), key = key ? key + 1 : NULL)
-		if (match(p, name, key, port, true, &found) == PF_VERDICT_ALLOW) {
+		if (match(p, name, key, port, udp, true, &found) == PF_VERDICT_ALLOW) {
 			*rule = found;
 			return PF_VERDICT_DENIED_HOST;
 		}
 	for (const char *key = name; key; key = strchr(key, '.'), key = key ? key + 1 : NULL) {
-		enum pf_verdict m = match(p, name, key, port, false, &found);
+		enum pf_verdict m = match(p, name, key, port, udp, false, &found);
 		if (m == PF_VERDICT_ALLOW && key != name) {
 			if (!is_shapely(name, key))
 				m = PF_VERDICT_SHAPE;
@@ -602,11 +606,39 @@ enum pf_verdict pf_policy_host(
 		if (v != PF_VERDICT_PORT)
 			break;
 	}
-	if (v != PF_VERDICT_ALLOW && p->type == PF_POLICY_UNRESTRICTED) {
+	if (v != PF_VERDICT_ALLOW && p->type == PF_POLICY_UNRESTRICTED && !udp) {
 		*rule = &p->any;
 		return PF_VERDICT_ALLOW;
 	}
 	return v;
+}
+
+enum pf_verdict pf_policy_host(
+	const struct pf_policy *p, const char *name, uint16_t port, const struct pf_rule **rule)
+{
+	return judge_host(p, name, port, false, rule);
+}
+
+/* Why not: what would go by TCP is of the wrong protocol, not unknown. */
+enum pf_verdict pf_policy_host_udp(
+	const struct pf_policy *p, const char *name, uint16_t port, const struct pf_rule **rule)
+{
+	const struct pf_rule *tcp;
+	enum pf_verdict v = judge_host(p, name, port, true, rule);
+
+	if (v == PF_VERDICT_NOT_LISTED && judge_host(p, name, port, false, &tcp) == PF_VERDICT_ALLOW) {
+		*rule = tcp;
+		return PF_VERDICT_PROTOCOL;
+	}
+	return v;
+}
+
+bool pf_policy_has_udp(const struct pf_policy *p)
+{
+	for (size_t i = 0; i < p->n_rules; i++)
+		if (p->rules[i].udp)
+			return true;
+	return false;
 }
 
 static bool is_open(const struct pf_policy *p, const struct pf_rule *rule, enum pf_addr_class c,
@@ -679,7 +711,9 @@ enum pf_verdict pf_policy_addr(const struct pf_policy *p, const struct sockaddr 
 		if (r->denied || r->host || !pf_cidr_has(&r->cidr, family, addr))
 			continue;
 		enum pf_verdict m = PF_VERDICT_PORT;
-		if (pf_ports_have(r->ports, r->n_ports, port))
+		if (r->udp != (proto == IPPROTO_UDP))
+			m = PF_VERDICT_PROTOCOL;
+		else if (pf_ports_have(r->ports, r->n_ports, port))
 			m = pf_policy_result(p, r, sa, own, &class);
 		/* Of several reasons to refuse, the one nearest to admission says most. */
 		if (m == PF_VERDICT_ALLOW || m == PF_VERDICT_ADDRESS || v == PF_VERDICT_NOT_LISTED) {
@@ -693,7 +727,7 @@ enum pf_verdict pf_policy_addr(const struct pf_policy *p, const struct sockaddr 
 		*rule = &p->any;
 		v = pf_policy_result(p, &p->any, sa, own, &class);
 	}
-	if (v == PF_VERDICT_ALLOW && proto != IPPROTO_TCP)
+	if (v == PF_VERDICT_ALLOW && proto != IPPROTO_TCP && !(*rule)->udp)
 		return PF_VERDICT_PROTOCOL;
 	return v;
 }
@@ -703,22 +737,23 @@ static int by_port(const void *a, const void *b)
 	return (int)((const struct pf_ports *)a)->lo - (int)((const struct pf_ports *)b)->lo;
 }
 
-struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, size_t *n)
+struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, bool udp, size_t *n)
 {
 	struct pf_ports *all = NULL;
 	size_t total = 0, out = 0;
-	bool every = p->type == PF_POLICY_UNRESTRICTED;
+	bool every = p->type == PF_POLICY_UNRESTRICTED && !udp,
+	     explain = p->explain && p->type != PF_POLICY_NONE && !udp;
 
 	for (size_t i = 0; i < p->n_rules; i++) {
 		const struct pf_rule *r = &p->rules[i];
-		if (!r->host || r->denied)
+		if (!r->host || r->denied || r->udp != udp)
 			continue;
 		if (r->n_ports == 0)
 			every = true;
 		total += r->n_ports;
 	}
 	*n = 0;
-	if (p->explain && p->type != PF_POLICY_NONE)
+	if (explain)
 		total += 2;
 	if (!every && !total)
 		return NULL;
@@ -730,10 +765,10 @@ struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, size_t *n)
 	}
 	total = 0;
 	for (size_t i = 0; i < p->n_rules; i++)
-		if (p->rules[i].host && !p->rules[i].denied)
+		if (p->rules[i].host && !p->rules[i].denied && p->rules[i].udp == udp)
 			for (uint32_t k = 0; k < p->rules[i].n_ports; k++)
 				all[total++] = p->rules[i].ports[k];
-	if (p->explain && p->type != PF_POLICY_NONE) {
+	if (explain) {
 		all[total++] = (struct pf_ports){80, 80};
 		all[total++] = (struct pf_ports){443, 443};
 	}

@@ -68,6 +68,11 @@ const char *pf_verdict_reason(enum pf_verdict v); /* "not_listed", "port", … *
 enum pf_verdict pf_policy_host(
 	const struct pf_policy *p, const char *name, uint16_t port, const struct pf_rule **rule);
 
+/* The same over UDP, for which only rules of its own count. */
+enum pf_verdict pf_policy_host_udp(
+	const struct pf_policy *p, const char *name, uint16_t port, const struct pf_rule **rule);
+bool pf_policy_has_udp(const struct pf_policy *p);
+
 /* May the sandbox dial this literal address (with its port)? proto is IPPROTO_TCP or another. */
 enum pf_verdict pf_policy_addr(const struct pf_policy *p, const struct sockaddr *sa, int proto,
 	const struct pf_own_addrs *own, const struct pf_rule **rule);
@@ -93,8 +98,9 @@ char **pf_policy_ca_names(const struct pf_policy *p);
 
 /* All rules, allowed and denied. */
 const struct pf_rule *pf_policy_rules(const struct pf_policy *p, size_t *n);
-/* The union of the ports of all allowed host rules, sorted, merged; malloc'ed, NULL when there are none. */
-struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, size_t *n);
+/* The union of the ports of all allowed host rules of the protocol, sorted, merged; malloc'ed, NULL when
+ * there are none. */
+struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, bool udp, size_t *n);
 /* "1.2.3.4:53,[::1]:5353", or NULL for the host's resolver. */
 const char *pf_policy_resolver(const struct pf_policy *p);
 

@@ -108,6 +108,15 @@ class Sink(asyncio.DatagramProtocol):
         hear("udp", self.port, data)
 
 
+class Echo(Sink):
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, addr):
+        super().datagram_received(data, addr)
+        self.transport.sendto(data.upper(), addr)
+
+
 async def listen(serve, port, address=None, tls=None):
     await asyncio.start_server(guarded(serve, port), address, port, backlog=1024, ssl=tls)
 
@@ -133,6 +142,15 @@ async def main():
         await listen(count, 9)
         for port in (123, 443, 853, 4433, 9999):
             await loop.create_datagram_endpoint(lambda port=port: Sink(port), sock=both_families(port))
+        # Without a wildcard, or the answer would come from another address than was asked.
+        for address in ("9.9.9.10", "2600:9::10", "9.9.11.5", "9.9.9.20", "10.20.0.9"):
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+            # IPV6_FREEBIND: a route makes the address local, not an interface.
+            if ":" in address:
+                sock.setsockopt(socket.IPPROTO_IPV6, 78, 1)
+            sock.bind((address, 5000))
+            sock.setblocking(False)
+            await loop.create_datagram_endpoint(lambda: Echo(5000), sock=sock)
     else:
         await listen(tell, 8081, ("127.0.0.1", "::1"))
         await listen(tell, 8082)

@@ -315,7 +315,7 @@ static void test_many_names(void **state)
 		assert_int_equal(host(p, name, 443), PF_VERDICT_NOT_LISTED);
 	}
 	size_t n;
-	free(pf_policy_host_ports(p, &n));
+	free(pf_policy_host_ports(p, false, &n));
 	assert_int_equal(n, 1);
 	pf_policy_set_revision(p, 7);
 	PF_JSON cJSON *j = pf_policy_describe(p);
