@@ -108,6 +108,33 @@ static bool has_own_pid(const struct pf_spec *spec)
 
 /* ---- the policy ---- */
 
+cJSON *pf_pod_networking(const struct pf_config *config, struct pf_err *err)
+{
+	cJSON *networking = NULL;
+
+	if (config->allow_package_managers)
+		pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"networking.allow_package_managers: a container's image is not Pinfold's to look "
+			"into "
+			"(remedy: list the hosts)");
+	else if (pf_session_check_supported(config, err) == 0)
+		networking = cJSON_Duplicate(config->networking, true);
+	struct pf_policy *p = networking ? pf_policy_compile(networking, err) : NULL;
+	if (p && pf_policy_ends_tls(p)) {
+		pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"networking: a rule looks into TLS (tls, methods, paths), and an OCI container has "
+			"no "
+			"certificate store that Pinfold could add its own to (remedy: tls \"passthrough\")");
+		pf_policy_unref(pf_take(p));
+	}
+	if (!p) {
+		cJSON_Delete(networking);
+		return NULL;
+	}
+	pf_policy_unref(p);
+	return networking;
+}
+
 /* The annotation as a canonical networking object. */
 static cJSON *parse_policy(const char *text, struct pf_err *err)
 {
@@ -128,10 +155,8 @@ static cJSON *parse_policy(const char *text, struct pf_err *err)
 		pf_wrap(err, "annotation " PF_POD_POLICY);
 		return NULL;
 	}
-	cJSON *canonical = NULL;
-	if (pf_session_check_supported(&config, err) == 0)
-		canonical = cJSON_Duplicate(config.networking, true);
-	else
+	cJSON *canonical = pf_pod_networking(&config, err);
+	if (!canonical)
 		pf_wrap(err, "annotation " PF_POD_POLICY);
 	pf_config_done(&config);
 	return canonical;

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "sandbox/spec.h"
+#include "session/config.h"
 #include "session/dirs.h"
 
 #define PF_POD_POLICY "io.pinfold.policy"
@@ -45,6 +46,9 @@ int pf_pod_begin(const struct pf_dirs *d, const char *id, int dir, struct pf_spe
 int pf_pod_commit(struct pf_pod *p, int pidfd, struct pf_err *err);
 /* Without commit: what begin did is taken back. */
 void pf_pod_done(struct pf_pod *p);
+
+/* The networking of a sandbox file, if it can be had for an OCI container; the caller deletes it. */
+cJSON *pf_pod_networking(const struct pf_config *config, struct pf_err *err);
 
 /* What an exec in the container of that state directory may have of capabilities, as in begin.
  * own_pid: it does not see the host's processes. */

@@ -123,6 +123,9 @@ static cJSON *answer(struct keeper *k, const cJSON *msg)
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (op && strcmp(op, "policy-set") == 0) {
 		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+	} else if (op && strcmp(op, "policy-test") == 0) {
+		a = pf_gate_explain(
+			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);
 	} else {
 		pf_fail_kind(&err, PF_ERR_INVALID, 0, "a container's keeper knows no request '%.40s'",
 			op ? op : "");

@@ -4,12 +4,14 @@
 
 #include "base/json.h"
 #include "cmd/pinfold/cmd.h"
+#include "cmd/pinfold/oci.h"
 #include "cmd/pinfold/policy_suggest.h"
 #include "netpolicy/policy.h"
 #include "session/config.h"
 #include "session/control.h"
 #include "session/credentials.h"
 #include "session/network.h"
+#include "session/pod.h"
 #include "session/session.h"
 
 static const char help[] =
@@ -50,7 +52,9 @@ static cJSON *load(const char *id, const char *file, struct pf_err *err)
 		pf_wrap(err, "%s", file);
 		return NULL;
 	}
-	if (pf_session_check_supported(&config, err) == 0)
+	if (pf_oci_is(id))
+		networking = pf_pod_networking(&config, err);
+	else if (pf_session_check_supported(&config, err) == 0)
 		networking = pf_session_networking_of(&pf_globals.dirs, id, &config, err);
 	pf_config_done(&config);
 	return networking;

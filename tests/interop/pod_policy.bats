@@ -249,6 +249,8 @@ inside"
 	exec_sync "$TRY; try http://good.example.com/ http://six.wild.example.com/cgi-bin/who"
 	assert_out "http://good.example.com/ refused"
 	assert_out "who from"
+	oci policy "$CONTAINER" test six.wild.example.com:80 | jq -e '.verdict == "allow"'
+	oci policy "$CONTAINER" test good.example.com:80 | jq -e '.verdict == "deny"'
 	oci logs "$POD" --denied --json | jq -es 'any(.[]; .name == "good.example.com" and .reason == "not_listed")'
 	remove_pod
 	[ ! -d "/proc/$keeper" ] || [ "$(cut -d' ' -f3 "/proc/$keeper/stat")" = Z ]
@@ -259,7 +261,8 @@ inside"
 @test "a policy that cannot be is an error of the pod that says why, and nothing stays" {
 	pod_config bad 0
 	local p
-	for p in '{"allowed_hosts": ["*"]}' '{"alowed_hosts": []}' 'no JSON' '{"type": "limited", "allowed_hosts": ["10.0.0.0/8"]}' '[]'; do
+	for p in '{"allowed_hosts": ["*"]}' '{"alowed_hosts": []}' 'no JSON' '{"type": "limited", "allowed_hosts": ["10.0.0.0/8"]}' '[]' \
+		'{"allow_package_managers": true}' '{"allowed_hosts": [{"host": "a.example.com", "tls": "terminate"}]}'; do
 		cri RunPodSandbox "$(jq -n --argjson c "$POD_CONFIG" --arg p "$p" \
 			'{runtime_handler: "pinfold", config: ($c | .annotations = {"io.pinfold.policy": $p})}')"
 		[ "$status" != 0 ]

@@ -165,3 +165,84 @@ CapBnd:	0000000000000000
 	assert_status 0
 	assert_out built
 }
+
+@test "podman update, kill, wait, cp, commit, exec -t, devices, no_new_privs, the engine's seccomp list" {
+	pod run -d --name more "${COMMON[@]}" --memory 64m --device /dev/zero:/dev/mine:r --security-opt no-new-privileges $IMAGE \
+		sh -c 'trap "exit 9" TERM; while :; do sleep 0.1; done'
+	assert_status 0
+	pod update --memory 32m --cpus 0.4 more
+	assert_status 0
+	pod exec more sh -c 'grep -E "^(NoNewPrivs|Seccomp):" /proc/self/status; head -c 3 /dev/mine | wc -c
+		find /sys/fs/cgroup \( -name memory.limit_in_bytes -o -name memory.max -o -name cpu.cfs_quota_us -o -name cpu.max \) -exec cat {} \;'
+	assert_out "NoNewPrivs:	1
+Seccomp:	2
+3"
+	assert_out 33554432
+	assert_out 40000
+	echo here >"$PD/file"
+	pod cp "$PD/file" more:/file
+	assert_status 0
+	pod exec more cat /file
+	assert_equal "$output" here
+	status=0
+	output=$(script -qec "timeout 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD exec -it more tty" \
+		/dev/null </dev/null) || status=$?
+	assert_out /dev/pts/
+	pod commit -q more localhost/committed:1
+	assert_status 0
+	pod kill -s TERM more
+	pod wait more
+	assert_equal "$output" 9
+	pod rm more
+	pod run --rm "${COMMON[@]}" localhost/committed:1 cat /file
+	assert_equal "$output" here
+}
+
+@test "podman: a container that uses more memory than its limit is killed" {
+	pod run --rm "${COMMON[@]}" --memory 16m $IMAGE sh -c 'x=x; while :; do x=$x$x; done'
+	assert_status 137
+}
+
+@test "podman build: RUN runs by pinfold" {
+	mkdir -p "$PD/build"
+	printf 'FROM localhost/bb:1\nRUN echo built >/built && id -u\n' >"$PD/build/Containerfile"
+	pod build -q --pull=never --isolation oci --network none --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 -t localhost/built:1 "$PD/build"
+	assert_status 0
+	pod run --rm "${COMMON[@]}" localhost/built:1 cat /built
+	assert_equal "$output" built
+}
+
+@test "podman with a policy: the address that is allowed, and no other; a snapshot of what it wrote" {
+	unshare -n sleep 100000 3>&- 4>&- &
+	local net=$! id web
+	wait_for 5 sh -c "[ \"\$(readlink /proc/$net/ns/net)\" != \"\$(readlink /proc/self/ns/net)\" ]"
+	nsenter -t "$net" -n sh -ec 'ip link set lo up; ip addr add 10.77.0.1/32 dev lo; ip addr add 10.77.0.2/32 dev lo'
+	echo hello >"$PD/images/index.html"
+	nsenter -t "$net" -n busybox httpd -f -p 80 -h "$PD/images" 3>&- 4>&- &
+	web=$!
+	printf '#!/bin/sh\nexec "%s" --root "%s/state" --store "%s/store" "$@"\n' "$PINFOLD" "$PD" "$PD" >"$PD/runtime"
+	chmod 755 "$PD/runtime"
+	# A runtime is remembered with the container, by its path. Podman takes an annotation for a line of CSV.
+	pinned() {
+		status=0
+		output=$(timeout 60 nsenter -t "$HOLDER" -m nsenter --net="/proc/$net/ns/net" podman --root "$PD/root" --runroot "$PD/run" \
+			--tmpdir "$PD/tmp" "${PODMAN_OPTIONS[@]}" --runtime "$PD/runtime" "$@" 2>"$PD/stderr") || status=$?
+		stderr=$(<"$PD/stderr")
+	}
+	pinned run -d "${COMMON[@]}" --annotation '"io.pinfold.policy={""allowed_hosts"": [""10.77.0.1:80""], ""allow_private"": true}"' $IMAGE sleep 1000
+	assert_status 0
+	id=$output
+	pinned exec "$id" sh -c 'wget -qO- http://10.77.0.1/; wget -qO- http://10.77.0.2/ || echo refused; echo written >/data; rm /etc/passwd'
+	assert_equal "$output" "hello
+refused"
+	output=$("$PD/runtime" snapshot --name podman "$id")
+	assert_json '.deletions == 1'
+	output=$("$PD/runtime" checkpoint inspect podman)
+	assert_out 10.77.0.1
+	pinned rm -f -t 0 "$id"
+	assert_status 0
+	pinned run --rm "${COMMON[@]}" --annotation '"io.pinfold.policy={""allowed_hosts"": [""*""]}"' $IMAGE true
+	kill "$web" "$net"
+	[ "$status" != 0 ]
+	assert_err io.pinfold.policy
+}
