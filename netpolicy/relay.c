@@ -616,7 +616,7 @@ static void admit(struct pf_conn *c)
 	c->ends_tls = pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port);
 	if (c->ends_tls && g->tls.fd < 0) {
 		pf_conn_deny(c, "tls_down", NULL);
-	} else if (c->rule->max_connections && count_rule(c) > c->rule->max_connections) {
+	} else if (c->rule && c->rule->max_connections && count_rule(c) > c->rule->max_connections) {
 		pf_conn_deny(c, "rate", "max_connections");
 	} else if (c->name) {
 		struct pf_query *q = pf_upstream_resolve(g, c->name, on_resolved, c);

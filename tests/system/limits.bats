@@ -103,10 +103,11 @@ throttled() {
 
 @test "a share of a cpu is a share: who wants more is throttled" {
 	create_sandbox '{"resources":{"cpus":0.2}}'
-	assert_equal "$(throttled)" 0
+	local before
+	before=$(throttled) # making it takes more than the share on a slow machine
 	pf exec "$ID" --json -- perl -e 'my $t = time + 2; 1 while time < $t'
 	assert_status 0
-	[ "$(throttled)" -gt 0 ]
+	[ "$(throttled)" -gt "$before" ]
 	# 0.2 cpus: of the wall time a fifth, with room for the end of a period.
 	assert_json '.cpu_ms < .wall_ms * 0.5'
 }
@@ -126,16 +127,17 @@ throttled() {
 
 @test "limits hold in commands that came by exec, not only in process 1" {
 	create_sandbox '{"resources":{"memory":"64M","pids":50}}'
-	pinfold exec "$ID" -- sleep 1.5 &
-	local pid
-	wait_for 5 eval '[ "$(pids_of | wc -w)" = 2 ]'
+	pinfold exec "$ID" -- sleep 60 &
+	local pid cli=$!
+	wait_for 20 eval '[ "$(pids_of | wc -w)" = 2 ]'
 	for pid in $(pids_of); do
 		[ "$(grep -c "/pinfold/[^/]*$ID/" "/proc/$pid/cgroup")" -ge 1 ]
 		# A v1 hierarchy that carries a limit has the process below the sandbox's group as well.
 		run grep -E '(memory|pids):' "/proc/$pid/cgroup"
 		[ -z "$output" ] || [ "$(grep -c "/pinfold/[^/]*$ID" <<<"$output")" = "$(grep -c . <<<"$output")" ]
 	done
-	wait
+	kill "$cli"
+	wait "$cli" || true
 }
 
 @test "max_runtime ends the sandbox and says why, and exec says that it has stopped" {
