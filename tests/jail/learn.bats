@@ -1,0 +1,96 @@
+# --learn tells what a command missed; --weak is a jail without namespaces.
+load lib
+setup_file() { jail_file; }
+teardown_file() { jail_file_end; }
+setup() {
+	jail_setup
+	# Outside of /tmp, which is private in a jail anyway.
+	DATA=$(mktemp -d /opt/pf-learn.XXXXXX)
+	mkdir "$DATA/many" "$DATA/work"
+	for i in 1 2 3 4 5 6; do echo "$i" >"$DATA/many/f$i"; done
+	echo x >"$DATA/one"
+	chmod -R a+rX "$DATA"
+	chmod 1777 "$DATA/work"
+}
+teardown() {
+	rm -rf "${DATA:?}"
+	jail_teardown
+}
+
+SCRIPT='cat $D/one $D/many/f1 $D/many/f2 $D/many/f3 $D/many/f4 $D/many/f5 /no/such/file; echo y >$D/work/out; wget -T 2 -O- http://api.example.com/'
+
+learned() {
+	pj --learn --ro "$DATA/work" -e "D=$DATA" -- sh -c "$SCRIPT; exit 4"
+	assert_status 4
+	assert_json ".name == \"learned\" and .filesystem.read_only_paths == [\"$DATA/many\", \"$DATA/one\"] and
+		.filesystem.writable_paths == [\"$DATA/work\"] and .networking.allowed_hosts == [\"api.example.com\"]"
+	# It is a profile, and with it nothing of the files is missed.
+	jq '.networking = {type: "none"}' <<<"$output" >"$PF_DIR/shared/learned.json"
+	chmod 644 "$PF_DIR/shared/learned.json"
+	pj --learn --json --profile "$PF_DIR/shared/learned.json" -e "D=$DATA" -- sh -c "$SCRIPT"
+	assert_json '.learned.filesystem == {} and (.stdout | startswith("x\n1\n2\n"))'
+	assert_equal "$(cat "$DATA/work/out")" y
+	rm -f "$DATA/work/out"
+}
+@test "--learn prints the smallest profile: files as directories, writes apart, hosts; and that profile is enough" {
+	each learned
+}
+
+same() {
+	pj --learn --json -- sh -c 'echo out; exit 5'
+	assert_status 5
+	assert_json '.stdout == "out\n" and .learned.networking.type == "none"'
+	pj --learn --seccomp off -- true
+	assert_status 125
+}
+@test "--learn changes nothing of the command; what it listens through cannot be off" {
+	each same
+}
+
+# ---- --weak ----
+
+weak() {
+	AS=user
+	pj --weak "$@"
+}
+
+need_landlock() {
+	/usr/bin/python3 -c 'import ctypes; raise SystemExit(ctypes.CDLL(None).syscall(444, 0, 0, 1) < 1)' ||
+		skip "this kernel has no Landlock"
+}
+
+@test "--weak: the tree is read-only, home and TMPDIR are scratch, the rest is shut, no network; and it says what is lost" {
+	need_landlock
+	weak -- sh -c "touch here && echo wrote; touch ~/x \"\$TMPDIR/y\" && echo scratch; cat $DATA/one; ls $DATA; cat $(home)/.ssh/id
+		/usr/bin/python3 -c 'import socket; socket.socket()' 2>/dev/null || echo no socket; echo end"
+	assert_status 0
+	assert_equal "$output" $'scratch\nno socket\nend'
+	[[ "$stderr" == *"weak: no namespaces"* ]] || show "does not say what is lost"
+	weak --rw . --ro "$DATA" -- sh -c "echo x >w; cat $DATA/one; touch $DATA/work/n && echo wrote"
+	assert_equal "$output" x
+	assert_equal "$(cat "$(tree)/w")" x
+}
+
+@test "--weak: all that the command started ends with it, and with its time" {
+	need_landlock
+	weak --timeout 500ms -- sh -c '(setsid sleep 300 &); sleep 300'
+	assert_status 124
+	no_processes
+	weak -- sh -c '(setsid sleep 300 &); exit 6'
+	assert_status 6
+	no_processes
+}
+
+@test "--weak refuses what it cannot keep, each with its name" {
+	need_landlock
+	local o
+	for o in "--hide ." "--tmpfs /mnt/x" "--allow example.com" "--pids 5" "--overlay" "--learn"; do
+		# shellcheck disable=SC2086
+		weak $o -- true
+		assert_status 125
+	done
+	AS=root
+	pj --weak -- true
+	assert_status 125
+	[[ "$stderr" == *"root can have all of a jail"* ]] || show "no reason"
+}
