@@ -14,4 +14,10 @@ int pf_confine_keeper(struct pf_err *err);
  * NULL-terminated; may be NULL). */
 int pf_confine_filter(const char *const *more, struct pf_err *err);
 
+/* Where the kernel has Landlock: from here on files can be opened below these directories only, to read those
+ * of ro, for anything but to execute those of rw; list has directories that are only listed. What does not
+ * exist is left out; all lists are NULL-terminated. Without Landlock nothing changes. */
+int pf_confine_files(
+	const char *const *rw, const char *const *ro, const char *const *list, struct pf_err *err);
+
 #endif

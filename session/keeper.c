@@ -612,6 +612,24 @@ static void undo(struct keeper *k)
 		pf_gate_close(k->gate);
 }
 
+/* Of the file system it needs its own state, its cgroup, and what resolving a name reads. */
+static int confine_files(const struct keeper *k, struct pf_err *err)
+{
+	const struct pf_dirs *d = k->p->dirs;
+	const char *id = k->p->state->id;
+	PF_FREE char *run = pf_asprintf("%s/%s", d->root, id),
+		     *own = pf_asprintf("%s/sandboxes/%s", d->store, id);
+	PF_FREE char *all = pf_asprintf("%s/sandboxes", d->store);
+	const char *rw[4 + PF_CG_HIERS] = {run, own, "/dev/null"};
+	const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
+		"/run/resolvconf", "/run/NetworkManager", NULL};
+	const char *const list[] = {d->root, all, d->store, NULL};
+
+	for (int i = 0, n = 3; i < k->host.n_hier; i++)
+		rw[n++] = k->host.hier[i].mount;
+	return pf_confine_files(rw, ro, list, err);
+}
+
 /* What the caller of pinfold left open must not stay open for as long as the sandbox lives: a lock, the end
  * of a pipe that somebody reads to its end. It is told from our own by the flag that all of ours have. */
 static void close_inherited(void)
@@ -660,7 +678,7 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params 
 	close(p->lock_fd);
 	close(report);
 	/* After the report, which nobody has to wait longer for: until now nothing hostile has been read. */
-	if (pf_confine_keeper(&err) < 0)
+	if (confine_files(&k, &err) < 0 || pf_confine_keeper(&err) < 0)
 		k.stop_reason = "keeper_failed";
 	run(&k);
 	finish(&k);

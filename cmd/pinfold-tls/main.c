@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/landlock.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -19,11 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -239,27 +235,6 @@ static void on_link(struct pf_src *src, uint32_t events)
 
 /* ---- confinement */
 
-static int landlock(struct pf_err *err)
-{
-	struct landlock_ruleset_attr all = {
-		.handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_WRITE_FILE |
-				     LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
-				     LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |
-				     LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR |
-				     LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |
-				     LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |
-				     LANDLOCK_ACCESS_FS_MAKE_SYM};
-	long fd = syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
-
-	/* Where it is missing the filter of system calls refuses every open all the same. */
-	if (fd < 0)
-		return 0;
-	long r = syscall(SYS_landlock_restrict_self, fd, 0);
-	int saved = errno;
-	close((int)fd);
-	return r < 0 ? pf_fail(err, saved, "landlock") : 0;
-}
-
 static int confine(uid_t uid, struct pf_err *err)
 {
 	static const char *const more[] = {"open", "openat", "openat2", "creat", "socket", "connect", "bind",
@@ -281,7 +256,7 @@ static int confine(uid_t uid, struct pf_err *err)
 	/* Changing the user resets both of these. */
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "confine pinfold-tls");
-	if (landlock(err) < 0)
+	if (pf_confine_files(NULL, NULL, NULL, err) < 0)
 		return -1;
 	return pf_confine_filter(more, err);
 }

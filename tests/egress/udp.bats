@@ -33,7 +33,7 @@ N19
 True
 CONNECTED"
 	assert_audit '.event=="egress_allowed" and .kind=="connect" and .proto=="udp" and .rule=="web.one.test:5000/udp" and (.process|startswith("python3"))'
-	assert_audit '.event=="egress_denied" and .kind=="packet" and .proto=="udp" and .reason=="protocol" and .name=="a.cdn.test"'
+	assert_audit '.event=="egress_denied" and .proto=="udp" and .reason=="protocol" and .name=="a.cdn.test"'
 	refute_captured 'dst host 9.9.9.20'
 }
 
