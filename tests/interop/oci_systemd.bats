@@ -1,5 +1,5 @@
-# --systemd-cgroup: cgroups that systemd makes. No systemd runs where tests do; one that behaves like it answers on a
-# bus of the test's own.
+# --systemd-cgroup: cgroups that systemd makes. What systemd is told is seen by one that answers in its place on a
+# bus of the test's own; what becomes of it by a real one, which runs in namespaces and a cgroup of the test's own.
 # timeout: 120
 load ../lib/common
 load bundle
@@ -16,7 +16,38 @@ teardown() {
 		kill "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
 	done
+	[ -z "${BOOTED:-}" ] || { kill -9 "$BOOTED"; wait "$BOOTED" || true; } 2>/dev/null
 	common_teardown && bundle_teardown
+}
+
+# Boots the machine's own systemd as process 1 of a pid namespace, with nothing to start, in the cgroup $SD. All that
+# it sees is read-only but this test's directory.
+boot_systemd() {
+	[ -x /lib/systemd/systemd ] || skip "needs systemd"
+	local tree=/sys/fs/cgroup
+	[ -e "$tree/cgroup.procs" ] || tree=/sys/fs/cgroup/unified
+	[ -e "$tree/cgroup.procs" ] || skip "needs a cgroup v2 tree"
+	SD="$tree/pinfold-test-$$/systemd"
+	mkdir -p "$SD"
+	cat >"$PF_DIR/boot" <<-'END'
+		echo $$ >"$2/cgroup.procs"
+		exec unshare -C -m -p -f -n -u -i --kill-child --propagation private sh -ec '
+			mount --bind "$1" "$1"; mount -o remount,bind,ro /
+			umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+			mount -t proc proc /proc; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
+			mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system
+			printf "[Unit]\\nDefaultDependencies=no\\n" >/run/systemd/system/idle.target
+			exec env -i container=other PATH="$PATH" /lib/systemd/systemd --system --unit=idle.target --show-status=no' sh "$1"
+	END
+	sh "$PF_DIR/boot" "$PF_DIR" "$SD" </dev/null >"$PF_DIR/boot.log" 2>&1 3>&- &
+	BOOTED=$!
+	wait_for 20 grep -qs . "$SD/init.scope/cgroup.procs"
+	INIT=$(head -1 "$SD/init.scope/cgroup.procs")
+	wait_for 20 test -S "/proc/$INIT/root/run/systemd/private"
+}
+
+beside_systemd() {
+	nsenter -t "$INIT" -m -p -u -i -n -C --wd="$PF_DIR" "$@"
 }
 
 need_bus() {
@@ -116,4 +147,42 @@ asked() { # JQ-EXPRESSION over all calls
 	assert_err nosuch
 	asked '.[-1].call == "stop"'
 	[ -z "$(find /sys/fs/cgroup -name "*y$$*")" ]
+}
+
+@test "a real systemd: the scope is there, delegated, ours alone, and gone after delete" {
+	boot_systemd
+	local with="" pinfold="$PINFOLD --root $ROOT"
+	if grep -q pids "$SD/cgroup.controllers" && grep -q memory "$SD/cgroup.controllers"; then
+		with='| .linux.resources += {memory: {limit: 67108864}, pids: {limit: 40}}'
+	fi
+	edit '.linux.cgroupsPath = "pftest-x.slice:pinfold:real"'"$with"
+	script 'exec sleep 1000'
+	# shellcheck disable=SC2086
+	beside_systemd $pinfold --systemd-cgroup create --bundle "$BUNDLE" c </dev/null >"$PF_DIR/out" 2>&1
+	beside_systemd $pinfold start c
+	output=$(beside_systemd systemctl show pinfold-real.scope -p ControlGroup,Delegate,ActiveState,Slice,Description,TasksMax,MemoryMax)
+	assert_out "ControlGroup=/pftest.slice/pftest-x.slice/pinfold-real.scope"
+	assert_out Delegate=yes
+	assert_out ActiveState=active
+	assert_out "Description=pinfold container c"
+	[ -z "$with" ] || { assert_out TasksMax=40; assert_out MemoryMax=67108864; }
+	assert_equal "$(grep -c . "$SD/pftest.slice/pftest-x.slice/pinfold-real.scope/cgroup.procs")" 1
+	if [ -n "$with" ]; then
+		beside_systemd $pinfold update --pids-limit 50 c
+		# It writes its own idea of them again.
+		beside_systemd systemctl daemon-reload
+		assert_equal "$(cat "$SD/pftest.slice/pftest-x.slice/pinfold-real.scope/pids.max")" 50
+	fi
+	assert_equal "$(beside_systemd $pinfold exec c echo in)" in
+	beside_systemd $pinfold delete --force c
+	output=$(beside_systemd systemctl show pinfold-real.scope -p LoadState)
+	assert_equal "$output" LoadState=not-found
+	[ ! -e "$SD/pftest.slice/pftest-x.slice/pinfold-real.scope" ]
+	# One that ends by itself is systemd's to collect.
+	script 'exit 3'
+	status=0
+	beside_systemd $pinfold --systemd-cgroup run --bundle "$BUNDLE" c || status=$?
+	assert_status 3
+	output=$(beside_systemd systemctl list-units --all --plain --no-legend 'pinfold-*')
+	assert_equal "$output" ""
 }
