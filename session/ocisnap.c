@@ -22,6 +22,7 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "checkpoint/store.h"
 #include "overlay/image.h"
 #include "session/audit.h"
 #include "session/pod.h"
@@ -307,7 +308,9 @@ int pf_oci_check_annotations(const cJSON *annotations, struct pf_err *err)
 	cJSON_ArrayForEach(a, annotations)
 	{
 		const char *value = cJSON_GetStringValue(a);
-		if (!pf_starts_with(a->string, prefix) || strcmp(a->string, PF_POD_POLICY) == 0)
+		/* What an image that was a checkpoint brings along asks for nothing. */
+		if (!pf_starts_with(a->string, prefix) || strcmp(a->string, PF_POD_POLICY) == 0 ||
+			pf_starts_with(a->string, PF_CKPT_KEY))
 			continue;
 		if (strcmp(a->string, PF_OCI_SNAPSHOT) == 0) {
 			if (value && strcmp(value, "exit") == 0)

@@ -6,7 +6,8 @@ load images
 load containerd
 
 SERVER4=5.5.5.5 OTHER4=5.5.5.6 SERVER6=2a00:5::5
-POLICY='{"allowed_hosts": ["good.example.com:80", "meta.example.com", "node.example.com", "*.wild.example.com"]}'
+POLICY='{"allowed_hosts": ["good.example.com:80", "meta.example.com", "node.example.com", "*.wild.example.com",
+	{"host": "good.example.com", "ports": 5300, "protocol": "udp"}]}'
 
 # The world beyond the node: a namespace whose address is a public one, with everything that could be reached.
 world_up() {
@@ -31,6 +32,10 @@ world_up() {
 		--address=/six.wild.example.com/$SERVER6 --address=/bad.example.com/$OTHER4 \
 		--address=/meta.example.com/169.254.169.254 --address=/node.example.com/5.5.5.1 3>&- 4>&- &
 	export DNS=$!
+	# Something that answers by UDP, and is not at port 53.
+	nsenter -t "$WORLD" -n dnsmasq -k --conf-file=/dev/null --pid-file= --user=root --no-resolv --no-hosts --bind-interfaces \
+		--listen-address=$SERVER4 --port=5300 --address=/udp.example.com/9.8.7.6 3>&- 4>&- &
+	export DNS2=$!
 	nsenter -t "$WORLD" -n busybox httpd -f -p '[::]:80' -h "$CT/www" 3>&- 4>&- &
 	export WEB=$!
 	nsenter -t "$WORLD" -n busybox httpd -f -p '[::]:81' -h "$CT/www" 3>&- 4>&- &
@@ -55,7 +60,7 @@ setup_file() {
 
 teardown_file() {
 	local pid
-	for pid in "${DNS:-}" "${WEB:-}" "${WEB2:-}"; do [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; done
+	for pid in "${DNS:-}" "${DNS2:-}" "${WEB:-}" "${WEB2:-}"; do [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; done
 	containerd_down
 	[ -z "${WORLD:-}" ] || kill "$WORLD"
 }
@@ -94,7 +99,7 @@ TRY='try() { for u; do s=$(date +%s); echo "$u $(timeout 5 wget -qO- "$u" 2>/dev
 
 # What passes the world's and the node's devices until capture_end, in $CT/NAME.cap.
 capture() { # NAME
-	nsenter -t "$DAEMON" -n tcpdump -U -n -i any -w "$CT/$1.cap" >/dev/null 2>"$CT/$1.err" 3>&- 4>&- &
+	nsenter -t "$DAEMON" -n tcpdump --immediate-mode -U -n -i any -w "$CT/$1.cap" >/dev/null 2>"$CT/$1.err" 3>&- 4>&- &
 	CAPTURE=$!
 	wait_for 5 grep -q listening "$CT/$1.err"
 }
@@ -132,6 +137,17 @@ capture_end() {
 	[[ "$output" =~ "Address: 198.1"[89]\. ]] || show "expected a synthetic address"
 	assert_out "can't find bad.example.com: NXDOMAIN"
 	run ! grep -q exfil "$CT/dns.log"
+	remove_pod
+}
+
+@test "UDP leaves by a rule of its own, from the pod, and not without" {
+	policy_pod u
+	capture udp
+	exec_sync "timeout 8 nslookup -type=a udp.example.com good.example.com:5300 2>&1; timeout 8 nslookup -type=a udp.example.com $SERVER4:5300 2>&1"
+	capture_end
+	assert_equal "$(grep -c 'Address: 9.8.7.6' <<<"$output")" 1
+	tcpdump -nr "$CT/udp.cap" 'udp dst port 5300' 2>/dev/null >"$CT/out"
+		grep -q "IP 10.88.7.[0-9]*.[0-9]* > $SERVER4.5300" "$CT/out"
 	remove_pod
 }
 
