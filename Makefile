@@ -2,6 +2,7 @@
 #
 #   make            build                       make check    all tests, one summary line
 #   make demo       one session, start to end   make bench    against runc, crun, bwrap
+#   make fuzz       the parsers of hostile input
 #   make asan       the tests under ASan+UBSan  make lint     clang-tidy, cppcheck, clang-format
 #   make install    DESTDIR= PREFIX=/usr/local  make format   lay the code out
 #   make dist       the release tarball         make test-dist   it works on other releases of Debian
@@ -133,6 +134,13 @@ check:
 
 .PHONY: test-programs
 test-programs: $(UNIT_BIN) $(HELPER_BIN)
+
+# The readers of what a sandbox sends, each for FUZZ_SECONDS.
+FUZZ_SECONDS ?= 20
+.PHONY: fuzz
+fuzz:
+	$(Q)scripts/install-deps lint
+	$(Q)BUILD=$(BUILD) tests/fuzz/run $(FUZZ_SECONDS)
 
 asan:
 	$(Q)scripts/install-deps test

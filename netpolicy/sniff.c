@@ -111,9 +111,11 @@ static enum pf_sniff_kind sniff_tls(const uint8_t *data, size_t len, struct pf_s
 	size_t have = 0, want = 4;
 
 	for (size_t at = 0;;) {
+		if (have >= 1 && whole[0] != TLS_CLIENT_HELLO)
+			return PF_SNIFF_BAD;
 		if (have >= 4) {
 			want = 4 + ((size_t)whole[1] << 16 | (size_t)whole[2] << 8 | whole[3]);
-			if (whole[0] != TLS_CLIENT_HELLO || want > PF_SNIFF_MAX)
+			if (want > PF_SNIFF_MAX)
 				return PF_SNIFF_BAD;
 			if (have >= want)
 				break;
@@ -248,17 +250,14 @@ static bool is_request_line(const char *line, size_t len)
 	return len - version >= 5 && strncasecmp(line + version, "HTTP/", 5) == 0;
 }
 
-/* A first line without its end. Control bytes are in no request line; a carriage return inside one may be an
- * end of line to somebody else. */
+/* A first line without its end. Nothing is said of it before it is there, whatever is in it: a server may
+ * take a control byte for a blank. But a carriage return inside of it is an end of line to somebody, and no
+ * text protocol has one. */
 static enum pf_sniff_kind open_line(const char *line, size_t len)
 {
-	for (size_t i = 0; i < len; i++) {
-		if (line[i] == '\r' && i + 1 < len)
-			return is_request_line(line, i) ? PF_SNIFF_BAD : PF_SNIFF_OPAQUE;
-		if ((uint8_t)line[i] < ' ' && line[i] != '\t' && line[i] != '\r')
-			return PF_SNIFF_OPAQUE;
-	}
-	return PF_SNIFF_MORE;
+	const char *cr = memchr(line, '\r', len);
+
+	return cr && cr + 1 < line + len ? PF_SNIFF_BAD : PF_SNIFF_MORE;
 }
 
 static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sniff *out)
@@ -286,7 +285,7 @@ static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sni
 		return open_line(data + first, len - first);
 	out->line_open = false;
 	if (bad && memchr(line, '\r', line_len))
-		return open_line(line, line_len);
+		return PF_SNIFF_BAD;
 	if (!is_request_line(line, line_len))
 		return PF_SNIFF_OPAQUE;
 	if (bad)

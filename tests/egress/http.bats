@@ -94,3 +94,20 @@ except OSError as e:
 True reset"
 	refute_left front.other
 }
+
+@test "a control byte in a request line hides nothing from the gate, however it arrives" {
+	probe "$REQUESTS"'
+for byte in b"\0", b"\1", b"\x0b", b"\rx":
+    for pause in 0, 0.1:
+        s = connect("a.cdn.test", 8080)
+        s.sendall(b"GET /" + byte)
+        time.sleep(pause)
+        try:
+            s.sendall(b" HTTP/1.1\r\nHost: front.other.test\r\n\r\n")
+            got = b"".join(iter(lambda: s.recv(4096), b""))
+        except OSError as e:
+            got = word(e).encode()
+        print(got[:12].decode())'
+	refute grep -Ev '^(HTTP/1.1 403|reset)$' <<<"$output"
+	refute_left front.other
+}

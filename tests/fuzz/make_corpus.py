@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzzers into DIR/<fuzzer>/: a few of each kind of input that the gate reads.
+
+usage: make_corpus.py DIR
+"""
+import os
+import struct
+import sys
+
+
+def question(name, kind, flags=0x100, extra=b"", counts=(1, 0, 0, 0)):
+    labels = b"".join(bytes([len(part)]) + part for part in name.split(b".") if part)
+    return struct.pack(">6H", 7, flags, *counts) + labels + b"\0" + struct.pack(">2H", kind, 1) + extra
+
+
+def hello(sni=b"a.example.com", ech=False, split=0):
+    ext = struct.pack(">HHHBH", 0, len(sni) + 5, len(sni) + 3, 0, len(sni)) + sni if sni else b""
+    if ech:
+        ext += struct.pack(">HH", 0xFE0D, 8) + b"\0" * 8
+    ext += struct.pack(">HHBH", 43, 3, 2, 0x0304) + struct.pack(">HH", 16, 5) + b"\0\3\2h2"
+    body = b"\3\3" + b"r" * 32 + b"\0" + struct.pack(">HH", 2, 0x1301) + b"\1\0" + struct.pack(">H", len(ext)) + ext
+    message = b"\1" + struct.pack(">I", len(body))[1:] + body
+    parts = [message[:split], message[split:]] if split else [message]
+    return b"".join(b"\x16\3\1" + struct.pack(">H", len(p)) + p for p in parts)
+
+
+edns = b"\0\0\x29\4\xd0\0\0\0\0\0\0"
+seeds = {
+    "fuzz_dns": [question(b"a.example.com", 1), question(b"a.example.com", 28, extra=edns, counts=(1, 0, 0, 1)),
+                 question(b"A" * 63 + b"." + b"b" * 63, 65), question(b"", 2), question(b"x\0y.z", 16),
+                 question(b"a.b", 1, flags=0x8180), b"\0" * 12, struct.pack(">6H", 1, 0, 1, 0, 0, 0) + b"\xc0\x0c\0\1\0\1"],
+    "fuzz_sniff": [hello(), hello(split=40), hello(ech=True), hello(None), hello()[:60], b"\x16\3\1\0\0",
+                   b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n",
+                   b"GET http://a/ HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"SSH-2.0-x\r\n", b"EHLO x\r\n",
+                   b"GET / HTTP/1.1\r\nHost: [::1]:80\r\nX:\ty\r\n\r\n", b"*1\r\n$4\r\nPING\r\n",
+                   b"GET /\0\1 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\3\1\0\3rrr\x16\3r"],
+    "fuzz_http": [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET",
+                  b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\nGET",
+                  b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x81\5hello",
+                  b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP", b"HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n",
+                  b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\nx"],
+    "fuzz_policy": [b'{"type":"limited","allowed_hosts":["a.example.com:443","*.example.com",{"host":"b.c","ports":[80,"8000-8010"],'
+                    b'"methods":["GET"],"paths":["/v1/**"],"max_requests_per_hour":5,"max_connections":2}]}',
+                    b'{"type":"unrestricted","denied_hosts":["x.example.com","10.0.0.0/8"],"explain_denied":true}',
+                    b'{"allowed_cidrs":["10.0.0.0/8:80",{"cidr":"[2001:db8::/32]","allow_private":true}],"allow_private":["10.0.0.0/8"]}',
+                    b'{"allowed_hosts":[{"host":"n.example","ports":123,"protocol":"udp"}],"resolver":["1.1.1.1:53","[::1]:54"]}',
+                    b'{"type":"none"}', b'{}'],
+}
+for fuzzer, inputs in seeds.items():
+    directory = os.path.join(sys.argv[1], fuzzer)
+    os.makedirs(directory, exist_ok=True)
+    for i, data in enumerate(inputs):
+        with open(os.path.join(directory, f"seed{i:02}"), "wb") as f:
+            f.write(data)
