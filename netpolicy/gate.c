@@ -365,6 +365,8 @@ void pf_gate_close(struct pf_gate *g)
 	pf_own_addrs_done(&g->own);
 	if (g->host_route >= 0)
 		close(g->host_route);
+	if (g->joined >= 0)
+		close(g->joined);
 	pf_policy_unref(g->policy);
 	free(g->hostname);
 	free(g);

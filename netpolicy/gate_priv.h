@@ -46,6 +46,8 @@ struct pf_gate {
 	struct pf_gate_opts opts;
 	char *hostname; /* normal; NULL: none */
 	bool v6;
+	int joined; /* the namespace that was joined, -1: none; alone: it has no device but lo */
+	bool alone;
 	bool was_closed; /* joined a namespace in which rules of another keeper were in force */
 	int host_route;  /* NETLINK_ROUTE socket of the host's namespace, when dials leave from another; or -1
 			  */

@@ -12,6 +12,7 @@
  * With no device but lo nothing can leave from there, and it is dialled from home, as for a namespace that is
  * our own from the beginning. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <stdlib.h>
@@ -63,20 +64,29 @@ static int open_joined(struct pf_gate *g, bool alone, struct pf_err *err)
 	return pf_gate_open_sockets(g, err);
 }
 
+static void take_back(struct pf_gate *g)
+{
+	if (g->joined < 0 || g->was_closed)
+		return;
+	pf_nft_unload(&g->nft);
+	pf_netns_unjoin(g->joined, &g->synth.net6, g->v6, g->alone);
+}
+
 static int join(struct pf_gate *g, int netns_fd, struct pf_err *err)
 {
 	struct pf_netns_visit visit;
 	struct pf_err back = PF_ERR_INIT;
-	bool alone;
 
-	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0 ||
-		pf_handover_check(g, g->policy, err) < 0)
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
 		return -1;
 	g->host_route = open_route(err);
-	if (g->host_route < 0 || pf_netns_join(&visit, netns_fd, &g->synth.net6, &g->v6, &alone, err) < 0)
+	if (g->host_route < 0 || pf_netns_join(&visit, netns_fd, &g->synth.net6, &g->v6, &g->alone, err) < 0)
 		return -1;
-	int r = open_joined(g, alone, err);
-	if (r < 0 || alone) {
+	g->joined = fcntl(netns_fd, F_DUPFD_CLOEXEC, 3);
+	int r = g->joined < 0 ? pf_fail(err, errno, "network namespace") : open_joined(g, g->alone, err);
+	if (r < 0)
+		take_back(g);
+	if (r < 0 || g->alone) {
 		if (pf_netns_leave(&visit, &back) < 0) {
 			*err = back;
 			return -1;
@@ -107,8 +117,7 @@ void pf_gate_undo(struct pf_gate *g)
 	if (!g)
 		return;
 	g->opts.audit = NULL;
-	if (!g->was_closed)
-		pf_nft_unload(&g->nft);
+	take_back(g);
 	pf_gate_close(g);
 }
 

@@ -49,13 +49,14 @@ static int set_lo_up(struct mnl_socket *nl, char *buf, size_t size)
 	return n < 0 ? -1 : mnl_cb_run(buf, (size_t)n, 0, 0, NULL, NULL);
 }
 
-/* Make a network local; prefix 0 is everything. flag is NLM_F_EXCL or NLM_F_REPLACE. */
+/* Make a network local; prefix 0 is everything. flag is NLM_F_EXCL or NLM_F_REPLACE; 0 takes the route away.
+ */
 static int add_local(struct mnl_socket *nl, char *buf, size_t size, uint8_t family, const void *net,
 	uint8_t prefix, uint16_t flag)
 {
 	struct nlmsghdr *h = mnl_nlmsg_put_header(buf);
-	h->nlmsg_type = RTM_NEWROUTE;
-	h->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | flag);
+	h->nlmsg_type = flag ? RTM_NEWROUTE : RTM_DELROUTE;
+	h->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | (flag ? NLM_F_CREATE | flag : 0));
 	struct rtmsg *r = mnl_nlmsg_put_extra_header(h, sizeof(*r));
 	r->rtm_family = family;
 	r->rtm_dst_len = prefix;
@@ -215,31 +216,47 @@ static bool enable_v6_on_lo(void)
 	return s >= 0 && (access(path, F_OK) < 0 || pf_write_pseudo_at(AT_FDCWD, path, "0") == 0);
 }
 
-static int prepare_joined(const struct in6_addr *synth6, bool *v6, bool *alone, struct pf_err *err)
+static int set_joined_routes(
+	const struct in6_addr *synth6, bool v6, bool alone, uint16_t flag, struct pf_err *err)
 {
 	const uint32_t synth4 = htonl(PF_SYNTH_NET4);
 	char buf[1024];
 	int r = 0;
 
-	if (is_alone(alone, err) < 0 || (!*alone && check_synthetic(err) < 0))
-		return -1;
 	struct mnl_socket *nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
 	if (!nl || mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0) {
 		r = pf_fail(err, errno, "route netlink socket");
 		goto out;
 	}
-	*v6 = enable_v6_on_lo();
 	if (set_lo_up(nl, buf, sizeof(buf)) < 0)
 		r = pf_fail(err, errno, "bring lo up");
-	else if (add_local(nl, buf, sizeof(buf), AF_INET, &synth4, *alone ? 0 : PF_SYNTH_PREFIX4,
-			 NLM_F_REPLACE) < 0)
+	else if (add_local(nl, buf, sizeof(buf), AF_INET, &synth4, alone ? 0 : PF_SYNTH_PREFIX4, flag) < 0)
 		r = pf_fail(err, errno, "local route for IPv4");
-	else if (*v6 && add_local(nl, buf, sizeof(buf), AF_INET6, synth6, *alone ? 0 : 64, NLM_F_REPLACE) < 0)
+	else if (v6 && add_local(nl, buf, sizeof(buf), AF_INET6, synth6, alone ? 0 : 64, flag) < 0)
 		r = pf_fail(err, errno, "local route for IPv6");
 out:
 	if (nl)
 		mnl_socket_close(nl);
 	return r;
+}
+
+static int prepare_joined(const struct in6_addr *synth6, bool *v6, bool *alone, struct pf_err *err)
+{
+	if (is_alone(alone, err) < 0 || (!*alone && check_synthetic(err) < 0))
+		return -1;
+	*v6 = enable_v6_on_lo();
+	return set_joined_routes(synth6, *v6, *alone, NLM_F_REPLACE, err);
+}
+
+void pf_netns_unjoin(int fd, const struct in6_addr *synth6, bool v6, bool alone)
+{
+	PF_CLOSE int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (home < 0 || setns(fd, CLONE_NEWNET) < 0)
+		return;
+	(void)set_joined_routes(synth6, v6, alone, 0, &ignored);
+	(void)setns(home, CLONE_NEWNET);
 }
 
 int pf_netns_join(struct pf_netns_visit *visit, int fd, const struct in6_addr *synth6, bool *v6, bool *alone,

@@ -25,6 +25,9 @@ int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err);
 int pf_netns_join(struct pf_netns_visit *visit, int fd, const struct in6_addr *synth6, bool *v6, bool *alone,
 	struct pf_err *err);
 
+/* Take the routes away again that pf_netns_join made. The thread is where it was, afterwards. */
+void pf_netns_unjoin(int fd, const struct in6_addr *synth6, bool v6, bool alone);
+
 /* Whether a thread that goes to another network namespace could come back: that takes power over the one it
  * came from, which root of a user namespace has not. */
 bool pf_netns_can_return(void);

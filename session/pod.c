@@ -10,7 +10,7 @@
  *     <root>/ID/control         the keeper's socket; of those who joined a link to the owner's
  *     <root>/.netns/DEV-INO     the owner's id
  *
- * An entry whose owner is gone, or is in another namespace by now, is none: numbers of namespaces come back.
+ * An entry whose owner does not live, or not in this namespace, is none: numbers of namespaces come back.
  *
  * Rules in a namespace bind those without power over it. Whoever can change them, or send what they do not
  * see, is refused, or loses that power when it is one that every container has by default (CAP_NET_RAW):
@@ -37,6 +37,7 @@
 #include "base/proc.h"
 #include "base/sys.h"
 #include "netpolicy/policy.h"
+#include "sandbox/container.h"
 #include "session/config.h"
 #include "session/podkeeper.h"
 #include "session/session.h"
@@ -217,20 +218,40 @@ static int save_policy_file(struct pf_pod *p, struct pf_err *err)
 	return pf_replace_file_at(p->dir, POLICY_FILE, text, strlen(text), 0600, false, err);
 }
 
-/* The owner's record, if what the registry says is still so. */
-static cJSON *find_owner(struct pf_pod *p, struct pf_err *err)
+/* Whether the container lives, in this namespace. Its first process holds the namespace, so that its number
+ * can mean no other. */
+static bool is_in(int dir, const char *id, int netns)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	struct pf_container c;
+	struct stat ours, theirs;
+	char path[48];
+
+	if (pf_container_load(dir, id, &c, &ignored) < 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)c.pid);
+	bool in = c.pid > 0 && fstat(netns, &ours) == 0 && stat(path, &theirs) == 0 &&
+		  ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev;
+	pf_container_done(&c);
+	return in;
+}
+
+/* The owner's record, if what the registry says is still so. A namespace may have had the number of another
+ * that is gone: whoever took that for this one's would leave it without rules. */
+static cJSON *find_owner(struct pf_pod *p)
 {
 	PF_FREE char *path = pf_asprintf("%s/" REGISTRY "/%s", p->dirs->root, p->name), *id = NULL;
 	struct pf_err ignored = PF_ERR_INIT;
 
-	(void)err;
 	if (pf_read_file_at(AT_FDCWD, path, 256, &id, NULL, &ignored) < 0 ||
 		pf_check_id("container id", id, &ignored) < 0)
 		return NULL;
 	PF_CLOSE int dir = pf_dirs_run(p->dirs, id, false, &ignored);
-	cJSON *j = dir < 0 ? NULL : load_policy_file(dir, &ignored);
-	const char *netns = get(j, "netns"), *owner = get(j, "container");
-	if (!netns || !owner || strcmp(netns, p->name) != 0 || strcmp(owner, id) != 0) {
+	if (dir < 0 || !is_in(dir, id, p->netns))
+		return NULL;
+	cJSON *j = load_policy_file(dir, &ignored);
+	const char *owner = get(j, "container");
+	if (!owner || strcmp(owner, id) != 0) {
 		cJSON_Delete(j);
 		return NULL;
 	}
@@ -362,7 +383,7 @@ int pf_pod_begin(const struct pf_dirs *d, const char *id, int dir, struct pf_spe
 	if (text && lock_registry(p, err) < 0)
 		return -1;
 	if (p->name)
-		owner = find_owner(p, err);
+		owner = find_owner(p);
 	if (!owner && !text)
 		return 0;
 	p->caps_matter = caps_matter(spec, p->netns);

@@ -225,10 +225,21 @@ static int open_all(struct keeper *k, int *made, struct pf_err *err)
 	return k->gate ? 0 : -1;
 }
 
+/* Of files it needs the log, and what resolving a name reads. */
+static int confine_files(const struct keeper *k, struct pf_err *err)
+{
+	PF_FREE char *logs = pf_asprintf("%s/logs", k->p->dirs->store);
+	const char *const rw[] = {logs, NULL}, *const list[] = {k->p->dirs->store, NULL};
+	const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
+		"/run/resolvconf", "/run/NetworkManager", NULL};
+
+	return pf_confine_files(rw, ro, list, err);
+}
+
 static int stay(struct keeper *k, struct pf_err *err)
 {
 	k->listen = pf_control_listen(k->p->dir, err);
-	return k->listen < 0 || pf_confine_keeper(err) < 0 ? -1 : 0;
+	return k->listen < 0 || confine_files(k, err) < 0 || pf_confine_keeper(err) < 0 ? -1 : 0;
 }
 
 static void settle(void)

@@ -171,6 +171,7 @@ no"
 	create_refused
 	assert_status 1
 	wait_for 5 sh -c "[ -z \"\$(nsenter -t $PODNET -n nft list tables)\" ]"
+	wait_for 5 sh -c "! nsenter -t $PODNET -n ip route show table local | grep 198.18"
 	assert_gone "$ID"
 	# And one whose create was killed: the keeper hears of it by itself.
 	edit '.root.path = "rootfs" | .hooks = {createRuntime: [{path: "/bin/sleep", args: ["sleep", "1000"]}]}'
@@ -219,4 +220,33 @@ refused"
 	assert_equal "$(find "/proc/$keeper/fd" -lname 'pipe:*' | wc -l)" 0
 	grep -q '^CapEff:	0000000000001020$' "/proc/$keeper/status"
 	grep -q '^Seccomp:	2$' "/proc/$keeper/status"
+}
+
+@test "the number of a namespace is not the namespace: a record of one that is gone opens nothing" {
+	podnet
+	start_bundle
+	local first=$ID name
+	name=$(jq -r .netns "$ROOT/$first/policy.json")
+	# What is left of a pod that was never deleted, and whose namespace's number has come back.
+	kill -9 "$(state_of .pid)"
+	wait_for 5 sh -c "! [ -e /proc/$(state_of .egress.keeper)/fd ]"
+	in_net "$PODNET" nft delete table inet pinfold
+	assert_equal "$(cat "$ROOT/.netns/$name")" "$first"
+	edit '.linux.cgroupsPath += "b"'
+	start_bundle
+	assert_equal "$(state_of .egress.container)" "$ID"
+	fetch http://good.example.com/ http://5.5.5.5/
+	assert_equal "$output" "hello
+refused"
+	pinfold delete "$first"
+	assert_equal "$(cat "$ROOT/.netns/$name")" "$ID"
+}
+
+@test "a log that has grown large is set aside once" {
+	start_bundle
+	truncate -s 16M "$STORE/logs/$ID.jsonl"
+	fetch http://other.example.com/
+	wait_for 5 test -s "$STORE/logs/$ID.jsonl.1"
+	fetch http://third.example.com/
+	wait_for 5 grep -q third.example.com "$STORE/logs/$ID.jsonl"
 }
