@@ -17,7 +17,7 @@ _pinfold() {
 	"") _pinfold_words "$verbs --root --store --log --log-format --systemd-cgroup --version --help" ;;
 	create) case ${COMP_WORDS[COMP_CWORD - 1]} in
 		--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-		*) _pinfold_words "--config --image --from --reuse --strict-runtime --rebase --help" ;;
+		*) _pinfold_words "--config --image --from --credentials --reuse --strict-runtime --rebase --help" ;;
 		esac ;;
 	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
 	destroy) _pinfold_words "--snapshot --help $(_pinfold_ids)" ;;
@@ -25,7 +25,7 @@ _pinfold() {
 	diff) _pinfold_words "--json --stat --name-only --help $(_pinfold_ids)" ;;
 	list) _pinfold_words "--format --quiet --json --help" ;;
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
-	policy) _pinfold_words "show set $(_pinfold_ids)" ;;
+	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
 	image) _pinfold_words "build import ls inspect rm --help" ;;
 	checkpoint) _pinfold_words "ls inspect verify export import rm --help" ;;
 	gc) _pinfold_words "--stopped --help" ;;
