@@ -313,7 +313,8 @@ int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct
 	const cJSON *ports = cJSON_GetObjectItemCaseSensitive(j, "ports");
 	if ((!ports || cJSON_IsNull(ports)) && e->udp)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
-			"%s.ports: is missing; with protocol \"udp\" it says which datagrams leave at all", where);
+			"%s.ports: is missing; with protocol \"udp\" it says which datagrams leave at all",
+			where);
 	if (!ports || cJSON_IsNull(ports))
 		return 0;
 	if (!cJSON_IsArray(ports))

@@ -53,12 +53,16 @@ static double log2_of(double x)
 {
 	double whole = 0, sum = 0;
 
-	for (; x >= 2; x /= 2)
+	while (x >= 2) {
+		x /= 2;
 		whole++;
+	}
 	/* ln x = 2 artanh z. x is in [1, 2), so that z <= 1/3. */
 	double z = (x - 1) / (x + 1), term = z;
-	for (int k = 1; k < 40; k += 2, term *= z * z)
+	for (int k = 1; k < 40; k += 2) {
 		sum += term / k;
+		term *= z * z;
+	}
 	return whole + 2 * sum / LN2;
 }
 
@@ -66,10 +70,14 @@ static double exp2_of(double y)
 {
 	double power = 1, term = 1, sum = 1;
 
-	for (; y >= 1; y--)
+	while (y >= 1) {
+		y -= 1;
 		power *= 2;
-	for (; y < 0; y++)
+	}
+	while (y < 0) {
+		y += 1;
 		power /= 2;
+	}
 	for (int k = 1; k < 25; k++) {
 		term *= y * LN2 / k;
 		sum += term;

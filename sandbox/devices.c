@@ -48,10 +48,12 @@ static enum dev_kind dev_of(const struct pf_spec *spec)
  */
 static const struct pf_device *device(const struct pf_spec *spec, size_t i)
 {
+	const struct pf_device *own = spec->devices;
+
 	if (i < spec->n_devices)
-		return &spec->devices[i];
-	for (size_t k = 0; k < spec->n_devices; k++)
-		if (strcmp(spec->devices[k].path, defaults[i - spec->n_devices].path) == 0)
+		return &own[i];
+	for (size_t k = 0; own && k < spec->n_devices; k++)
+		if (strcmp(own[k].path, defaults[i - spec->n_devices].path) == 0)
 			return NULL;
 	return &defaults[i - spec->n_devices];
 }

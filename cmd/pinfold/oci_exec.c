@@ -109,8 +109,7 @@ static const struct option options[] = {{"process", required_argument, NULL, 'p'
 	{"pid-file", required_argument, NULL, 4}, {"console-socket", required_argument, NULL, 5},
 	{"pidfd-socket", required_argument, NULL, 6}, {"preserve-fds", required_argument, NULL, 7},
 	{"ignore-paused", no_argument, NULL, 8}, {"cgroup", required_argument, NULL, 9},
-	{"no-subreaper", no_argument, NULL, 10},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"no-subreaper", no_argument, NULL, 10}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 /* ---- the process ---- */
 
