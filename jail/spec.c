@@ -221,7 +221,11 @@ cJSON *pf_jail_spec(const struct pf_jail *j)
 	add_map(linux_, "uidMappings", j->uid);
 	add_map(linux_, "gidMappings", j->gid);
 	if (has_proc(j)) {
-		cJSON_AddItemToObject(linux_, "maskedPaths", strings(masked));
+		/* Only root could read these at all. */
+		if (j->caller_uid == 0)
+			cJSON_AddItemToObject(linux_, "maskedPaths", strings(masked));
+		/* Settings of the network namespace may be written by whose user namespace it is: the
+		 * caller's id, which the command has too. */
 		cJSON_AddItemToObject(linux_, "readonlyPaths", strings(read_only));
 	}
 	return doc;
