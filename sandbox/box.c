@@ -42,6 +42,7 @@
 #include "base/sys.h"
 #include "sandbox/child.h"
 #include "sandbox/mounts.h"
+#include "sandbox/netdev.h"
 
 extern const char pf_init_blob[], pf_init_blob_end[];
 
@@ -398,6 +399,9 @@ static int parent_setup(
 		if (userns < 0)
 			return pf_fail(err, errno, "the new user namespace");
 	}
+	/* Before the child goes on: kernel parameters of the devices are its to set. */
+	if (pf_netdev_move(spec->netdevs, spec->n_netdevs, pid, err) < 0)
+		return -1;
 	if (send(sync, (char[]){PF_SYNC_MAPPED}, 1, MSG_NOSIGNAL) < 0 && errno != EPIPE)
 		return pf_fail(err, errno, "sync with the new process");
 	if (params->oci && (params->oci->on_pid(params->oci->arg, pid, err) < 0 ||
@@ -413,7 +417,7 @@ static int parent_setup(
 	if (mounts.nodes >= 0)
 		close(mounts.nodes);
 	close(mounts.root);
-	return r;
+	return r == 0 && params->oci ? params->oci->on_mounts(params->oci->arg, err) : r;
 }
 
 int pf_box_create(const struct pf_box_params *wanted, struct pf_box *box, struct pf_err *err)

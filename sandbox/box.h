@@ -38,9 +38,11 @@ struct pf_box_oci {
 	/* The state for hooks that the child runs: state_head, its pid, state_tail (createContainer) or
 	 * state_start_tail (startContainer). */
 	const char *state_head, *state_tail, *state_start_tail;
-	/* The parent's part. on_pid: the process exists. on_hooks: its namespaces and mounts are there.
-	 * on_listener: a filter that notifies was loaded; fd is the caller's to close. */
+	/* The parent's part. on_pid: the process exists. on_mounts: it is putting its mounts together, and
+	 * there is time for other things. on_hooks: its namespaces and mounts are there. on_listener: a
+	 * filter that notifies was loaded; fd is the caller's to close. */
 	int (*on_pid)(void *arg, pid_t pid, struct pf_err *err);
+	int (*on_mounts)(void *arg, struct pf_err *err);
 	int (*on_hooks)(void *arg, pid_t pid, struct pf_err *err);
 	int (*on_listener)(void *arg, pid_t pid, int fd, struct pf_err *err);
 	void *arg;

@@ -1,9 +1,9 @@
 /* Theory of operation: creating a container.
  *
  * Everything that can be found wrong by looking is found before anything is made. Then, in this order: the
- * state directory's files, the cgroup with its limits and its device filter, the box (box.c), which runs
- * hooks on its way and in the end waits to be started. Whatever fails takes back what was made before it, in
- * reverse; hooks that were run have their poststop ones run. */
+ * state directory's files, the cgroup with its limits, the box (box.c), which runs hooks on its way and in the
+ * end waits to be started; while it puts its mounts together the cgroup gets its device filter. Whatever fails
+ * takes back what was made before it, in reverse; hooks that were run have their poststop ones run. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
@@ -29,7 +29,6 @@
 #include "sandbox/container.h"
 #include "sandbox/hooks.h"
 #include "sandbox/mounts.h"
-#include "sandbox/netdev.h"
 #include "sandbox/systemd.h"
 
 struct making {
@@ -47,6 +46,7 @@ struct making {
 	char *head, *tail, *start_tail, *keyring;
 	bool hooks_ran;
 	struct pf_systemd_hold hold;
+	struct pf_device_rules rules;
 };
 
 /* ---- looking ---- */
@@ -425,17 +425,15 @@ static int delegate(struct making *m, struct pf_err *err)
 static int make_cgroup(struct making *m, struct pf_err *err)
 {
 	PF_LIMITS struct pf_limits limits;
-	PF_DEVICE_RULES struct pf_device_rules rules = {0};
 	uint64_t attrs = 0;
 	bool v2_alone;
 
 	pf_limits_init(&limits);
 	if (pf_limits_from_oci(m->spec->resources, &limits, err) < 0 ||
-		pf_device_rules_from_oci(m->spec->resources, &rules, err) < 0 ||
+		pf_device_rules_from_oci(m->spec->resources, &m->rules, err) < 0 ||
 		pf_cgroup_probe(&m->host, err) < 0 || cgroup_path(m, &limits, err) < 0 ||
 		pf_cgroup_create(&m->host, m->c->cgroup, &limits, m->c->unit ? PF_CGROUP_ADOPT : 0,
-			&m->cgroup, err) < 0 ||
-		pf_device_apply(m->cgroup, &rules, err) < 0)
+			&m->cgroup, err) < 0)
 		return -1;
 	if (m->c->unit)
 		pf_cgroup_presume_clone_safe(m->cgroup, true); /* systemd has just made it */
@@ -459,9 +457,15 @@ static int on_pid(void *arg, pid_t pid, struct pf_err *err)
 
 	m->c->pid = pid;
 	m->c->pid_start = pf_proc_start_time(pid);
-	return pf_container_save(m->o->dir, m->c, err) < 0
-		       ? -1
-		       : pf_netdev_move(m->spec->netdevs, m->spec->n_netdevs, pid, err);
+	return pf_container_save(m->o->dir, m->c, err);
+}
+
+/* The device filter takes the kernel a while to check, and so far nobody but us is in the cgroup. */
+static int on_mounts(void *arg, struct pf_err *err)
+{
+	struct making *m = arg;
+
+	return pf_device_apply(m->cgroup, &m->rules, err) < 0 ? pf_wrap(err, "cgroup") : 0;
 }
 
 static int on_hooks(void *arg, pid_t pid, struct pf_err *err)
@@ -568,6 +572,7 @@ static int make(struct making *m, int *pidfd, struct pf_err *err)
 	m->box.no_pivot = o->no_pivot;
 	m->box.root_place = hooks_look_for_root(m->spec) ? m->c->rootfs : NULL;
 	m->box.on_pid = on_pid;
+	m->box.on_mounts = on_mounts;
 	m->box.on_hooks = on_hooks;
 	m->box.on_listener = on_listener;
 	m->box.arg = m;
@@ -628,6 +633,7 @@ int pf_container_create(const struct pf_container_opts *o, struct pf_spec *spec,
 			close(m.join_fds[i]);
 	free(m.join_fds);
 	pf_cgroup_view_done(&m.view);
+	pf_device_rules_done(&m.rules);
 	pf_cgroup_free(m.cgroup);
 	pf_bpf_done(&m.filter);
 	if (m.box.start_fd >= 0)
