@@ -1,9 +1,9 @@
 /* Theory of operation: creating a container.
  *
  * Everything that can be found wrong by looking is found before anything is made. Then, in this order: the
- * state directory's files, the cgroup with its limits, the box (box.c), which runs hooks on its way and in the
- * end waits to be started; while it puts its mounts together the cgroup gets its device filter. Whatever fails
- * takes back what was made before it, in reverse; hooks that were run have their poststop ones run. */
+ * state directory's files, the cgroup with its limits, the box (box.c), which runs hooks on its way and in
+ * the end waits to be started; while it puts its mounts together the cgroup gets its device filter. Whatever
+ * fails takes back what was made before it, in reverse; hooks that were run have their poststop ones run. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/nsfs.h>
