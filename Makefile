@@ -35,7 +35,7 @@ STORE_LIBS  := -l:libarchive.a -l:libz.a -l:liblzma.a -lcrypto -lzstd $(CORE_LIB
 
 .DEFAULT_GOAL := all
 
-LAYERS := base sandbox overlay netpolicy checkpoint session jail
+LAYERS := base sandbox overlay netpolicy checkpoint session jail worker
 define layer_rule
 $(1)_SRC := $$(wildcard $(1)/*.c)
 $(1)_OBJ := $$($(1)_SRC:%.c=$(BUILD)/obj/%.o)
@@ -49,6 +49,8 @@ PINFOLD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold/*.c)) $(BU
 JAIL_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-jail/*.c)) $(BUILD)/obj/cmd/init-blob.o
 TLS_OBJ     := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-tls/*.c))
 BWRAP_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-bwrap/*.c)) $(BUILD)/obj/cmd/init-blob.o
+WORKER_OBJ  := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-worker/*.c))
+TOOL_SRC    := $(wildcard cmd/pinfold-tool/*.c)
 SYSTEMD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-systemd/*.c))
 STORE_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-store/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
@@ -56,7 +58,8 @@ UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
 HELPER_SRC  := $(wildcard tests/helpers/*.c)
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
-PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd
+PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd \
+	$(BUILD)/libexec/pinfold/pinfold-worker $(BUILD)/libexec/pinfold/pinfold-tool
 
 LIBRARY := $(BUILD)/lib/libpinfold.a $(BUILD)/lib/libpinfold.so.0
 
@@ -97,6 +100,15 @@ $(BUILD)/libexec/pinfold/pinfold-tls: $(TLS_OBJ) $(LIBS)
 $(BUILD)/libexec/pinfold/pinfold-systemd: $(SYSTEMD_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(SYSTEMD_OBJ) -lsystemd
+
+# The environment worker; nothing else needs libcurl.
+$(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcurl -lcjson -lm -lpthread
+# Its hand inside of sandboxes: static, because it runs in every image.
+$(BUILD)/libexec/pinfold/pinfold-tool: $(TOOL_SRC) cmd/pinfold-tool/tool.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 $(OPT) $(WARN) -D_FORTIFY_SOURCE=2 -fstack-protector-strong -static -s -o $@ $(TOOL_SRC)
 
 # For programs of other people: one file, position-independent, with nothing of the tree in it but itself.
 $(BUILD)/obj/lib/pinfold.o: lib/pinfold.c lib/pinfold.h

@@ -1,0 +1,533 @@
+/* Theory of operation: pinfold-worker, the environment worker.
+ *
+ * One process polls; each work item is a process of its own, started from this same file with the item (and
+ * the environment key) over a pipe. So a session that crashes takes nothing along, nothing secret stands on a
+ * command line or in an environment, and the poller is small enough to be right. Without --max-sessions more,
+ * it takes one item at a time, as other pollers do.
+ *
+ * SIGTERM: no new items; the sessions are told, finish the call that they are at, and put their sandboxes
+ * away. A poller that is killed outright takes its sessions along in the same way (PDEATHSIG).
+ *
+ * As `pinfold on-work` it is the script that somebody else's poller starts: one item on standard input. */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/units.h"
+#include "session/dirs.h"
+#include "worker/api.h"
+#include "worker/log.h"
+#include "worker/runner.h"
+
+#define ITEM_FD_ENV "PINFOLD_WORKER_ITEM_FD"
+#define DEFAULT_URL "https://api.anthropic.com"
+#define ITEM_MAX ((size_t)1 << 20)
+#define SESSIONS_MAX 1000
+#define AGENT "pinfold-worker/" PF_VERSION
+
+extern char **environ;
+
+static const char help[] =
+	"usage: pinfold-worker [options]            poll for work and do it\n"
+	"       pinfold on-work [options] <ITEM     do one work item, for another poller\n\n"
+	"  --environment-id ID   (ANTHROPIC_ENVIRONMENT_ID)\n"
+	"  --key-file FILE       the environment key (ANTHROPIC_ENVIRONMENT_KEY)\n"
+	"  --base-url URL        the control plane (ANTHROPIC_BASE_URL)\n"
+	"  --worker-id ID        what the control plane sees (ANTHROPIC_WORKER_ID; host name and a random "
+	"part)\n"
+	"  --max-sessions N      work items at a time (1)\n"
+	"  --max-idle D          how long a session may be idle before its sandbox is put away (60s)\n"
+	"  --config FILE         the sandbox file of all sessions\n"
+	"  --credentials FILE    as for pinfold create\n"
+	"  --keep N              checkpoints kept of each session (5; 0: all)\n"
+	"  --rebase              resume on another version of the image\n"
+	"  --drain               end when there is no work\n"
+	"  --root DIR, --store DIR, --state-dir DIR\n"
+	"  --log-format text|json\n"
+	"  --version, --help\n";
+
+struct options {
+	struct pf_runner_opts run;
+	const char *worker_id;
+	int64_t max_sessions;
+	bool drain, json, on_work;
+	char *key;
+};
+
+static struct {
+	pid_t pid;
+	char *session;
+} children[SESSIONS_MAX];
+static size_t n_children;
+
+static int fail(const struct pf_err *err)
+{
+	pf_wlog("error", "%s", err->msg);
+	return 1;
+}
+
+/* ---- options ---- */
+
+static const char *env_or(const char *name, const char *other)
+{
+	const char *v = getenv(name);
+
+	return v && *v ? v : other;
+}
+
+static int read_key(const char *path, char **key, struct pf_err *err)
+{
+	PF_CLOSE int dir = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	size_t len;
+
+	if (stat(path, &st) < 0)
+		return pf_fail(err, errno, "%s", path);
+	if (st.st_mode & 07)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: everybody may read it: chmod 0600 it", path);
+	PF_FREE char *cwd = *path == '/' ? NULL : getcwd(NULL, 0);
+	PF_FREE char *abs = cwd ? pf_asprintf("%s/%s", cwd, path) : pf_strdup(path);
+	if (pf_read_file_at(dir, abs + 1, 4096, key, &len, err) < 0)
+		return -1;
+	(*key)[strcspn(*key, " \r\n")] = '\0';
+	return **key ? 0 : pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: no key in it", path);
+}
+
+/* libexec or the same directory. */
+static char *find_program(const char *name, struct pf_err *err)
+{
+	PF_FREE char *dir = pf_program_dir(err);
+
+	for (size_t i = 0; dir && i < 3; i++) {
+		char *path = i == 0   ? pf_asprintf("%s/%s", dir, name)
+			     : i == 1 ? pf_asprintf("%s/../libexec/pinfold/%s", dir, name)
+				      : pf_asprintf("%s/../../bin/%s", dir, name);
+		char *real = realpath(path, NULL);
+		free(path);
+		if (real && access(real, X_OK) == 0)
+			return real;
+		free(real);
+	}
+	if (dir)
+		pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "the program %s is not installed (looked around %s)",
+			name, dir);
+	return NULL;
+}
+
+static char *make_worker_id(void)
+{
+	char host[65] = "";
+	unsigned r = 0;
+
+	(void)gethostname(host, sizeof(host) - 1);
+	(void)!getrandom(&r, sizeof(r), 0);
+	return pf_asprintf("%s-%08x", host, r);
+}
+
+static int parse(int argc, char **argv, struct options *o, struct pf_err *err)
+{
+	static const struct option options[] = {{"environment-id", 1, NULL, 'e'}, {"key-file", 1, NULL, 'k'},
+		{"base-url", 1, NULL, 'u'}, {"worker-id", 1, NULL, 'w'}, {"max-sessions", 1, NULL, 'n'},
+		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
+		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
+		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
+		{"log-format", 1, NULL, 'f'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
+		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	const char *key_file = NULL;
+	int64_t keep = 5;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+		int bad = 0;
+		switch (c) {
+		case 'e':
+			o->run.environment_id = optarg;
+			break;
+		case 'k':
+			key_file = optarg;
+			break;
+		case 'u':
+			o->run.base_url = optarg;
+			break;
+		case 'w':
+			o->worker_id = optarg;
+			break;
+		case 'n':
+			bad = pf_parse_int("--max-sessions", optarg, 1, SESSIONS_MAX, &o->max_sessions, err);
+			break;
+		case 'i':
+			bad = pf_parse_duration("--max-idle", optarg, &o->run.max_idle_ms, err);
+			break;
+		case 'c':
+			o->run.box.config = optarg;
+			break;
+		case 'C':
+			o->run.box.credentials = optarg;
+			break;
+		case 'K':
+			bad = pf_parse_int("--keep", optarg, 0, 10000, &keep, err);
+			break;
+		case 'b':
+			o->run.box.rebase = true;
+			break;
+		case 'd':
+			o->drain = true;
+			break;
+		case 'r':
+			o->run.box.root = optarg;
+			break;
+		case 's':
+			o->run.box.store = optarg;
+			break;
+		case 'S':
+			o->run.box.state_dir = optarg;
+			break;
+		case 'f':
+			o->json = strcmp(optarg, "json") == 0;
+			break;
+		case 'o':
+			o->on_work = true;
+			break;
+		case 'v':
+			printf("pinfold-worker version %s\n", PF_VERSION);
+			exit(0);
+		case 'h':
+			fputs(help, stdout);
+			exit(0);
+		default:
+			return pf_fail_kind(err, PF_ERR_INVALID, 0, "try: pinfold-worker --help");
+		}
+		if (bad < 0)
+			return -1;
+	}
+	if (optind != argc)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "'%s': there are options only", argv[optind]);
+	o->run.box.keep = (int)keep;
+	if (key_file && read_key(key_file, &o->key, err) < 0)
+		return -1;
+	if (!o->key && getenv("ANTHROPIC_ENVIRONMENT_KEY"))
+		o->key = pf_strdup(getenv("ANTHROPIC_ENVIRONMENT_KEY"));
+	return 0;
+}
+
+static int complete(struct options *o, struct pf_err *err)
+{
+	o->run.agent = AGENT;
+	o->run.key = o->key;
+	o->run.base_url =
+		o->run.base_url ? o->run.base_url : pf_strdup(env_or("ANTHROPIC_BASE_URL", DEFAULT_URL));
+	if (!o->run.environment_id && getenv("ANTHROPIC_ENVIRONMENT_ID"))
+		o->run.environment_id = pf_strdup(getenv("ANTHROPIC_ENVIRONMENT_ID"));
+	if (o->run.environment_id && pf_check_id("environment id", o->run.environment_id, err) < 0)
+		return -1;
+	if (!o->worker_id)
+		o->worker_id = getenv("ANTHROPIC_WORKER_ID") ? pf_strdup(getenv("ANTHROPIC_WORKER_ID"))
+							     : make_worker_id();
+	if (o->key && strpbrk(o->key, "\r\n"))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "the environment key has a line end in it");
+	o->run.box.pinfold = find_program("pinfold", err);
+	o->run.box.tool = o->run.box.pinfold ? find_program("pinfold-tool", err) : NULL;
+	/* From here on the key is in our memory alone, as far as those we start can see. */
+	for (char **e = environ; *e;)
+		if (strncasecmp(*e, "ANTHROPIC_", 10) == 0) {
+			PF_FREE char *name = pf_strdup(*e);
+			*strchrnul(name, '=') = '\0';
+			memset(*e + strlen(name), '\0', strlen(*e + strlen(name)));
+			for (char **m = e; (*m = m[1]); m++)
+				;
+		} else {
+			e++;
+		}
+	return o->run.box.tool ? 0 : -1;
+}
+
+/* ---- one item ---- */
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int do_item(struct options *o, const char *text, size_t len)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_work w;
+	sigset_t chld;
+
+	/* A child that ends is waited for, not told. */
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	sigprocmask(SIG_UNBLOCK, &chld, NULL);
+	int r = pf_work_parse(text, len, &w, &err);
+	if (r < 0)
+		return fail(&err);
+	if (r == 0 || !w.session_id) {
+		pf_wlog("info", "no session's work item: nothing to do");
+		pf_work_done(&w);
+		return 0;
+	}
+	pf_wlog_setup(o->json, w.session_id);
+	r = pf_runner_run(&o->run, &w, &err);
+	pf_work_done(&w);
+	return r < 0 ? 1 : 0;
+}
+
+/* The item from a descriptor: for a session's process the key in the first line. */
+static int item_from(struct options *o, int fd, bool with_key)
+{
+	char *text = pf_calloc(ITEM_MAX + 1, 1);
+	ssize_t n = pf_read_full(fd, text, ITEM_MAX);
+	char *item = text;
+
+	if (n < 0) {
+		pf_wlog("error", "the work item cannot be read: %s", strerrordesc_np(errno));
+		free(text);
+		return 1;
+	}
+	if (with_key) {
+		item = strchrnul(text, '\n');
+		if (*item)
+			*item++ = '\0';
+		o->key = *text ? pf_strdup(text) : NULL;
+		o->run.key = o->key;
+	}
+	int code = do_item(o, item, strlen(item));
+	explicit_bzero(text, (size_t)n);
+	free(text);
+	return code;
+}
+
+/* ---- polling ---- */
+
+static void start_item(struct options *o, char **argv, const struct pf_work *w, const struct pf_buf *item)
+{
+	pid_t self = getpid();
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0) {
+		pf_wlog("error", "pipe: %s", strerrordesc_np(errno));
+		return;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		char number[16];
+		sigset_t none;
+		sigemptyset(&none);
+		(void)sigprocmask(SIG_SETMASK, &none, NULL);
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		if (getppid() != self)
+			_exit(1);
+		int fd = fcntl(p[0], F_DUPFD, 3);
+		(void)snprintf(number, sizeof(number), "%d", fd);
+		setenv(ITEM_FD_ENV, number, 1);
+		if (o->run.environment_id)
+			setenv("ANTHROPIC_ENVIRONMENT_ID", o->run.environment_id, 1);
+		setenv("ANTHROPIC_BASE_URL", o->run.base_url, 1);
+		execv("/proc/self/exe", argv);
+		_exit(1);
+	}
+	close(p[0]);
+	if (pid > 0) {
+		(void)pf_write_all(p[1], o->key, strlen(o->key));
+		(void)pf_write_all(p[1], "\n", 1);
+		(void)pf_write_all(p[1], item->data, item->len);
+		children[n_children].pid = pid;
+		children[n_children++].session = pf_strdup(w->session_id);
+		pf_wlog("info", "%s: work item %s, process %d", w->session_id, w->id, (int)pid);
+	} else {
+		pf_wlog("error", "fork: %s", strerrordesc_np(errno));
+	}
+	close(p[1]);
+}
+
+static void reap(void)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (size_t i = 0; i < n_children; i++)
+			if (children[i].pid == pid) {
+				if (WIFSIGNALED(status))
+					pf_wlog("error", "%s: its process was ended by signal %d",
+						children[i].session, WTERMSIG(status));
+				free(children[i].session);
+				children[i] = children[--n_children];
+				break;
+			}
+}
+
+/* Sleep, but not over a signal. Returns true when we are told to end. */
+static bool rest(int signals, int64_t ms)
+{
+	int64_t end = pf_now_us() + ms * 1000;
+	struct signalfd_siginfo info;
+
+	for (;;) {
+		while (read(signals, &info, sizeof(info)) == sizeof(info))
+			if (info.ssi_signo != SIGCHLD)
+				return true;
+		size_t before = n_children;
+		reap();
+		int64_t left = (end - pf_now_us()) / 1000;
+		if (left <= 0 || n_children < before)
+			return false;
+		struct pollfd p = {.fd = signals, .events = POLLIN};
+		(void)poll(&p, 1, left > 60000 ? 60000 : (int)left + 1);
+	}
+}
+
+static int64_t between(int64_t low, int64_t high)
+{
+	uint32_t r = 0;
+
+	(void)!getrandom(&r, sizeof(r), 0);
+	return low + (int64_t)(r % (uint32_t)(high - low + 1));
+}
+
+/* One poll, and the item started if there was one. *wait_ms: until the next. Returns -1 when it will never
+ * work, 1 when the queue was empty. */
+static int poll_once(struct options *o, char **argv, struct pf_http *h, unsigned *failures, int64_t *wait_ms)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_http_resp resp;
+	struct pf_work w = {0};
+	int r = pf_api_poll(
+		h, o->run.environment_id, o->key, o->worker_id, o->drain ? 0 : 999, 5000, &resp, &err);
+
+	*wait_ms = 0;
+	if (r < 0) {
+		bool fatal = pf_http_fatal(&resp);
+		pf_wlog("error", "%s", err.msg);
+		pf_http_resp_done(&resp);
+		*wait_ms = pf_backoff_ms((*failures)++, 1000, 60000);
+		return fatal ? -1 : 0;
+	}
+	*failures = 0;
+	r = pf_work_parse(resp.body.data ? resp.body.data : "", resp.body.len, &w, &err);
+	if (r > 0 && w.session_id) {
+		/* An item that is not acknowledged goes back into the queue by itself. */
+		if (pf_api_ack(h, o->run.environment_id, o->key, w.id, &err) < 0)
+			pf_wlog("error", "%s: %s", w.session_id, err.msg);
+		else
+			start_item(o, argv, &w, &resp.body);
+	} else if (r > 0) {
+		/* A health check: taken, and done. */
+		if (pf_api_ack(h, o->run.environment_id, o->key, w.id, &err) == 0)
+			(void)pf_api_stop(h, o->run.environment_id, o->key, w.id, &err);
+	} else if (r < 0) {
+		pf_wlog("error", "%s", err.msg);
+		*wait_ms = 1000;
+	} else {
+		*wait_ms = between(1000, 3000);
+	}
+	if (resp.body.data)
+		explicit_bzero(resp.body.data, resp.body.len);
+	pf_work_done(&w);
+	pf_http_resp_done(&resp);
+	return r == 0;
+}
+
+static int poll_loop(struct options *o, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	sigset_t set;
+	unsigned failures = 0;
+	int code = 0;
+	bool told = false;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	PF_CLOSE int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	struct pf_http *h = pf_http_new(o->run.base_url, AGENT, &err);
+	if (!h || signals < 0)
+		return fail(&err);
+	pf_wlog("info", "polling %s as %s, %lld at a time", o->run.environment_id, o->worker_id,
+		(long long)o->max_sessions);
+	while (!told) {
+		int64_t wait = 3600000;
+		if ((int64_t)n_children < o->max_sessions) {
+			int r = poll_once(o, argv, h, &failures, &wait);
+			if (r < 0) {
+				code = 1;
+				break;
+			}
+			if (r > 0 && o->drain && n_children == 0)
+				break;
+		}
+		told = rest(signals, wait);
+	}
+	pf_http_free(h);
+	if (n_children)
+		pf_wlog("info", "ending; %zu sessions are put away", n_children);
+	for (size_t i = 0; i < n_children; i++)
+		(void)kill(children[i].pid, SIGTERM);
+	while (n_children)
+		(void)rest(signals, 60000);
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {.run = {.box = {.root = PF_DEFAULT_ROOT,
+					    .store = PF_DEFAULT_STORE,
+					    .state_dir = "/run/pinfold-worker"},
+				    .max_idle_ms = 60000},
+		.max_sessions = 1};
+	struct pf_err err = PF_ERR_INIT;
+	const char *item_fd = getenv(ITEM_FD_ENV);
+	int code = 1, fd = item_fd ? atoi(item_fd) : -1;
+
+	umask(022);
+	if (parse(argc, argv, &o, &err) < 0)
+		return fail(&err);
+	pf_wlog_setup(o.json, NULL);
+	if (complete(&o, &err) < 0 || pf_http_init(&err) < 0)
+		return fail(&err);
+	unsetenv(ITEM_FD_ENV);
+	block_signals();
+	if (fd >= 0) {
+		(void)pf_set_cloexec(fd, true);
+		code = item_from(&o, fd, true);
+	} else if (o.on_work) {
+		code = item_from(&o, STDIN_FILENO, false);
+	} else if (!o.run.environment_id || !o.key) {
+		pf_wlog("error", "%s: try pinfold-worker --help",
+			o.key ? "no environment id"
+			      : "no environment key (--key-file, or ANTHROPIC_ENVIRONMENT_KEY)");
+	} else {
+		code = poll_loop(&o, argv);
+	}
+	if (o.key)
+		explicit_bzero(o.key, strlen(o.key));
+	free(o.key);
+	return code;
+}

@@ -1,0 +1,425 @@
+/* Theory of operation: sandboxes for sessions.
+ *
+ * Everything is asked of the program pinfold, as a person would: what works by hand works here, and a worker
+ * that crashes has no state of theirs in its memory. The sandbox is named after the session. What is started
+ * gets an environment without a platform credential and no descriptor of ours but its own three.
+ *
+ * One session at a time is worked at by one process on a machine: a lock file each, below the state
+ * directory. */
+
+#include "worker/box.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "worker/log.h"
+
+#define TOOL_TARGET "/run/pinfold-tool"
+#define OUTPUT_MAX ((size_t)8 << 20)
+#define ARGS_MAX 24
+
+extern char **environ;
+
+/* ---- starting pinfold ---- */
+
+static char **clean_env(void)
+{
+	size_t n = 0, k = 0;
+
+	while (environ[n])
+		n++;
+	char **env = pf_calloc(n + 1, sizeof(*env));
+	for (size_t i = 0; i < n; i++)
+		if (strncasecmp(environ[i], "ANTHROPIC_", 10) != 0)
+			env[k++] = environ[i];
+	return env;
+}
+
+/* argv for pinfold: the global options before the given words (NULL-terminated). */
+static void make_argv(const struct pf_box_opts *o, const char *const *words, const char *argv[ARGS_MAX])
+{
+	size_t n = 0;
+
+	argv[n++] = o->pinfold;
+	argv[n++] = "--root";
+	argv[n++] = o->root;
+	argv[n++] = "--store";
+	argv[n++] = o->store;
+	argv[n++] = "--log-format";
+	argv[n++] = "json";
+	for (; *words && n < ARGS_MAX - 1; words++)
+		argv[n++] = *words;
+	argv[n] = NULL;
+}
+
+/* Returns the pid, or -1 with errno. dies: with this process, whatever ends it. */
+static pid_t spawn(const char *const *argv, int in, int out, int errors, bool dies)
+{
+	char **env = clean_env();
+	pid_t self = getpid(), pid = fork();
+
+	if (pid == 0) {
+		sigset_t none;
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		if (dies) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (getppid() != self)
+				_exit(125);
+		}
+		/* Not to be hit by the signals of our terminal. */
+		(void)setpgid(0, 0);
+		if (dup2(in, 0) == 0 && dup2(out, 1) == 1 && dup2(errors, 2) == 2 &&
+			close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0)
+			execve(argv[0], (char *const *)(uintptr_t)argv, env);
+		_exit(125);
+	}
+	int e = errno;
+	free(env);
+	errno = e;
+	return pid;
+}
+
+static void take_output(int *fd, struct pf_buf *b)
+{
+	char buf[16384];
+	ssize_t n = read(*fd, buf, sizeof(buf));
+
+	if (n > 0 && b->len < OUTPUT_MAX)
+		pf_buf_add(b, buf, (size_t)n);
+	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) {
+		close(*fd);
+		*fd = -1;
+	}
+}
+
+/* The error that pinfold reported on its standard error: the last JSON line. */
+static int read_error(const char *verb, char *lines, struct pf_err *err)
+{
+	enum pf_err_kind kind = PF_ERR_SYSTEM;
+	PF_BUF struct pf_buf msg = {0};
+	char *save = NULL;
+
+	for (char *l = strtok_r(lines, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
+		cJSON *j = cJSON_Parse(l);
+		const char *level = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "level")),
+			   *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "msg")),
+			   *code = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "code"));
+		if (!j || (level && strcmp(level, "error") == 0)) {
+			pf_buf_done(&msg);
+			pf_buf_str(&msg, text ? text : l);
+		}
+		for (int k = PF_ERR_SYSTEM; code && k <= PF_ERR_NO_COMMAND; k++)
+			if (strcmp(code, pf_err_kind_name((enum pf_err_kind)k)) == 0)
+				kind = (enum pf_err_kind)k;
+		cJSON_Delete(j);
+	}
+	return pf_fail_kind(err, kind, 0, "pinfold %s: %.800s", verb, msg.data ? msg.data : "failed");
+}
+
+/* Run pinfold to its end. input (NULL: none) is its standard input, *output (NULL: not wanted) what it
+ * prints. */
+static int run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
+	struct pf_err *err)
+{
+	PF_BUF struct pf_buf out = {0}, errors = {0};
+	PF_CLOSE int in = -1;
+	const char *argv[ARGS_MAX];
+	int po[2], pe[2], status = 0;
+
+	make_argv(o, words, argv);
+	if (input) {
+		in = memfd_create("pinfold-config", MFD_CLOEXEC);
+		if (in < 0 || pf_write_all(in, input, strlen(input)) < 0 || lseek(in, 0, SEEK_SET) < 0)
+			return pf_fail(err, errno, "memfd");
+	} else {
+		in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	}
+	if (pipe2(po, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	if (pipe2(pe, O_CLOEXEC) < 0) {
+		close(po[0]);
+		close(po[1]);
+		return pf_fail(err, errno, "pipe");
+	}
+	pid_t pid = spawn(argv, in, po[1], pe[1], false);
+	close(po[1]);
+	close(pe[1]);
+	while (pid > 0 && (po[0] >= 0 || pe[0] >= 0)) {
+		struct pollfd p[2] = {{.fd = po[0], .events = POLLIN}, {.fd = pe[0], .events = POLLIN}};
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[0].revents)
+			take_output(&po[0], &out);
+		if (p[1].revents)
+			take_output(&pe[0], &errors);
+	}
+	if (pid < 0) {
+		int e = errno;
+		close(po[0]);
+		close(pe[0]);
+		return pf_fail(err, e, "start %s", o->pinfold);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+		pf_buf_str(&errors, "");
+		return read_error(words[0], errors.data, err);
+	}
+	if (output) {
+		pf_buf_str(&out, "");
+		*output = pf_take(out.data);
+	}
+	return 0;
+}
+
+/* ---- the lock ---- */
+
+static char *lock_path(const struct pf_box_opts *o, const char *id)
+{
+	return pf_asprintf("%s/%s.lock", o->state_dir, id);
+}
+
+int pf_box_lock(const struct pf_box_opts *o, const char *id, int *lock, struct pf_err *err)
+{
+	PF_FREE char *path = lock_path(o, id);
+	struct stat a, b;
+
+	if (pf_mkdirs(o->state_dir, 0700, err) < 0)
+		return -1;
+	for (;;) {
+		PF_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return pf_fail(err, errno, "%s", path);
+		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+			return errno == EWOULDBLOCK ? 0 : pf_fail(err, errno, "lock %s", path);
+		/* Whoever had it may have removed the file meanwhile. */
+		if (fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_ino == b.st_ino &&
+			a.st_dev == b.st_dev) {
+			*lock = pf_take_fd(&fd);
+			return 1;
+		}
+	}
+}
+
+void pf_box_unlock(const struct pf_box_opts *o, const char *id, int *lock)
+{
+	PF_FREE char *path = lock_path(o, id);
+
+	if (*lock < 0)
+		return;
+	(void)unlink(path);
+	close(*lock);
+	*lock = -1;
+}
+
+/* ---- sandboxes ---- */
+
+/* The administrator's document with the tools' helper mounted. */
+static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
+{
+	PF_JSON cJSON *j = o->config ? pf_json_load(o->config, err) : cJSON_CreateObject();
+
+	if (!j)
+		return NULL;
+	cJSON *fs = cJSON_GetObjectItemCaseSensitive(j, "filesystem");
+	if (!fs)
+		fs = cJSON_AddObjectToObject(j, "filesystem");
+	cJSON *mounts = cJSON_GetObjectItemCaseSensitive(fs, "mounts");
+	if (!mounts)
+		mounts = cJSON_AddArrayToObject(fs, "mounts");
+	if (!cJSON_IsObject(j) || !cJSON_IsArray(mounts)) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: filesystem.mounts must be an array", o->config);
+		return NULL;
+	}
+	cJSON *m = cJSON_CreateObject();
+	cJSON_AddStringToObject(m, "source", o->tool);
+	cJSON_AddStringToObject(m, "target", TOOL_TARGET);
+	cJSON_AddTrueToObject(m, "read_only");
+	cJSON_AddItemToArray(mounts, m);
+	return pf_json_text(j);
+}
+
+int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err)
+{
+	PF_FREE char *config = make_config(o, err), *state = NULL;
+	const char *words[12] = {"create", id, "--config", "-"};
+	size_t n = 4;
+
+	if (!config)
+		return -1;
+	if (o->credentials) {
+		words[n++] = "--credentials";
+		words[n++] = o->credentials;
+	}
+	if (o->rebase)
+		words[n++] = "--rebase";
+	size_t from = n;
+	words[n++] = "--reuse";
+	words[n++] = "--from";
+	words[n++] = "latest";
+	struct pf_err first = PF_ERR_INIT;
+	if (run(o, words, config, &state, &first) == 0) {
+		*how = strstr(state, "\"reused\":true") ? "taken over" : "resumed from its checkpoint";
+		return 0;
+	}
+	if (first.kind == PF_ERR_EXISTS) {
+		/* It has ended, and what it wrote is there: newer than any checkpoint. */
+		words[from + 1] = NULL;
+		*how = "started again on its files";
+		return run(o, words, config, NULL, err);
+	}
+	if (first.kind == PF_ERR_NOT_FOUND) {
+		words[from] = NULL;
+		*how = "created";
+		return run(o, words, config, NULL, err);
+	}
+	*err = first;
+	return -1;
+}
+
+int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	const char *words[] = {"exec", id, "--user", "0:0", "--timeout", "60s", "--", "/bin/sh", "-c",
+		"if [ -d /mnt/memory ]; then find /mnt/memory -mindepth 1 -delete; fi", NULL};
+
+	return run(o, words, NULL, NULL, err);
+}
+
+int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	const char *words[] = {"state", id, NULL};
+	PF_FREE char *text = NULL;
+	PF_JSON cJSON *j = NULL;
+
+	if (run(o, words, NULL, &text, err) < 0)
+		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
+	j = cJSON_Parse(text);
+	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold"),
+		    *keeper = cJSON_GetObjectItemCaseSensitive(p, "keeper"),
+		    *start = cJSON_GetObjectItemCaseSensitive(p, "keeper_start");
+	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
+	if (status && strcmp(status, "stopped") == 0)
+		return 0;
+	if (!cJSON_IsNumber(keeper) || !cJSON_IsNumber(start))
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "pinfold state: no keeper");
+	/* The keeper ends its sandbox in order when it is told to, and leaves the files. */
+	PF_CLOSE int fd = pf_pidfd_open_checked((pid_t)keeper->valuedouble, (uint64_t)start->valuedouble);
+	if (fd < 0)
+		return errno == ESRCH ? 0 : pf_fail(err, errno, "keeper");
+	if (kill((pid_t)keeper->valuedouble, SIGTERM) < 0 && errno != ESRCH)
+		return pf_fail(err, errno, "end the keeper");
+	if (pf_pidfd_wait(fd, 20000) == 1)
+		return 0;
+	return pf_fail(err, ETIMEDOUT, "the keeper of %s", id);
+}
+
+int pf_box_destroy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	const char *words[] = {"destroy", id, NULL};
+
+	return run(o, words, NULL, NULL, err);
+}
+
+/* Remove checkpoints of the session, oldest first, until keep are left. One that cannot be removed stays. */
+static int prune(const struct pf_box_opts *o, const char *id, size_t keep, struct pf_err *err)
+{
+	const char *ls[] = {"checkpoint", "ls", "--sandbox", id, "--quiet", NULL};
+	PF_FREE char *text = NULL;
+	size_t have = 0;
+	char *save = NULL;
+
+	if (run(o, ls, NULL, &text, err) < 0)
+		return -1;
+	for (const char *p = text; *p; p++)
+		have += *p == '\n';
+	for (char *d = strtok_r(text, "\n", &save); d && have > keep;
+		d = strtok_r(NULL, "\n", &save), have--) {
+		const char *rm[] = {"checkpoint", "rm", d, NULL};
+		struct pf_err why = PF_ERR_INIT;
+		if (run(o, rm, NULL, NULL, &why) < 0)
+			pf_wlog("warning", "%s", why.msg);
+	}
+	return 0;
+}
+
+int pf_box_snapshot(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	const char *words[] = {"snapshot", id, NULL};
+	struct pf_err why = PF_ERR_INIT;
+
+	if (run(o, words, NULL, NULL, err) < 0)
+		return -1;
+	if (o->keep > 0 && prune(o, id, (size_t)o->keep, &why) < 0)
+		pf_wlog("warning", "%s", why.msg);
+	return 0;
+}
+
+int pf_box_forget(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	return prune(o, id, 0, err);
+}
+
+/* ---- the helper ---- */
+
+int pf_tool_start(const struct pf_box_opts *o, const char *id, struct pf_tool *t, struct pf_err *err)
+{
+	/* The sandbox's limit for one command is not for what serves all of them. */
+	const char *words[] = {"exec", id, "--timeout", "3650d", "--", TOOL_TARGET, NULL};
+	const char *argv[ARGS_MAX];
+	int in[2], out[2];
+
+	make_argv(o, words, argv);
+	if (pipe2(in, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	if (pipe2(out, O_CLOEXEC) < 0) {
+		close(in[0]);
+		close(in[1]);
+		return pf_fail(err, errno, "pipe");
+	}
+	pid_t pid = spawn(argv, in[0], out[1], STDERR_FILENO, true);
+	close(in[0]);
+	close(out[1]);
+	if (pid < 0 || fcntl(in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(out[0], F_SETFL, O_NONBLOCK) < 0) {
+		int e = errno;
+		close(in[1]);
+		close(out[0]);
+		return pf_fail(err, e, "start %s exec", o->pinfold);
+	}
+	*t = (struct pf_tool){.pid = pid, .in = in[1], .out = out[0]};
+	return 0;
+}
+
+void pf_tool_stop(struct pf_tool *t)
+{
+	if (t->pid > 0) {
+		/* The keeper kills what an exec that is gone stood for. */
+		(void)kill(t->pid, SIGKILL);
+		while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (t->in >= 0)
+		close(t->in);
+	if (t->out >= 0)
+		close(t->out);
+	*t = PF_TOOL_INIT;
+}

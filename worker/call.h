@@ -1,0 +1,31 @@
+/* One call over the pipes of the tools' helper: request out, answer in, without blocking. */
+#ifndef PF_WORKER_CALL_H
+#define PF_WORKER_CALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/str.h"
+#include "worker/box.h"
+#include "worker/ledger.h"
+
+/* The longest that any call may take; the helper's own limits are within it. */
+#define PF_CALL_CEILING_MS 130000
+
+struct pf_exchange {
+	struct pf_buf request, answer;
+	size_t sent;
+};
+#define PF_EXCHANGE_INIT ((struct pf_exchange){0})
+
+enum pf_exchange_state { PF_EXCHANGE_WRITING, PF_EXCHANGE_READING, PF_EXCHANGE_DONE, PF_EXCHANGE_BROKEN };
+
+/* The request for a call: its input's members by the names that the helper knows. Members of another type
+ * than the tool's are as if they were not there. */
+void pf_exchange_begin(struct pf_exchange *x, const struct pf_call *c);
+/* Go on as far as it goes. DONE fills *is_error and text. */
+enum pf_exchange_state pf_exchange_step(
+	struct pf_exchange *x, const struct pf_tool *t, bool *is_error, struct pf_buf *text);
+void pf_exchange_end(struct pf_exchange *x);
+
+#endif

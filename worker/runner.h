@@ -1,0 +1,25 @@
+/* One work item, from its first heartbeat to its stop. */
+#ifndef PF_WORKER_RUNNER_H
+#define PF_WORKER_RUNNER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "worker/box.h"
+#include "worker/work.h"
+
+struct pf_runner_opts {
+	struct pf_box_opts box;
+	const char *base_url, *agent; /* agent: the User-Agent */
+	const char *environment_id;
+	const char *key; /* the environment key, for items without a token; NULL: none */
+	int64_t max_idle_ms;
+};
+
+/* Works at the item until its session is idle for max_idle_ms or over, the item is to be stopped, its lease
+ * is lost or SIGTERM, SIGINT or SIGHUP comes (which the caller has blocked). Returns 0 when it ended in
+ * order; -1 when not, with *err. The sandbox is gone afterwards; its files are in a checkpoint, or still
+ * there if that could not be made or was not ours to make. */
+int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, struct pf_err *err);
+
+#endif
