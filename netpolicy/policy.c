@@ -20,9 +20,6 @@
 #include "base/json.h"
 #include "base/str.h"
 
-/* More names than this in one certificate are not worth its size. */
-#define MAX_CA_NAMES 200
-
 struct pf_policy {
 	unsigned int refs;
 	enum pf_policy_type type;
@@ -122,19 +119,6 @@ bool pf_policy_ends_tls(const struct pf_policy *p)
 bool pf_policy_explains(const struct pf_policy *p)
 {
 	return p->explain;
-}
-
-char **pf_policy_ca_names(const struct pf_policy *p)
-{
-	size_t k = 0;
-
-	if (p->type != PF_POLICY_LIMITED || p->explain || p->n_rules > MAX_CA_NAMES)
-		return NULL;
-	char **names = pf_calloc(p->n_rules + 1, sizeof(*names));
-	for (size_t i = 0; i < p->n_rules; i++)
-		if (p->rules[i].host && !p->rules[i].denied)
-			names[k++] = pf_strdup(p->rules[i].host);
-	return names;
 }
 
 const char *pf_policy_upstream_ca(const struct pf_policy *p)
@@ -730,59 +714,6 @@ enum pf_verdict pf_policy_addr(const struct pf_policy *p, const struct sockaddr 
 	if (v == PF_VERDICT_ALLOW && proto != IPPROTO_TCP && !(*rule)->udp)
 		return PF_VERDICT_PROTOCOL;
 	return v;
-}
-
-static int by_port(const void *a, const void *b)
-{
-	return (int)((const struct pf_ports *)a)->lo - (int)((const struct pf_ports *)b)->lo;
-}
-
-struct pf_ports *pf_policy_host_ports(const struct pf_policy *p, bool udp, size_t *n)
-{
-	struct pf_ports *all = NULL;
-	size_t total = 0, out = 0;
-	bool every = p->type == PF_POLICY_UNRESTRICTED && !udp,
-	     explain = p->explain && p->type != PF_POLICY_NONE && !udp;
-
-	for (size_t i = 0; i < p->n_rules; i++) {
-		const struct pf_rule *r = &p->rules[i];
-		if (!r->host || r->denied || r->udp != udp)
-			continue;
-		if (r->n_ports == 0)
-			every = true;
-		total += r->n_ports;
-	}
-	*n = 0;
-	if (explain)
-		total += 2;
-	if (!every && !total)
-		return NULL;
-	all = pf_calloc(total + 1, sizeof(*all));
-	if (every) {
-		all[0] = (struct pf_ports){1, 65535};
-		*n = 1;
-		return all;
-	}
-	total = 0;
-	for (size_t i = 0; i < p->n_rules; i++)
-		if (p->rules[i].host && !p->rules[i].denied && p->rules[i].udp == udp)
-			for (uint32_t k = 0; k < p->rules[i].n_ports; k++)
-				all[total++] = p->rules[i].ports[k];
-	if (explain) {
-		all[total++] = (struct pf_ports){80, 80};
-		all[total++] = (struct pf_ports){443, 443};
-	}
-	qsort(all, total, sizeof(*all), by_port);
-	for (size_t i = 1; i < total; i++) {
-		if (all[i].lo <= (unsigned int)all[out].hi + 1) {
-			if (all[i].hi > all[out].hi)
-				all[out].hi = all[i].hi;
-		} else {
-			all[++out] = all[i];
-		}
-	}
-	*n = out + 1;
-	return all;
 }
 
 cJSON *pf_policy_describe(const struct pf_policy *p)

@@ -118,7 +118,7 @@ static void reset_on_close(int fd)
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
-static void end_with_reset(struct pf_conn *c)
+void pf_conn_reset(struct pf_conn *c)
 {
 	reset_on_close(c->client.src.fd);
 	reset_on_close(c->up.src.fd);
@@ -132,7 +132,7 @@ void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, c
 	else
 		c->gate->count.conns_failed++;
 	report(c, c->reported ? "close" : "connect", verdict, reason, detail);
-	end_with_reset(c);
+	pf_conn_reset(c);
 }
 
 void pf_conn_finish(struct pf_conn *c)
@@ -182,7 +182,7 @@ static void drain(struct pf_conn *c)
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		end_conn(c);
 	else if (n > 0)
-		end_with_reset(c);
+		pf_conn_reset(c);
 }
 
 /* Where a request is likely to come, it is worth waiting for: only then is there something to answer. */
@@ -217,13 +217,13 @@ void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
 			c->sniff_need = 0;
 		read_head(c);
 	} else {
-		end_with_reset(c);
+		pf_conn_reset(c);
 	}
 }
 
 /* --- the first bytes ------------------------------------------------------------------------------------ */
 
-static bool same_rule(const struct pf_conn *c, const char *name)
+bool pf_conn_same_rule(const struct pf_conn *c, const char *name)
 {
 	const struct pf_rule *rule;
 	const struct pf_policy *p = c->gate->policy;
@@ -258,11 +258,11 @@ static const char *judge(const struct pf_conn *c, const struct pf_sniff *s)
 			return "ech";
 		if (!s->has_name)
 			return port == 443 ? "sni_missing" : NULL;
-		return same || same_rule(c, s->name) ? NULL : "sni_mismatch";
+		return same || pf_conn_same_rule(c, s->name) ? NULL : "sni_mismatch";
 	}
 	if (s->h2c)
 		return port == 80 ? "h2c" : NULL;
-	return !s->has_name || same || same_rule(c, s->name) ? NULL : "host_mismatch";
+	return !s->has_name || same || pf_conn_same_rule(c, s->name) ? NULL : "host_mismatch";
 }
 
 const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s)
@@ -282,7 +282,7 @@ static void on_head(struct pf_conn *c, const struct pf_sniff *s)
 		if (c->http)
 			send_403(c);
 		else if (!c->tls || !pf_handover(c, c->refusal))
-			end_with_reset(c);
+			pf_conn_reset(c);
 		return;
 	}
 	c->judged = true;
@@ -300,7 +300,7 @@ static void on_client_end(struct pf_conn *c)
 {
 	c->client_ended = true;
 	if (c->state == PF_CONN_REFUSED) {
-		end_with_reset(c);
+		pf_conn_reset(c);
 		return;
 	}
 	c->judged = true;
@@ -544,7 +544,7 @@ static void on_timer(struct pf_timer *t)
 
 	if (c->sniff_by && now >= c->sniff_by && (!c->judged || c->web || c->state == PF_CONN_GOODBYE)) {
 		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
-			end_with_reset(c);
+			pf_conn_reset(c);
 		else
 			pf_conn_abort(c, "deny", "slow_head", NULL);
 		return;
@@ -761,55 +761,4 @@ int pf_relay_open(struct pf_gate *g, struct pf_err *err)
 			return pf_fail(err, errno, "watch the relay listener");
 	}
 	return 0;
-}
-
-/* --- a new policy --------------------------------------------------------------------------------------- */
-
-static bool still_admitted(struct pf_conn *c)
-{
-	struct pf_gate *g = c->gate;
-	uint16_t port = pf_sa_port(&c->orig.sa);
-	const struct pf_own_addrs *own = pf_upstream_own(g);
-	enum pf_addr_class class;
-
-	enum pf_verdict v = c->name ? pf_policy_host(g->policy, c->name->name, port, &c->rule)
-				    : pf_policy_addr(g->policy, &c->orig.sa, IPPROTO_TCP, own, &c->rule);
-	if (v != PF_VERDICT_ALLOW)
-		return false;
-	if (c->name && c->other_name && !same_rule(c, c->other_name))
-		return false;
-	/* What went through unseen must not go on so when it is to be seen. */
-	if (pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port) && !c->ends_tls)
-		return false;
-	return (c->state != PF_CONN_CONNECTED && c->state != PF_CONN_HANDED) ||
-	       pf_policy_result(g->policy, c->rule, &c->real.sa, own, &class) == PF_VERDICT_ALLOW;
-}
-
-void pf_relay_recheck(struct pf_gate *g)
-{
-	for (struct pf_conn *c = g->conns, *next; c; c = next) {
-		next = c->next;
-		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE || c->handed_denied)
-			continue;
-		if (still_admitted(c))
-			continue;
-		if (c->state == PF_CONN_HANDED)
-			pf_handover_drop(c);
-		pf_conn_abort(c, "deny", "policy_changed", NULL);
-	}
-}
-
-void pf_relay_close(struct pf_gate *g)
-{
-	while (g->conns) {
-		struct pf_conn *c = g->conns;
-		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE || c->handed_denied)
-			end_with_reset(c);
-		else
-			pf_conn_abort(c, "error", "gate_closed", NULL);
-	}
-	pf_pump_drop_spares(g);
-	pf_loop_cancel(&g->loop, &g->listener_retry);
-	for (int i = 0; i < 2; i++)
-		pf_loop_close(&g->loop, &g->listener[i]);
 }

@@ -93,6 +93,10 @@ struct pf_conn {
 /* relay.c */
 /* End with a reset to both sides and one line in the log. verdict "deny" or "error". */
 void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, const char *detail);
+/* End with a reset to both sides and no line in the log. */
+void pf_conn_reset(struct pf_conn *c);
+/* Whether the rule that admitted the connection also has this other name. */
+bool pf_conn_same_rule(const struct pf_conn *c, const char *name);
 /* End after both sides have ended. */
 void pf_conn_finish(struct pf_conn *c);
 /* Denied: 403 if the client speaks plain HTTP, else a reset. */

@@ -1,0 +1,93 @@
+# Larger programs as agents use them: a database by name, packages from a registry behind the gate, ten thousand
+# connections.
+# timeout: 120
+load lib
+
+setup_file() {
+	world_begin
+	[ -z "${WORLD_LACKS:-}" ] || return 0
+	registry
+	database
+}
+teardown_file() {
+	[ -z "${PG_PID:-}" ] || kill -INT "$PG_PID" 2>/dev/null || true
+	world_end
+}
+setup() { world_setup; }
+teardown() { common_teardown; }
+
+# A registry with one package, as any web server can serve it.
+registry() {
+	local dir="$WORLD/pkg/package"
+	mkdir -p "$dir"
+	echo '{"name":"tiny","version":"1.0.0","main":"index.js"}' >"$dir/package.json"
+	echo 'module.exports = "tiny works"' >"$dir/index.js"
+	tar -C "$WORLD/pkg" -czf "$WORLD/www/tiny-1.0.0.tgz" package
+	local sum
+	sum=$(openssl dgst -sha512 -binary "$WORLD/www/tiny-1.0.0.tgz" | base64 -w0)
+	jq -n --arg sum "sha512-$sum" '{name:"tiny","dist-tags":{latest:"1.0.0"},versions:{"1.0.0":{name:"tiny",version:"1.0.0",
+		dist:{tarball:"https://a.cdn.test/tiny-1.0.0.tgz",integrity:$sum}}}}' >"$WORLD/www/tiny"
+}
+
+database() {
+	local bin=(/usr/lib/postgresql/*/bin)
+	[ -x "${bin[0]}/postgres" ] || return 0
+	local data="$WORLD/pg" run=(setpriv --reuid 65534 --regid 65534 --clear-groups)
+	mkdir "$data"
+	chown 65534:65534 "$data"
+	chmod 755 "$WORLD"
+	"${run[@]}" "${bin[0]}/initdb" -D "$data/db" -U agent -A trust --no-sync --no-instructions >/dev/null
+	echo 'host all all all trust' >>"$data/db/pg_hba.conf"
+	at_internet "${run[@]}" "${bin[0]}/postgres" -D "$data/db" -p 5433 -c listen_addresses='*' \
+		-c unix_socket_directories="$data" -c fsync=off >"$WORLD/pg.log" 2>&1 3>&- &
+	export PG_PID=$! PSQL="${bin[0]}/psql"
+	wait_for 20 grep -q "ready to accept" "$WORLD/pg.log"
+}
+
+@test "PostgreSQL by name, with a result of a megabyte" {
+	[ -n "${PSQL:-}" ] || skip "needs PostgreSQL"
+	sandbox '{"allowed_hosts":["a.cdn.test:5433"]}'
+	inside "$PSQL" -h a.cdn.test -p 5433 -U agent -d postgres -Atc "select count(*), sum(length(x)) from (select repeat('x', 1000) x from generate_series(1, 1000)) t"
+	assert_equal "$output" "1000|1000000"
+	inside sh -c '"$0" -h a.cdn.test -p 5433 -U agent -d postgres -Atc "select repeat(md5(i::text), 32) from generate_series(1, 1000) i" | wc -c' "$PSQL"
+	assert_equal "$output" 1025000
+	inside "$PSQL" -h b.cdn.test -p 5433 -U agent -d postgres -c 'select 1'
+	assert_err "could not translate host name"
+}
+
+@test "npm install from a registry whose requests are judged, with a token it never sees" {
+	[ -x /usr/bin/npm ] || skip "needs npm"
+	echo "token-$BASHPID" >"$PF_DIR/token"
+	create_sandbox "$(jq -nc --arg ca "$WORLD/cert.pem" --arg f "$PF_DIR/token" "{networking:{allowed_hosts:[{host:\"a.cdn.test\",methods:[\"GET\"]}],
+		upstream_ca:\$ca,$RESOLVER},credentials:{npm_token:{type:\"api_key\",scope:\"read_only\",hosts:[\"a.cdn.test\"],source:{file:\$f}}}}")"
+	inside sh -c 'mkdir /workspace/app && cd /workspace/app && echo "registry=https://a.cdn.test/
+//a.cdn.test/:_authToken=\${NPM_TOKEN}" >.npmrc && npm install --no-audit --no-fund --cache /workspace/.npm tiny >&2 && node -e "console.log(require(\"tiny\"))"'
+	assert_equal "$output" "tiny works"
+	assert_audit '.kind=="request" and .path=="/tiny" and .credential=="npm_token"'
+	inside sh -c 'cd /workspace/app && npm publish 2>&1 | tail -5; curl -sS -X PUT https://a.cdn.test/tiny'
+	assert_out "PUT is not among the methods"
+}
+
+@test "ten thousand connections, two hundred at a time, all of them whole, and nothing of them is kept" {
+	sandbox '{"allowed_hosts":["a.cdn.test:7"]}'
+	local keeper before after
+	keeper=$(state_of .pinfold.keeper)
+	probe 'import asyncio
+async def one(gate, host):
+    async with gate:
+        r, w = await asyncio.open_connection(host, 7)
+        w.write(b"x" * 100); w.write_eof()
+        ok = await r.read() == b"x" * 100
+        w.close()
+        return ok
+async def main():
+    gate, host = asyncio.Semaphore(200), addresses("a.cdn.test", "4")[0]
+    print(sum(await asyncio.gather(*(one(gate, host) for _ in range(10000)))))
+asyncio.run(main())'
+	assert_equal "$output" 10000
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.gate.connections_accepted, .gate.connections_failed, .gate.connections]')" "[10000,0,0]"
+	# Private memory of the keeper.
+	after=$(awk '/^Private/ {s += $2} END {print s}' "/proc/$keeper/smaps_rollup")
+	[ "$after" -lt 4096 ] || show "keeper has $after KiB"
+	[ "$(find "/proc/$keeper/fd" | wc -l)" -lt 60 ]
+}
