@@ -195,3 +195,26 @@ x"
 		assert_err "${a%%=*}"
 	done
 }
+
+@test "a snapshot that is killed while the container stands still lets it go on" {
+	command -v strace >/dev/null || skip "needs strace"
+	ctr_ run "${RUNTIME[@]}" -d localhost/bb:1 "$ID" sh -c 'while :; do date +%s%N >/now; sleep 0.05; done'
+	assert_status 0
+	local pid cgroup snapshot
+	pid=$("$CT/runtime" --root "$CT/ctr/default" state "$ID" | jq .pid)
+	cgroup=$(find /sys/fs/cgroup -path "*/pinfold-test-ct/$BATS_TEST_NUMBER/cgroup.freeze" | head -1)
+	# Each write takes longer, so that there is time to see it frozen.
+	strace -f -qq -o /dev/null -e trace=write -e inject=write:delay_enter=300000 \
+		"$PINFOLD" --root "$CT/ctr/default" --store "$CT/store" snapshot "$ID" >/dev/null 2>&1 3>&- 4>&- &
+	wait_for 20 grep -q 1 "$cgroup"
+	for snapshot in $(pgrep -f "^$PINFOLD --root $CT/ctr/default --store $CT/store snapshot"); do
+		# The guard has left their session, and is not killed with them.
+		[ "$(ps -o sid= -p "$snapshot" | tr -d ' ')" = "$snapshot" ] || kill -9 "$snapshot"
+	done
+	wait_for 5 grep -q 0 "$cgroup"
+	wait_for 5 sh -c "a=\$(cat /proc/$pid/root/now); sleep 0.3; [ \"\$a\" != \"\$(cat /proc/$pid/root/now)\" ]"
+	ctr task kill -s 9 "$ID"
+	wait_for 5 sh -c "ctr task ls | grep -q '$ID.*STOPPED'"
+	ctr task rm "$ID" >/dev/null 2>&1
+	ctr container rm "$ID"
+}
