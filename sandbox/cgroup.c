@@ -326,15 +326,29 @@ static int set_oom_group(struct pf_cgroup *cg, struct pf_err *err)
 	return 0;
 }
 
-static int enter_all(
-	struct pf_cgroup *cg, unsigned v1, unsigned flags, struct pf_cg_made *made, struct pf_err *err)
+/* Beside a v2 tree a v1 hierarchy without a limit only counts. One that we are not let into (a user's own
+ * part of the machine is a part of v2) is gone without. */
+static bool is_dispensable(const struct pf_cgroup *cg, unsigned must, int h, const struct pf_err *why)
+{
+	return cg->host.v2 >= 0 && !(must & 1U << h) &&
+	       (why->errnum == EACCES || why->errnum == EPERM || why->errnum == EROFS);
+}
+
+/* must: the v1 hierarchies that limits are in. */
+static int enter_all(struct pf_cgroup *cg, unsigned v1, unsigned must, unsigned flags,
+	struct pf_cg_made *made, struct pf_err *err)
 {
 	/* The v2 tree first: it knows whether the path is in use at all, before a v1 leftover is replaced. */
 	if (cg->host.v2 >= 0 && enter_hier(cg, cg->host.v2, flags, &made[cg->host.v2], err) < 0)
 		return -1;
-	for (int h = 0; h < cg->host.n_hier; h++)
-		if ((v1 & 1U << h) && enter_hier(cg, h, flags, &made[h], err) < 0)
-			return -1;
+	for (int h = 0; h < cg->host.n_hier; h++) {
+		struct pf_err why = PF_ERR_INIT;
+		if (!(v1 & 1U << h) || enter_hier(cg, h, flags, &made[h], &why) == 0 ||
+			is_dispensable(cg, must, h, &why))
+			continue;
+		*err = why;
+		return -1;
+	}
 	return 0;
 }
 
@@ -354,16 +368,16 @@ int pf_cgroup_create(const struct pf_cgroup_host *host, const char *path, const 
 	PF_CGROUP struct pf_cgroup *cg = NULL;
 	PF_FREE char *clean = check_path(path, err);
 	struct pf_cg_made made[PF_CG_HIERS] = {{0}};
-	unsigned must, v1, want;
+	unsigned must, v1, v1_must, want;
 
 	if (!clean || (limits && pf_cg_plan_make(host, limits, &plan, err) < 0))
 		return -1;
-	plan_needs(host, &plan, &must, &v1);
+	plan_needs(host, &plan, &must, &v1_must);
 	want = must | v2_part(host, always_v2, COUNT(always_v2));
-	v1 |= v1_part(host, always_v1, COUNT(always_v1));
+	v1 = v1_must | v1_part(host, always_v1, COUNT(always_v1));
 	cg = handle_new(host, clean);
 	cg->leaves = (flags & PF_CGROUP_LEAVES) != 0;
-	if (enter_all(cg, v1, flags, made, err) < 0 || hand_down(cg, want, must, err) < 0 ||
+	if (enter_all(cg, v1, v1_must, flags, made, err) < 0 || hand_down(cg, want, must, err) < 0 ||
 		pf_cg_plan_apply(cg, &plan, (flags & PF_CGROUP_ADOPT) != 0, err) < 0 ||
 		((flags & PF_CGROUP_OOM_GROUP) && set_oom_group(cg, err) < 0))
 		goto fail;
@@ -476,7 +490,7 @@ int pf_cgroup_leaf(struct pf_cgroup *cg, const char *name, const struct pf_limit
 		goto fail;
 	if (must && pf_cg_enable_children(pf_cgroup_fd(cg), cg->path, &must, must, err) < 0)
 		goto fail;
-	if (enter_all(leaf, v1, flags & PF_CGROUP_ADOPT, made, err) < 0 ||
+	if (enter_all(leaf, v1, v1, flags & PF_CGROUP_ADOPT, made, err) < 0 ||
 		pf_cg_plan_apply(leaf, &plan, false, err) < 0 ||
 		((flags & PF_CGROUP_OOM_GROUP) && set_oom_group(leaf, err) < 0))
 		goto fail;

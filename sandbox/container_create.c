@@ -465,6 +465,10 @@ static int on_mounts(void *arg, struct pf_err *err)
 {
 	struct making *m = arg;
 
+	/* Root of a user namespace only may not load one, and needs none: nobody below can make a device
+	 * node, and those that are bound in open for whom the machine lets. */
+	if (!pf_in_first_userns())
+		return 0;
 	return pf_device_apply(m->cgroup, &m->rules, err) < 0 ? pf_wrap(err, "cgroup") : 0;
 }
 

@@ -189,3 +189,27 @@ teardown() {
 	jq -e '.level == "error" and (.msg | contains("does not exist")) and (.time | test("^[0-9]{4}-.*Z$"))' "$PF_DIR/log"
 	! grep -q '^{' "$PF_DIR/stderr"
 }
+
+@test "run by root of a user namespace only, as spec --rootless has it, in a cgroup that was handed over" {
+	local tree=/sys/fs/cgroup part="/pinfold-test-$$/rootless"
+	[ -e "$tree/cgroup.procs" ] || tree=/sys/fs/cgroup/unified
+	[ -e "$tree/cgroup.procs" ] || skip "needs a cgroup v2 tree"
+	mkdir -p "$tree$part/caller"
+	chmod 711 "$PF_DIR"
+	rm "$BUNDLE/config.json"
+	chown -R 65534:65534 "$BUNDLE" "$ROOT" "$tree$part"
+	cat >"$PF_DIR/user" <<-'END'
+		cd "$1" && "$2" spec --rootless && jq '.process.terminal = false | .linux.cgroupsPath = $p
+			| .process.args = ["sh", "-c", "id; cat /proc/self/uid_map; echo x >/dev/null && echo wrote; touch /t || echo read-only"]' \
+			--arg p "$4/c" config.json >new.json && mv new.json config.json && exec "$2" --root "$3" run c
+	END
+	status=0
+	output=$(sh -c 'echo $$ >"$1/caller/cgroup.procs"; shift
+		exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Urm "$@"' sh "$tree$part" \
+		sh "$PF_DIR/user" "$BUNDLE" "$PINFOLD" "$ROOT" "$part" 2>&1) || status=$?
+	assert_status 0
+	assert_out "uid=0 gid=0"
+	assert_out wrote
+	assert_out read-only
+	[ -z "$(find /sys/fs/cgroup -path "*$part/c")" ]
+}
