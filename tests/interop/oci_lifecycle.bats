@@ -208,7 +208,7 @@ teardown() {
 		exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Urm "$@"' sh "$tree$part" \
 		sh "$PF_DIR/user" "$BUNDLE" "$PINFOLD" "$ROOT" "$part" 2>&1) || status=$?
 	assert_status 0
-	assert_out "uid=0 gid=0"
+	assert_out "uid=0(root) gid=0"
 	assert_out wrote
 	assert_out read-only
 	[ -z "$(find /sys/fs/cgroup -path "*$part/c")" ]
