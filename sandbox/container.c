@@ -365,9 +365,6 @@ static int remove_cgroup(const struct pf_container *c, struct pf_err *err)
 
 	if (!c->cgroup)
 		return 0;
-	/* First: what systemd does not know to be gone it would remember for ever. */
-	if (c->unit && pf_systemd_stop(c->unit, err) < 0)
-		return -1;
 	if (pf_cgroup_probe(&host, err) < 0)
 		return -1;
 	if (pf_cgroup_open(&host, c->cgroup, &cg, &e) < 0) {
@@ -426,6 +423,11 @@ int pf_container_delete(
 			return pf_fail_kind(
 				err, PF_ERR_STATE, 0, "the process of container %s does not die", c->id);
 	}
+	/* Before its cgroup goes: what systemd has not seen ending it would remember for ever. But no
+	 * container stays because systemd does not answer. */
+	struct pf_err e = PF_ERR_INIT;
+	if (c->unit && pf_systemd_stop(c->unit, &e) < 0)
+		pf_buf_printf(warnings, "%s\n", e.msg);
 	if (remove_cgroup(c, err) < 0)
 		return pf_wrap(err, "container %s", c->id);
 	run_poststop(dir, c, warnings);

@@ -122,6 +122,15 @@ asked() { # JQ-EXPRESSION over all calls
 	systemd_pinfold delete --force "$ID"
 	asked '.[-1].call == "stop"'
 	[ -z "$(find /sys/fs/cgroup -name "*pinfold-$name*")" ]
+	# One whose systemd does not answer any more goes as well.
+	new_id
+	systemd_pinfold create --bundle "$BUNDLE" "$ID" </dev/null >"$PF_DIR/out" 2>&1
+	kill "$MOCK"
+	wait "$MOCK" || true
+	spf delete --force "$ID"
+	assert_status 0
+	assert_err warning
+	[ -z "$(find /sys/fs/cgroup -name "*pinfold-$name*")" ]
 }
 
 @test "what systemd refuses is told, and nothing is left" {
