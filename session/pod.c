@@ -39,6 +39,7 @@
 #include "netpolicy/policy.h"
 #include "sandbox/container.h"
 #include "session/config.h"
+#include "session/control.h"
 #include "session/podkeeper.h"
 #include "session/session.h"
 
@@ -403,15 +404,39 @@ int pf_pod_begin(const struct pf_dirs *d, const char *id, int dir, struct pf_spe
 
 /* ---- commit ---- */
 
-int pf_pod_commit(struct pf_pod *p, int pidfd, struct pf_err *err)
+/* So that the log can say which container of a pod it was. Without it, it does not say. */
+static void introduce(const struct pf_pod *p, const struct pf_container *c)
 {
-	if (p->sock < 0)
+	PF_CGROUP struct pf_cgroup *cg = NULL;
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+	struct pf_err ignored = PF_ERR_INIT;
+	struct stat st;
+
+	/* A cgroup's id is the number of its directory. */
+	if (pf_container_cgroup(c, &cg, &ignored) < 0 || fstat(pf_cgroup_fd(cg), &st) < 0)
+		return;
+	cJSON_AddStringToObject(msg, "op", "container");
+	cJSON_AddStringToObject(msg, "id", p->id);
+	pf_json_add_int(msg, "cgroup", (int64_t)st.st_ino);
+	/* The answer is not waited for: a keeper that does not move is no reason not to have the container.
+	 */
+	PF_CLOSE int s = pf_control_connect(p->dirs, p->owner, &ignored);
+	if (s >= 0)
+		(void)pf_control_send(s, msg, -1, &ignored);
+}
+
+int pf_pod_commit(struct pf_pod *p, const struct pf_container *c, int pidfd, struct pf_err *err)
+{
+	if (!p->owner)
 		return 0;
-	PF_CLOSE int dir = pf_dirs_open(p->dirs->root, REGISTRY, err);
-	if (dir < 0 || save_policy_file(p, err) < 0 ||
-		pf_replace_file_at(dir, p->name, p->id, strlen(p->id), 0600, false, err) < 0 ||
-		pf_podkeeper_go(p->sock, pidfd, err) < 0)
-		return -1;
+	if (p->sock >= 0) {
+		PF_CLOSE int dir = pf_dirs_open(p->dirs->root, REGISTRY, err);
+		if (dir < 0 || save_policy_file(p, err) < 0 ||
+			pf_replace_file_at(dir, p->name, p->id, strlen(p->id), 0600, false, err) < 0 ||
+			pf_podkeeper_go(p->sock, pidfd, err) < 0)
+			return -1;
+	}
+	introduce(p, c);
 	return 0;
 }
 

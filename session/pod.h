@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "sandbox/container.h"
 #include "sandbox/spec.h"
 #include "session/config.h"
 #include "session/dirs.h"
@@ -43,7 +44,7 @@ struct pf_pod {
 int pf_pod_begin(const struct pf_dirs *d, const char *id, int dir, struct pf_spec *spec,
 	struct pf_buf *warnings, struct pf_pod *p, struct pf_err *err);
 /* The container is there: the keeper goes on as long as the process behind pidfd. */
-int pf_pod_commit(struct pf_pod *p, int pidfd, struct pf_err *err);
+int pf_pod_commit(struct pf_pod *p, const struct pf_container *c, int pidfd, struct pf_err *err);
 /* Without commit: what begin did is taken back. */
 void pf_pod_done(struct pf_pod *p);
 

@@ -43,11 +43,20 @@
 /* How long somebody who connected to the control socket may take to ask. */
 #define ASK_US 5000000
 
+/* Containers whose connections are told apart in the log; more than that are not. */
+#define MAX_CONTAINERS 32
+
 struct keeper {
 	const struct pf_podkeeper *p;
 	struct pf_gate *gate;
 	int sock, audit, pidfd, listen, conn;
 	int64_t conn_by;
+	/* The cgroups (of v2) of the containers that are or were in the namespace, the newest last. */
+	struct {
+		uint64_t cgroup;
+		char *id;
+	} containers[MAX_CONTAINERS];
+	size_t n_containers;
 };
 
 /* ---- the log ---- */
@@ -88,6 +97,39 @@ static void on_verdict(void *arg, const struct pf_gate_event *e)
 	say(arg, event, pf_gate_event_json(e));
 }
 
+/* Whose socket it was that a connection came from. */
+static void on_whois(void *arg, uint64_t cgroup_id, char **exec, char **process)
+{
+	const struct keeper *k = arg;
+
+	*exec = *process = NULL;
+	for (size_t i = k->n_containers; i-- > 0 && !*exec;)
+		if (k->containers[i].cgroup == cgroup_id)
+			*exec = pf_strdup(k->containers[i].id);
+}
+
+static cJSON *add_container(struct keeper *k, const cJSON *msg, struct pf_err *err)
+{
+	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "id"));
+	int64_t cgroup = 0;
+
+	if (pf_json_int(msg, "", "cgroup", 1, INT64_MAX, &cgroup, err) < 0)
+		return NULL;
+	if (!id || !cgroup) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "container: needs id and cgroup");
+		return NULL;
+	}
+	if (k->n_containers == MAX_CONTAINERS) {
+		free(k->containers[0].id);
+		memmove(&k->containers[0], &k->containers[1],
+			sizeof(k->containers) - sizeof(k->containers[0]));
+		k->n_containers--;
+	}
+	k->containers[k->n_containers].cgroup = (uint64_t)cgroup;
+	k->containers[k->n_containers++].id = pf_strdup(id);
+	return cJSON_CreateObject();
+}
+
 /* ---- the control socket ---- */
 
 static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_err *err)
@@ -123,6 +165,8 @@ static cJSON *answer(struct keeper *k, const cJSON *msg)
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (op && strcmp(op, "policy-set") == 0) {
 		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+	} else if (op && strcmp(op, "container") == 0) {
+		a = add_container(k, msg, &err);
 	} else if (op && strcmp(op, "policy-test") == 0) {
 		a = pf_gate_explain(
 			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);
@@ -214,8 +258,11 @@ static int keep_only(int *const fds[], size_t n)
 static int open_all(struct keeper *k, int *made, struct pf_err *err)
 {
 	const struct pf_podkeeper *p = k->p;
-	const struct pf_gate_opts opts = {
-		.audit = on_verdict, .user = k, .hostname = p->hostname, .resolver = p->resolver};
+	const struct pf_gate_opts opts = {.audit = on_verdict,
+		.whois = on_whois,
+		.user = k,
+		.hostname = p->hostname,
+		.resolver = p->resolver};
 
 	k->audit = pf_audit_open(p->dirs, p->id, err);
 	if (k->audit < 0)

@@ -160,7 +160,7 @@ static int create(struct request *q, struct pf_spec *spec, struct pf_oci *h, int
 		r = pf_pod_begin(&pf_globals.dirs, q->o.id, h->dir, spec, &warnings, &pod, err);
 	if (r == 0)
 		r = pf_container_create(&q->o, spec, &h->c, pidfd, &warnings, err);
-	if (r == 0 && pf_pod_commit(&pod, *pidfd, err) < 0) {
+	if (r == 0 && pf_pod_commit(&pod, &h->c, *pidfd, err) < 0) {
 		struct pf_err ignored = PF_ERR_INIT;
 		(void)pf_container_delete(h->dir, &h->c, true, &warnings, &ignored);
 		r = -1;

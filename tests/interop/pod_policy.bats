@@ -270,6 +270,8 @@ inside"
 	oci policy "$CONTAINER" test six.wild.example.com:80 | jq -e '.verdict == "allow"'
 	oci policy "$CONTAINER" test good.example.com:80 | jq -e '.verdict == "deny"'
 	oci logs "$POD" --denied --json | jq -es 'any(.[]; .name == "good.example.com" and .reason == "not_listed")'
+	# Which of the pod's containers it was.
+	oci logs "$POD" --json | jq -es --arg id "$CONTAINER" 'any(.[]; .kind == "connect" and .name == "six.wild.example.com" and .exec == $id)'
 	remove_pod
 	[ ! -d "/proc/$keeper" ] || [ "$(cut -d' ' -f3 "/proc/$keeper/stat")" = Z ]
 	assert_equal "$(find "$CT/pinfold/k8s.io" -mindepth 1 -maxdepth 1 -not -name '.*')" ""
