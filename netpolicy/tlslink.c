@@ -12,6 +12,8 @@
 #include "base/fd.h"
 #include "base/json.h"
 
+#define DOCUMENT_MAX ((size_t)16 << 20)
+
 int pf_tlslink_send(int sock, const cJSON *msg, const void *tail, size_t tail_len, const int *fds,
 	size_t n_fds, struct pf_err *err)
 {
@@ -124,4 +126,21 @@ int pf_tlslink_document(
 		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
 		return pf_fail(err, errno, "policy for pinfold-tls");
 	return pf_take_fd(&fd);
+}
+
+cJSON *pf_tlslink_read_document(int fd, struct pf_err *err)
+{
+	off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1;
+
+	if (size <= 0 || (size_t)size > DOCUMENT_MAX || lseek(fd, 0, SEEK_SET) < 0) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "no policy came");
+		return NULL;
+	}
+	PF_FREE char *text = malloc((size_t)size + 1);
+	if (!text || pf_read_full(fd, text, (size_t)size) != size) {
+		pf_fail(err, text ? errno : ENOMEM, "read the policy");
+		return NULL;
+	}
+	text[size] = '\0';
+	return pf_json_parse("policy", text, (size_t)size, err);
 }

@@ -35,6 +35,8 @@ int pf_tlslink_send(int sock, const cJSON *msg, const void *tail, size_t tail_le
 cJSON *pf_tlslink_recv(int sock, char **text, const char **tail, size_t *tail_len, int fds[PF_TLSLINK_FDS],
 	struct pf_err *err);
 
+/* Read a document as the next makes it; the descriptor stays the caller's. */
+cJSON *pf_tlslink_read_document(int fd, struct pf_err *err);
 /* A document as a sealed memfd. */
 int pf_tlslink_document(
 	const cJSON *networking, const cJSON *credentials, uint64_t revision, struct pf_err *err);

@@ -40,6 +40,7 @@
 #include "base/str.h"
 #include "base/sys.h"
 #include "netpolicy/gate.h"
+#include "netpolicy/tlslink.h"
 #include "overlay/mount.h"
 #include "sandbox/box.h"
 #include "sandbox/bpf_device.h"
@@ -417,7 +418,9 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int giv
 		cJSON_AddItemToObject(a, "policy", pf_policy_describe(pf_gate_policy(k->gate)));
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (strcmp(op, "policy-set") == 0) {
-		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+		PF_JSON cJSON *doc = pf_tlslink_read_document(given, &err);
+		const cJSON *networking = cJSON_GetObjectItemCaseSensitive(doc, "networking");
+		a = networking ? set_policy(k, networking, &err) : NULL;
 	} else if (strcmp(op, "policy-test") == 0) {
 		a = pf_gate_explain(
 			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);

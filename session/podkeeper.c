@@ -34,6 +34,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "netpolicy/gate.h"
+#include "netpolicy/tlslink.h"
 #include "session/audit.h"
 #include "session/confine.h"
 #include "session/control.h"
@@ -152,7 +153,7 @@ static cJSON *set_policy(struct keeper *k, const cJSON *networking, struct pf_er
 	return a;
 }
 
-static cJSON *answer(struct keeper *k, const cJSON *msg)
+static cJSON *answer(struct keeper *k, const cJSON *msg, int given)
 {
 	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "op"));
 	struct pf_err err = PF_ERR_INIT;
@@ -164,9 +165,11 @@ static cJSON *answer(struct keeper *k, const cJSON *msg)
 		cJSON_AddItemToObject(a, "policy", pf_policy_describe(pf_gate_policy(k->gate)));
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (op && strcmp(op, "policy-set") == 0) {
-		a = set_policy(k, cJSON_GetObjectItemCaseSensitive(msg, "networking"), &err);
+		PF_JSON cJSON *doc = pf_tlslink_read_document(given, &err);
 	} else if (op && strcmp(op, "container") == 0) {
 		a = add_container(k, msg, &err);
+		const cJSON *networking = cJSON_GetObjectItemCaseSensitive(doc, "networking");
+		a = networking ? set_policy(k, networking, &err) : NULL;
 	} else if (op && strcmp(op, "policy-test") == 0) {
 		a = pf_gate_explain(
 			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);
@@ -184,12 +187,13 @@ static cJSON *answer(struct keeper *k, const cJSON *msg)
 static void on_conn(struct keeper *k)
 {
 	struct pf_err err = PF_ERR_INIT;
-	PF_JSON cJSON *msg = pf_control_recv(k->conn, NULL, &err), *a = NULL;
+	PF_CLOSE int given = -1;
+	PF_JSON cJSON *msg = pf_control_recv(k->conn, &given, &err), *a = NULL;
 
 	if (!msg && err.errnum == EAGAIN)
 		return;
 	if (msg) {
-		a = answer(k, msg);
+		a = answer(k, msg, given);
 		(void)pf_control_send(k->conn, a, -1, &err);
 	}
 	close(pf_take_fd(&k->conn));

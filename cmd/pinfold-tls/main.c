@@ -34,7 +34,6 @@
 
 #define LINK 3
 #define SECURE_HEAP ((size_t)1 << 20)
-#define MAX_DOCUMENT ((size_t)16 << 20)
 
 static const char *const host_stores[] = {"/etc/ssl/certs/ca-certificates.crt",
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt",
@@ -137,15 +136,7 @@ SSL_CTX *tls_upstream(struct tls *t)
 static int load(struct tls *t, int fd, bool with_credentials, struct pf_err *err)
 {
 	PF_CLOSE int f = fd;
-	PF_FREE char *text = NULL;
-	off_t size = f >= 0 ? lseek(f, 0, SEEK_END) : -1;
-
-	if (size <= 0 || (size_t)size > MAX_DOCUMENT || lseek(f, 0, SEEK_SET) < 0)
-		return pf_fail_kind(err, PF_ERR_INVALID, 0, "no policy came");
-	text = pf_calloc(1, (size_t)size + 1);
-	if (pf_read_full(f, text, (size_t)size) != size)
-		return pf_fail(err, errno, "read the policy");
-	PF_JSON cJSON *j = pf_json_parse("policy", text, (size_t)size, err);
+	PF_JSON cJSON *j = pf_tlslink_read_document(f, err);
 	struct pf_policy *p =
 		j ? pf_policy_compile(cJSON_GetObjectItemCaseSensitive(j, "networking"), err) : NULL;
 	if (!p)

@@ -2,11 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "cmd/pinfold/cmd.h"
 #include "cmd/pinfold/oci.h"
 #include "cmd/pinfold/policy_suggest.h"
 #include "netpolicy/policy.h"
+#include "netpolicy/tlslink.h"
 #include "session/config.h"
 #include "session/control.h"
 #include "session/credentials.h"
@@ -77,9 +79,18 @@ static int ask(const char *id, const char *op, const char *key, cJSON *value, st
 
 static int set(const char *id, const char *file, struct pf_err *err)
 {
-	cJSON *networking = load(id, file, err);
+	PF_JSON cJSON *networking = load(id, file, err), *msg = cJSON_CreateObject();
+	/* Beside the message, because thousands of names are longer than one may be. */
+	PF_CLOSE int doc = networking ? pf_tlslink_document(networking, NULL, 0, err) : -1;
 
-	return networking ? ask(id, "policy-set", "networking", networking, err) : -1;
+	if (doc < 0)
+		return -1;
+	cJSON_AddStringToObject(msg, "op", "policy-set");
+	cJSON *answer = pf_control_ask_with(&pf_globals.dirs, id, msg, doc, err);
+	if (!answer)
+		return -1;
+	pf_print_json(answer);
+	return 0;
 }
 
 static int check(const char *id, const char *file, struct pf_err *err)
