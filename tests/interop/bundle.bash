@@ -1,7 +1,7 @@
 # OCI bundles for the tests here. A file loads this after ../lib/common and has then
 #
 #   setup() { common_setup; bundle_setup; }
-#   teardown() { common_teardown; bundle_teardown; }
+#   teardown() { container_teardown; }
 #
 # and in every test a bundle of its own in $BUNDLE: busybox, and the configuration that `spec` writes, without a
 # terminal, with a root that can be written, in a cgroup that nobody else has.
@@ -43,6 +43,14 @@ bundle_teardown() {
 	done < <(find /sys/fs/cgroup -type d -path "*/pinfold-test-$$*")
 	[ "$left" = 0 ] || sleep 0.3
 	find /sys/fs/cgroup -depth -type d -path "*/pinfold-test-$$*" -exec rmdir {} \; 2>/dev/null || true
+	return "$left"
+}
+
+# Both, whatever becomes of the first.
+container_teardown() {
+	local left=0
+	common_teardown || left=1
+	bundle_teardown || left=1
 	return "$left"
 }
 

@@ -8,7 +8,7 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	container_teardown
 }
 
 # The value of a cgroup file of the container, wherever its hierarchy is mounted: the first of these that is there.

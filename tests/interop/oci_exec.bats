@@ -8,7 +8,7 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	container_teardown
 }
 
 @test "exec: exit code, environment, directory, user, capabilities" {

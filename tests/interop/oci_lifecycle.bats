@@ -8,7 +8,8 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	[ -z "${USER_DIR:-}" ] || rm -rf "$USER_DIR"
+	container_teardown
 }
 
 @test "create, start, state, kill, delete: the statuses of runtime.md in their order" {
@@ -195,18 +196,21 @@ teardown() {
 	[ -e "$tree/cgroup.procs" ] || tree=/sys/fs/cgroup/unified
 	[ -e "$tree/cgroup.procs" ] || skip "needs a cgroup v2 tree"
 	mkdir -p "$tree$part/caller"
-	chmod 711 "$PF_DIR"
-	rm "$BUNDLE/config.json"
-	chown -R 65534:65534 "$BUNDLE" "$ROOT" "$tree$part"
-	cat >"$PF_DIR/user" <<-'END'
-		cd "$1" && "$2" spec --rootless && jq '.process.terminal = false | .linux.cgroupsPath = $p
+	# Where an ordinary user gets to, with all that he runs.
+	USER_DIR=$(mktemp -d /tmp/pfu.XXXXXX)
+	mv "$BUNDLE/rootfs" "$USER_DIR/"
+	cp "$PINFOLD" "$USER_DIR/pinfold"
+	mkdir "$USER_DIR/root"
+	chown -R 65534:65534 "$USER_DIR" "$tree$part"
+	cat >"$USER_DIR/user" <<-'END'
+		cd "$1" && ./pinfold spec --rootless && jq '.process.terminal = false | .linux.cgroupsPath = $p
 			| .process.args = ["sh", "-c", "id; cat /proc/self/uid_map; echo x >/dev/null && echo wrote; touch /t || echo read-only"]' \
-			--arg p "$4/c" config.json >new.json && mv new.json config.json && exec "$2" --root "$3" run c
+			--arg p "$2/c" config.json >new.json && mv new.json config.json && exec ./pinfold --root "$1/root" run c
 	END
 	status=0
 	output=$(sh -c 'echo $$ >"$1/caller/cgroup.procs"; shift
 		exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -Urm "$@"' sh "$tree$part" \
-		sh "$PF_DIR/user" "$BUNDLE" "$PINFOLD" "$ROOT" "$part" 2>&1) || status=$?
+		sh "$USER_DIR/user" "$USER_DIR" "$part" 2>&1) || status=$?
 	assert_status 0
 	assert_out "uid=0(root) gid=0"
 	assert_out wrote

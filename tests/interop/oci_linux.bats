@@ -8,7 +8,7 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	container_teardown
 }
 
 @test "a user namespace with its maps; files and devices belong to its root" {

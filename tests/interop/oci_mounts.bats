@@ -8,7 +8,7 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	container_teardown
 }
 
 @test "root: read-only, missing, not a directory, absolute" {

@@ -8,7 +8,7 @@ setup() {
 	bundle_setup
 }
 teardown() {
-	common_teardown && bundle_teardown
+	container_teardown
 }
 
 @test "config.json: missing, malformed, of a wrong version, with wrong types, huge" {

@@ -7,6 +7,9 @@ load bundle
 setup() {
 	common_setup
 	bundle_setup
+	# A slice of the test's own, found by bundle_teardown.
+	SLICE="pinfold-test-$$.slice"
+	IN_SLICE="/pinfold.slice/pinfold-test.slice/$SLICE"
 }
 teardown() {
 	local pid
@@ -17,7 +20,10 @@ teardown() {
 		wait "$pid" 2>/dev/null || true
 	done
 	[ -z "${BOOTED:-}" ] || { kill -9 "$BOOTED"; wait "$BOOTED" || true; } 2>/dev/null
-	common_teardown && bundle_teardown
+	local left=0
+	container_teardown || left=1
+	find /sys/fs/cgroup -depth -type d -path "*/pinfold.slice*" -exec rmdir {} \; 2>/dev/null || true
+	return "$left"
 }
 
 # Boots the machine's own systemd as process 1 of a pid namespace, with nothing to start, in the cgroup $SD. All that
@@ -100,17 +106,17 @@ asked() { # JQ-EXPRESSION over all calls
 @test "a delegated scope with the limits as its properties; update tells them, delete stops it" {
 	need_bus
 	local name="x$$" limits='{memory: {limit: 67108864}, pids: {limit: 40}}'
-	edit '.linux.cgroupsPath = "pftest-a.slice:pinfold:" + $n | .linux.resources += '"$limits" --arg n "$name"
+	edit '.linux.cgroupsPath = $s + ":pinfold:" + $n | .linux.resources += '"$limits" --arg n "$name" --arg s "$SLICE"
 	script 'exec sleep 1000'
 	new_id
 	systemd_pinfold create --bundle "$BUNDLE" --pid-file "$PF_DIR/pid" "$ID" </dev/null >"$PF_DIR/out" 2>&1
 	PID=$(<"$PF_DIR/pid")
 	asked '.[1] | .call == "start" and .unit == "pinfold-'"$name"'.scope" and .mode == "fail"'
-	asked '.[1].properties | .Slice == "pftest-a.slice" and .Delegate and (.DefaultDependencies | not) and .TasksMax == 40
+	asked '.[1].properties | .Slice == "'"$SLICE"'" and .Delegate and (.DefaultDependencies | not) and .TasksMax == 40
 		and (.MemoryMax // .MemoryLimit) == 67108864 and .CollectMode == "inactive-or-failed"'
-	grep -q "^0::/pftest.slice/pftest-a.slice/pinfold-$name.scope$" "/proc/$PID/cgroup"
+	grep -q "^0::$IN_SLICE/pinfold-$name.scope$" "/proc/$PID/cgroup"
 	# The process that held the scope open is gone, and the container's own is the only one there.
-	assert_equal "$(cat "$TREE/pftest.slice/pftest-a.slice/pinfold-$name.scope/cgroup.procs")" "$PID"
+	assert_equal "$(cat "$TREE$IN_SLICE/pinfold-$name.scope/cgroup.procs")" "$PID"
 	systemd_pinfold start "$ID"
 	spf exec "$ID" cat /proc/self/cgroup
 	assert_status 0
