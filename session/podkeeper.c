@@ -166,10 +166,10 @@ static cJSON *answer(struct keeper *k, const cJSON *msg, int given)
 		cJSON_AddItemToObject(a, "gate", pf_gate_stats(k->gate));
 	} else if (op && strcmp(op, "policy-set") == 0) {
 		PF_JSON cJSON *doc = pf_tlslink_read_document(given, &err);
-	} else if (op && strcmp(op, "container") == 0) {
-		a = add_container(k, msg, &err);
 		const cJSON *networking = cJSON_GetObjectItemCaseSensitive(doc, "networking");
 		a = networking ? set_policy(k, networking, &err) : NULL;
+	} else if (op && strcmp(op, "container") == 0) {
+		a = add_container(k, msg, &err);
 	} else if (op && strcmp(op, "policy-test") == 0) {
 		a = pf_gate_explain(
 			k->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), &err);
