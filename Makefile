@@ -48,6 +48,7 @@ LIBS := $(foreach l,jail session checkpoint netpolicy overlay sandbox base,$(BUI
 PINFOLD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold/*.c)) $(BUILD)/obj/cmd/init-blob.o
 JAIL_OBJ    := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-jail/*.c)) $(BUILD)/obj/cmd/init-blob.o
 TLS_OBJ     := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-tls/*.c))
+REGISTRY_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-registry/*.c))
 BWRAP_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-bwrap/*.c)) $(BUILD)/obj/cmd/init-blob.o
 WORKER_OBJ  := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-worker/*.c))
 TOOL_SRC    := $(wildcard cmd/pinfold-tool/*.c)
@@ -59,7 +60,8 @@ HELPER_SRC  := $(wildcard tests/helpers/*.c)
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
 
 PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd \
-	$(BUILD)/libexec/pinfold/pinfold-worker $(BUILD)/libexec/pinfold/pinfold-tool
+	$(BUILD)/libexec/pinfold/pinfold-worker $(BUILD)/libexec/pinfold/pinfold-tool \
+	$(BUILD)/libexec/pinfold/pinfold-registry
 
 LIBRARY := $(BUILD)/lib/libpinfold.a $(BUILD)/lib/libpinfold.so.0
 
@@ -101,10 +103,16 @@ $(BUILD)/libexec/pinfold/pinfold-systemd: $(SYSTEMD_OBJ)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(SYSTEMD_OBJ) -lsystemd
 
-# The environment worker; nothing else needs libcurl.
+$(BUILD)/libexec/pinfold/pinfold-registry: $(REGISTRY_OBJ) $(LIBS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(REGISTRY_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lcurl -lcrypto $(CORE_LIBS)
+
+# The environment worker speaks through libcurl too.
 $(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcurl -lcjson -lm -lpthread
+	@mkdir -p $(BUILD)/bin
+	$(Q)for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(BUILD)/bin/pinfold-$$n; done
 # Its hand inside of sandboxes: static, because it runs in every image.
 $(BUILD)/libexec/pinfold/pinfold-tool: $(TOOL_SRC) cmd/pinfold-tool/tool.h
 	@mkdir -p $(@D)
@@ -168,6 +176,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/pinfold $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for p in $(PROGRAMS:$(BUILD)/%=%); do install -m 755 $(BUILD)/$$p $(DESTDIR)$(PREFIX)/$$p || exit 1; done
+	for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(DESTDIR)$(PREFIX)/bin/pinfold-$$n; done
 	install -m 644 docs/man/pinfold.1 $(DESTDIR)$(PREFIX)/share/man/man1/pinfold.1
 	cp -r images $(DESTDIR)$(PREFIX)/share/pinfold/
 	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pinfold

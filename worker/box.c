@@ -278,11 +278,16 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, s
 	words[n++] = "--from";
 	words[n++] = "latest";
 	struct pf_err first = PF_ERR_INIT;
-	if (run(o, words, config, &state, &first) == 0) {
-		*how = strstr(state, "\"reused\":true") ? "taken over" : "resumed from its checkpoint";
+	bool made = run(o, words, config, &state, &first) == 0;
+	bool alive = made && strstr(state, "\"reused\":true");
+	if (made && !alive) {
+		*how = strstr(state, "\"checkpoint\":\"") ? "resumed from its checkpoint" : "created";
 		return 0;
 	}
-	if (first.kind == PF_ERR_EXISTS) {
+	/* One that runs was left by a worker that was killed: what still runs in it is nobody's. */
+	if (alive && pf_box_kill(o, id, err) < 0)
+		return -1;
+	if (alive || first.kind == PF_ERR_EXISTS) {
 		/* It has ended, and what it wrote is there: newer than any checkpoint. */
 		words[from + 1] = NULL;
 		*how = "started again on its files";

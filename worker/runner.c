@@ -29,7 +29,10 @@
 #include "worker/log.h"
 #include "worker/stream.h"
 
-#define GRACE_MS 30000
+/* Of the half minute that whoever stops us gives: for the call that runs, and for its result. The rest is for
+ * the checkpoint. */
+#define CALL_GRACE_MS 15000
+#define POST_GRACE_MS 20000
 #define POST_WINDOW_MS 300000
 #define POST_BACKOFF_MS 1000
 #define POST_BACKOFF_MAX_MS 30000
@@ -136,8 +139,8 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 		}
 		int64_t ttl = pf_lease_ttl_ms(r->lease), end, wait, until;
 		end = begun + (ttl ? ttl : POST_WINDOW_MS) * 1000;
-		if (e == SIGNALLED && r->signalled_us + GRACE_MS * 1000 < end)
-			end = r->signalled_us + GRACE_MS * 1000;
+		if (e == SIGNALLED && r->signalled_us + POST_GRACE_MS * 1000 < end)
+			end = r->signalled_us + POST_GRACE_MS * 1000;
 		if (pf_now_us() >= end) {
 			pf_wlog("error", "the result of %s could not be delivered in time", call_id);
 			return e == SIGNALLED ? SIGNALLED : FAILED;
@@ -175,8 +178,8 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 			break;
 		int64_t left = deadline - pf_now_us();
 		/* Told to end, we still let it finish, for as long as we are given. */
-		if (e == SIGNALLED && r->signalled_us + (GRACE_MS - 5000) * 1000 - pf_now_us() < left)
-			left = r->signalled_us + (GRACE_MS - 5000) * 1000 - pf_now_us();
+		if (e == SIGNALLED && r->signalled_us + CALL_GRACE_MS * 1000 - pf_now_us() < left)
+			left = r->signalled_us + CALL_GRACE_MS * 1000 - pf_now_us();
 		if (s == PF_EXCHANGE_BROKEN || left <= 0) {
 			/* The helper died, perhaps by the agent's own hand; or it hangs. Another is started
 			 * for the next call. */

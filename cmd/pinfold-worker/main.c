@@ -61,7 +61,10 @@ static const char help[] =
 	"  --drain               end when there is no work\n"
 	"  --root DIR, --store DIR, --state-dir DIR\n"
 	"  --log-format text|json\n"
-	"  --version, --help\n";
+	"  --version, --help\n\n"
+	"Without options, PINFOLD_CONFIG (else /etc/pinfold/sandbox.json, if it is there), _CREDENTIALS, "
+	"_ROOT,\n"
+	"_STORE, _STATE_DIR, _MAX_IDLE and _KEEP count.\n";
 
 struct options {
 	struct pf_runner_opts run;
@@ -84,6 +87,30 @@ static int fail(const struct pf_err *err)
 }
 
 /* ---- options ---- */
+
+/* What can be said by options can be said by the environment too: other pollers start us without arguments.
+ */
+static int from_env(struct options *o, int64_t *keep, struct pf_err *err)
+{
+	static const char usual[] = "/etc/pinfold/sandbox.json";
+	struct pf_box_opts *b = &o->run.box;
+	struct {
+		const char *name, **to;
+	} strings[] = {{"PINFOLD_CONFIG", &b->config}, {"PINFOLD_CREDENTIALS", &b->credentials},
+		{"PINFOLD_ROOT", &b->root}, {"PINFOLD_STORE", &b->store},
+		{"PINFOLD_STATE_DIR", &b->state_dir}};
+	const char *v;
+
+	if (access(usual, R_OK) == 0)
+		b->config = usual;
+	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
+		if ((v = getenv(strings[i].name)) && *v)
+			*strings[i].to = v;
+	if ((v = getenv("PINFOLD_MAX_IDLE")) &&
+		pf_parse_duration("PINFOLD_MAX_IDLE", v, &o->run.max_idle_ms, err) < 0)
+		return -1;
+	return (v = getenv("PINFOLD_KEEP")) ? pf_parse_int("PINFOLD_KEEP", v, 0, 10000, keep, err) : 0;
+}
 
 static const char *env_or(const char *name, const char *other)
 {
@@ -152,8 +179,12 @@ static int parse(int argc, char **argv, struct options *o, struct pf_err *err)
 		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
+	const char *base = strrchr(argv[0], '/');
 	int c;
 
+	o->on_work = strcmp(base ? base + 1 : argv[0], "pinfold-on-work") == 0;
+	if (from_env(o, &keep, err) < 0)
+		return -1;
 	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
 		int bad = 0;
 		switch (c) {

@@ -51,6 +51,7 @@ static const struct pf_verb verbs[] = {
 	{"features", pf_cmd_features, "", OCI "what is supported, as JSON"},
 	{"spec", pf_cmd_spec, "[--bundle DIR] [--rootless]", OCI "write a config.json to begin with"},
 	{"restore", pf_cmd_no_checkpoint, NULL, NULL},
+	{"on-work", pf_cmd_on_work, "[options] <ITEM", "do one work item of an agent platform"},
 	{"gc", pf_cmd_gc, "[--stopped]", "remove what crashes and reboots left"},
 	{"doctor", pf_cmd_doctor, "[--json]", "what this machine offers and lacks"},
 };
@@ -181,10 +182,10 @@ int pf_finish_output(int code, const char *done)
 	return code ? code : PF_EXIT_FAILED;
 }
 
-int pf_exec_helper(char *const argv[])
+int pf_exec_helper(const char *program, char *const argv[])
 {
 	struct pf_err err = PF_ERR_INIT;
-	char *path = pf_helper_path("pinfold-store", &err), *args[256];
+	char *path = pf_helper_path(program, &err), *args[256];
 	size_t n = 0;
 
 	if (!path)

@@ -1,0 +1,174 @@
+# What goes wrong: leases, networks, processes. No result is lost, none is posted twice, nothing is left behind.
+# timeout: 280
+load ../lib/common
+load lib
+
+setup() { worker_setup; }
+teardown() { worker_teardown; }
+
+answered() { # N
+	stub_is "[.sessions[\"$SESSION\"].results[] | select(.missing | not)] | length >= $1"
+}
+done_with_it() { stub_is '.items | last | .state == "stopped"'; }
+running() { # what of the session's sandbox runs a command that holds this word
+	local pid
+	for pid in $(pids_of "$SESSION"); do
+		tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qe "$1" && return 0
+	done
+	return 1
+}
+not_running() { ! running "$1"; }
+runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.log" | tail -n 1; }
+
+@test "a heartbeat that says stopping: the call is ended, nothing is posted, the files are kept, the item is stopped" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo kept >f; sleep 77777')]" "[$(sh_call 'cat f')]")]"
+	start_worker
+	wait_for 20 running 'sleep 7777[7]'
+	stub_tell fault '{"stopping":true}'
+	wait_for 20 stub_is '.items[0].state == "stopped"'
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+	assert_equal "$(results)" missing
+	assert_gone "$SESSION"
+	[ "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet | wc -l)" = 1 ]
+	assert_no_violations
+}
+
+@test "412: the sandbox's processes are ended at once, neither result nor stop is sent, no checkpoint is made" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo newest >f; sleep 77777')]")]"
+	start_worker
+	wait_for 20 running 'sleep 7777[7]'
+	stub_tell fault '{"lose":true}'
+	wait_for 20 not_running 'sleep 7777[7]'
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+	assert_equal "$(stub_says '.items[0].stopped_by_worker')" false
+	[ "$(stub_says '[.log[] | select(.method == "POST" and (.path | test("events$|stop$")))] | length')" = 0 ]
+	[ -z "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
+	assert_equal "$(pids_of "$SESSION")" ""
+	# What was written stays for whoever has the session next on this machine.
+	assert_equal "$(pinfold state "$SESSION" | jq -r .status)" stopped
+	assert_no_violations
+}
+
+@test "the control plane is away while a call runs: its result comes when it is back, once" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'sleep 1; echo a >>f; echo first'),$(sh_call 'cat f')]")]" '{"ttl":30}'
+	start_worker
+	wait_for 20 running 'sleep [1]'
+	stub_tell fault '{"down":6}'
+	wait_for 30 answered 2
+	assert_equal "$(results)" $'false "first"\nfalse "a"'
+	wait_for 20 done_with_it
+	assert_no_violations
+}
+
+@test "a post whose answer is lost is not posted again; one that was refused for now is" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo 1'),$(sh_call 'echo 2'),$(sh_call 'echo 3')]")]" '{"ttl":30}'
+	stub_tell fault '{"post_lost":2,"post_500":2,"list_500":2}'
+	run_worker
+	assert_equal "$(results)" $'false "1"\nfalse "2"\nfalse "3"'
+	assert_no_violations
+	assert_put_away
+}
+
+@test "streams that break, crawl, or talk nonsense lose no event" {
+	local fault
+	for fault in '{"break_stream":3}' '{"slow_stream":0.01}' '{"garbage":true}'; do
+		new_session
+		start_stub "[$(session "[$(sh_call 'echo 1'),$(sh_call 'echo 2'),$(sh_call 'echo 3')]" | jq -c '.turns[0].foreign = [{type: "a.kind.of.next.year", x: {y: 1}}, {type: "agent.thinking"}]')]"
+		stub_tell fault "$fault"
+		run_worker
+		assert_equal "$(results)" $'false "1"\nfalse "2"\nfalse "3"'
+		assert_no_violations
+		assert_put_away
+		kill "$STUB_PID"
+		wait "$STUB_PID" || true
+		rm "$PF_DIR/port"
+	done
+	STUB_PID=""
+}
+
+@test "kill -9 of a session's process in a call: the poller lives, the command dies, the next item has the files and runs the call" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >>f; wc -l <f; [ "$(wc -l <f)" -gt 1 ] || sleep 77777')]")]" '{"ttl":2}'
+	start_worker
+	wait_for 20 running 'sleep 7777[7]'
+	kill -9 "$(runner_pid)"
+	wait_for 20 not_running 'sleep 7777[7]'
+	wait_for 30 answered 1
+	assert_equal "$(results)" 'false "2"'
+	wait_for 20 done_with_it
+	kill -0 "$WORKER_PID"
+	assert_no_violations
+	assert_put_away
+}
+
+@test "kill -9 of the poller: its sessions put their sandboxes away" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo 1')]" | jq -c '.turns[0].idle = null')]"
+	start_worker
+	wait_for 20 answered 1
+	kill -9 "$WORKER_PID"
+	wait_for 20 done_with_it
+	wait_for 10 no_runners
+	assert_put_away
+	[ "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet | wc -l)" = 1 ]
+	assert_no_violations
+}
+
+@test "kill -9 of the keeper in a call: the call fails, the session is handed back and goes on with its files" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >>f; wc -l <f; [ "$(wc -l <f)" -gt 1 ] || sleep 77777'),$(sh_call 'cat f')]")]" '{"ttl":2}'
+	start_worker
+	wait_for 20 running 'sleep 7777[7]'
+	kill -9 "$(pinfold state "$SESSION" | jq .pinfold.keeper)"
+	wait_for 40 answered 2
+	assert_equal "$(results | tail -n 1 | cut -c1-8)" 'false "x'
+	wait_for 30 done_with_it
+	assert_no_violations
+	assert_put_away
+}
+
+@test "SIGTERM lets the call finish, posts it, keeps the files, stops the item, and takes nothing new" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >f; sleep 2; echo finished'),$(sh_call 'cat f')]")]"
+	start_worker
+	wait_for 20 running 'sleep [2]'
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+	assert_equal "$(results | head -n 1)" 'false "finished"'
+	assert_equal "$(stub_says '.items[0].state')" stopped
+	assert_gone "$SESSION"
+	run_worker
+	assert_equal "$(results)" $'false "finished"\nfalse "x"'
+	assert_no_violations
+	assert_put_away
+}
+
+@test "two workers and two items for one session: one sandbox, each call answered once" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >>f; sleep 1; cat f'),$(sh_call 'cat f')]")]"
+	stub_tell enqueue "{\"session\":\"$SESSION\"}"
+	start_worker
+	local first=$WORKER_PID
+	start_worker
+	wait_for 40 answered 2
+	assert_equal "$(results)" $'false "x"\nfalse "x"'
+	wait_for 40 stub_is '[.items[] | .state] | all(. == "stopped")'
+	kill "$first" "$WORKER_PID"
+	wait "$first" "$WORKER_PID"
+	assert_no_violations
+	assert_gone "$SESSION"
+}
+
+@test "a key that is refused ends the poller with status 1, instead of asking for ever" {
+	start_stub '[]'
+	stub_tell fault '{"fatal_poll":401}'
+	run_worker
+	assert_equal "$status" 1
+	! grep -q "$KEY" "$PF_DIR/worker.log"
+}
