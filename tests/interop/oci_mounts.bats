@@ -171,6 +171,7 @@ teardown() {
 		edit '.mounts[-1] = '"$kind"' + {destination: $d}' --arg d "/one/deep$((n += 1))"
 		run_bundle 'grep -c /outside/deep /proc/self/mountinfo'
 		assert_equal "$output" 1
+		[ "$n" = 1 ] || [ "$n" = 3 ] || continue # a directory and a file
 		edit '.mounts[-1].destination = "/round/x"'
 		assert_create_refused /round/x
 		edit '.mounts[-1].destination = "/etc/passwd/x"'
