@@ -31,6 +31,7 @@
 
 #define DEFAULT_CONNECTIONS 4096
 #define BACKLOG 1024
+#define WHO_US 100000 /* how long names of processes are believed */
 
 bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst)
 {
@@ -150,8 +151,18 @@ void pf_gate_whois(struct pf_gate *g, int proto, const struct sockaddr *local, c
 	uint64_t cgroup;
 
 	*exec = *process = NULL;
-	if (g->diag >= 0 && pf_whois_cgroup(g->diag, proto, local, remote, &cgroup))
-		g->opts.whois(g->opts.user, cgroup, exec, process);
+	if (g->diag < 0 || !pf_whois_cgroup(g->diag, proto, local, remote, &cgroup))
+		return;
+	int64_t now = pf_now_us();
+	if (cgroup != g->who_cgroup || now - g->who_at > WHO_US) {
+		free(g->who_exec);
+		free(g->who_process);
+		g->opts.whois(g->opts.user, cgroup, &g->who_exec, &g->who_process);
+		g->who_cgroup = cgroup;
+		g->who_at = now;
+	}
+	*exec = g->who_exec ? pf_strdup(g->who_exec) : NULL;
+	*process = g->who_process ? pf_strdup(g->who_process) : NULL;
 }
 
 static const char *proto_name(int proto, char text[8])
@@ -368,6 +379,8 @@ void pf_gate_close(struct pf_gate *g)
 	if (g->joined >= 0)
 		close(g->joined);
 	pf_policy_unref(g->policy);
+	free(g->who_exec);
+	free(g->who_process);
 	free(g->hostname);
 	free(g);
 }

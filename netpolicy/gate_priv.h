@@ -58,6 +58,10 @@ struct pf_gate {
 	uint64_t suppressed[PF_AUDIT_KINDS];
 	struct pf_gate_counters count;
 
+	/* Who was asked for last, and when: many connections come from one. */
+	uint64_t who_cgroup;
+	int64_t who_at; /* pf_now_us */
+	char *who_exec, *who_process;
 	int diag; /* sock_diag of the namespace; -1: none */
 	struct pf_src log;
 	struct pf_src dns_udp[2], dns_tcp[2]; /* IPv4, IPv6 */

@@ -503,6 +503,9 @@ static int compile(struct pf_policy *p, const cJSON *networking, struct pf_err *
 		pf_json_bool(networking, "networking", "explain_denied", &p->explain, err) < 0 ||
 		pf_json_str(networking, "networking", "upstream_ca", &ca, err) < 0)
 		return -1;
+	if (p->explain && p->type == PF_POLICY_NONE)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"networking.explain_denied has no effect with type 'none'; use type 'limited'");
 	p->upstream_ca = ca ? pf_strdup(ca) : NULL;
 	return read_resolver(p, networking, err);
 }

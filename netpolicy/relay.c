@@ -238,7 +238,8 @@ static const char *judge(const struct pf_conn *c, const struct pf_sniff *s)
 	const struct pf_rule *rule;
 	uint16_t port = pf_sa_port(&c->orig.sa);
 
-	if (c->rule && c->rule->tls == PF_TLS_PASSTHROUGH && c->head_len && c->head[0] >= 20 &&
+	/* The first bytes of the connection only: later on the buffer's beginning is anything. */
+	if (c->rule && c->rule->tls == PF_TLS_PASSTHROUGH && !c->web && c->head_len && c->head[0] >= 20 &&
 		c->head[0] <= 23)
 		return NULL;
 	if (s->kind == PF_SNIFF_BAD)

@@ -4,8 +4,9 @@
 
 #include "base/err.h"
 
-/* Where all programs find the bundle; the environment variables of pf_trust_env name it. */
-#define PF_TRUST_PATH "/etc/pinfold/ca-certificates.crt"
+/* Where all programs find the bundle (no checkpoint holds what is in /run); the environment variables of
+ * pf_trust_env name it. */
+#define PF_TRUST_PATH "/run/pinfold/ca-certificates.crt"
 /* The file's name among those of the sandbox that are bound into its /etc. */
 #define PF_TRUST_FILE "ca-certificates.crt"
 

@@ -137,14 +137,14 @@ print(dial("a.cdn.test", 443))'
 	local first=$output
 	[[ "$first" == *"Pinfold sandbox"* ]] || show
 	# It speaks for the allowed names only.
-	inside sh -c 'tail -40 /etc/pinfold/ca-certificates.crt | sed -n "/BEGIN/h;//!H;\$!d;x;p" | openssl x509 -noout -text'
+	inside sh -c 'tail -40 /run/pinfold/ca-certificates.crt | sed -n "/BEGIN/h;//!H;\$!d;x;p" | openssl x509 -noout -text'
 	assert_out "DNS:a.cdn.test"
 	assert_out pathlen:0
 }
 
 @test "without a rule that needs it there is no authority, no process and no variable" {
 	sandbox '{"allowed_hosts":["a.cdn.test"]}'
-	inside sh -c 'env | grep -c CERT; ls /etc/pinfold'
+	inside sh -c 'env | grep -c CERT; ls /run/pinfold'
 	assert_out 0
 	[ -z "$(pgrep -P "$(state_of .pinfold.keeper)" -f pinfold-tls)" ]
 	# Such a rule cannot come later: the box would not trust what it is shown.
@@ -207,4 +207,30 @@ except e.HTTPError as x: print(x.code, x.read().decode().split(" ")[0])'
 	inside curl -sS https://a.cdn.test:8444/
 	[ "$status" != 0 ]
 	expect_dial ok b.cdn.test 7
+}
+
+@test "a root that is read-only, an image without certificates, and a start after a stop: trusted all the same" {
+	create_sandbox "{\"filesystem\":{\"access\":\"read_only\"},\"networking\":{\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"tls\":\"terminate\"}],
+		\"upstream_ca\":\"$WORLD/cert.pem\",$RESOLVER}}"
+	inside curl -sS -o /dev/null -w '%{http_code}' https://a.cdn.test:8444/
+	assert_equal "$output" 200
+	local before
+	before=$(state_of .pinfold.keeper)
+	kill -TERM "$before"
+	wait_for 10 test ! -e "/proc/$before"
+	pinfold create "$ID" --reuse >/dev/null
+	inside curl -sS -o /dev/null -w '%{http_code}' https://a.cdn.test:8444/
+	assert_equal "$output" 200
+	# Nothing of it is in a checkpoint.
+	pinfold snapshot "$ID" >/dev/null
+	pf diff "$ID"
+	refute_out ca-certificates
+}
+
+@test "passthrough is a rule's own wish: TLS of any name goes to its host, plain HTTP is still judged" {
+	sandbox '{"allowed_hosts":[{"host":"a.cdn.test","tls":"passthrough"}]}'
+	trust
+	probe 'print(tls("a.cdn.test", sni="b.cdn.test"))
+print(http("a.cdn.test", name="b.cdn.test")[:3])'
+	assert_equal "$output" $'host=b.cdn.test sni=b.cdn.test at=9.9.9.20\n403'
 }
