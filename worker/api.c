@@ -204,6 +204,7 @@ int pf_api_post(struct pf_http *h, const char *bearer, const char *session_id, c
 		.path = path,
 		.bearer = bearer,
 		.body = body,
+		.once = true,
 		.timeout_ms = POST_TIMEOUT_MS};
 	struct pf_http_resp resp;
 	int r = pf_http_once(h, &req, &resp, err);

@@ -310,6 +310,20 @@ int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 	return run(o, words, NULL, NULL, err);
 }
 
+bool pf_box_runs(const struct pf_box_opts *o, const char *id)
+{
+	const char *words[] = {"state", id, NULL};
+	struct pf_err err = PF_ERR_INIT;
+	PF_FREE char *text = NULL;
+	PF_JSON cJSON *j = NULL;
+
+	if (run(o, words, NULL, &text, &err) < 0)
+		return false;
+	j = cJSON_Parse(text);
+	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
+	return status && strcmp(status, "running") == 0;
+}
+
 int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 {
 	const char *words[] = {"state", id, NULL};

@@ -30,6 +30,8 @@ void pf_box_unlock(const struct pf_box_opts *o, const char *id, int *lock);
 int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err);
 /* Take away what earlier runs left for the agent that must not be there when one begins. */
 int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err);
+/* Whether it runs. */
+bool pf_box_runs(const struct pf_box_opts *o, const char *id);
 /* End all its processes. Its files stay, for whoever opens it next. */
 int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 /* A checkpoint; older ones beyond opts.keep are removed. */

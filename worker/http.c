@@ -34,6 +34,7 @@ struct flight {
 	const struct pf_http_req *req;
 	struct pf_http_resp *resp;
 	int64_t last_us; /* when something came */
+	size_t sent;     /* of the body, when it is read piece by piece */
 	bool opened, ended, too_long;
 };
 
@@ -137,6 +138,16 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	return len;
 }
 
+static size_t give_body(char *to, size_t size, size_t n, void *arg)
+{
+	struct flight *f = arg;
+	size_t left = strlen(f->req->body) - f->sent, len = size * n < left ? size * n : left;
+
+	memcpy(to, f->req->body + f->sent, len);
+	f->sent += len;
+	return len;
+}
+
 static struct curl_slist *make_headers(const struct pf_http_req *req)
 {
 	PF_FREE char *auth = pf_asprintf("Authorization: Bearer %s", req->bearer);
@@ -205,7 +216,14 @@ int pf_http_once(
 		curl_easy_setopt(h->easy, CURLOPT_POST, 1L);
 		curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE,
 			(curl_off_t)(req->body ? strlen(req->body) : 0));
-		curl_easy_setopt(h->easy, CURLOPT_POSTFIELDS, req->body ? req->body : "");
+		/* On a connection that was used before and closes without an answer, libcurl would send the
+		 * request again by itself: but not a body that it cannot rewind. */
+		if (req->once && req->body) {
+			curl_easy_setopt(h->easy, CURLOPT_READFUNCTION, give_body);
+			curl_easy_setopt(h->easy, CURLOPT_READDATA, &f);
+		} else {
+			curl_easy_setopt(h->easy, CURLOPT_POSTFIELDS, req->body ? req->body : "");
+		}
 	}
 	curl_multi_add_handle(h->multi, h->easy);
 	int r = transfer(&f, &code, err);

@@ -26,6 +26,7 @@ struct pf_http_req {
 	const char *bearer;       /* Authorization */
 	const char *body;         /* JSON, or NULL: none */
 	const char *const *extra; /* further "Name: value" headers, NULL-terminated; or NULL */
+	bool once;                /* never sent again by libcurl itself, whatever the connection did */
 	int64_t timeout_ms;       /* 0: none, for streams */
 	int64_t silence_ms;       /* a stream that says nothing for so long has broken; 0: never */
 	/* A 2xx body as it comes, instead of into the response. Returns false to end the request. */

@@ -52,6 +52,7 @@ struct run {
 	struct pf_tool tool;
 	int wake, signals, lock;
 	bool signalled, made;
+	bool suspect; /* the helper died: perhaps the sandbox has, too */
 	int64_t signalled_us;
 	int64_t history_us; /* when to read the list of events; 0: it is known */
 	char *refused;      /* why the stream was refused for good */
@@ -164,6 +165,15 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 	enum end e = GOING_ON;
 	int64_t deadline = pf_now_us() + PF_CALL_CEILING_MS * 1000;
 
+	if (r->suspect && !pf_box_runs(&r->o->box, r->w->session_id)) {
+		const char *how;
+		pf_wlog("warning", "the sandbox has ended by itself: it is started again on its files");
+		if (pf_box_open(&r->o->box, r->w->session_id, &how, &err) < 0) {
+			pf_wlog("error", "%s", err.msg);
+			return FAILED;
+		}
+	}
+	r->suspect = false;
 	if (r->tool.pid == 0 && pf_tool_start(&r->o->box, r->w->session_id, &r->tool, &err) < 0) {
 		pf_wlog("error", "%s", err.msg);
 		return FAILED;
@@ -184,6 +194,7 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 			/* The helper died, perhaps by the agent's own hand; or it hangs. Another is started
 			 * for the next call. */
 			pf_tool_stop(&r->tool);
+			r->suspect = s == PF_EXCHANGE_BROKEN;
 			*is_error = true;
 			pf_buf_done(text);
 			if (s == PF_EXCHANGE_BROKEN)
