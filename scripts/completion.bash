@@ -27,7 +27,7 @@ _pinfold() {
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
 	image) _pinfold_words "build import ls inspect rm --help" ;;
-	checkpoint) _pinfold_words "ls inspect verify export import rm --help" ;;
+	checkpoint) _pinfold_words "ls inspect verify export import push pull rm --help" ;;
 	gc) _pinfold_words "--stopped --help" ;;
 	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;
 	kill) _pinfold_words "--all --help $(_pinfold_ids)" ;;

@@ -54,7 +54,7 @@ void pf_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Replace this process by the helper program with the given arguments ("image", "ls", …, NULL-terminated)
  * behind
  * --store. Returns only on failure, with its exit code. */
-int pf_exec_helper(char *const argv[]);
+int pf_exec_helper(const char *program, char *const argv[]);
 
 int pf_cmd_create(int argc, char **argv);
 int pf_cmd_exec(int argc, char **argv);

@@ -1,7 +1,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/json.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "cmd/pinfold/cmd.h"
 #include "cmd/pinfold/oci.h"
@@ -12,7 +14,8 @@ static const char help[] =
 	"Makes and starts the sandbox ID and prints its state as one JSON object.\n\n"
 	"  --config FILE         sandbox file ('-': standard input); see docs/sandbox-file.md\n"
 	"  --image REF           image: host, a name in the store, or a root directory\n"
-	"  --from CHECKPOINT     start from a checkpoint: a digest, a name, or `latest` of this id\n"
+	"  --from CHECKPOINT     start from a checkpoint: a digest, a name, `latest` of this id, or one in a\n"
+	"                        registry, HOST/REPOSITORY:TAG or HOST/REPOSITORY@sha256:…\n"
 	"  --credentials FILE    where secrets come from and which hosts they are for (default:\n"
 	"                        credentials.json in the store, or /etc/pinfold/credentials.json)\n"
 	"  --reuse               if ID exists: take it, resumed when paused, started again when stopped\n"
@@ -28,6 +31,26 @@ static bool names_bundle(char *const *argv)
 			pf_starts_with(*argv, "--bundle="))
 			return true;
 	return false;
+}
+
+/* A checkpoint in a registry, "HOST/REPOSITORY:TAG" or "…@sha256:…", is fetched first; names in the store
+ * have no slash. *digest is malloc'ed. */
+static int pull_first(const char *ref, char **digest, struct pf_err *err)
+{
+	PF_FREE char *helper = pf_helper_path("pinfold-registry", err), *out = NULL;
+
+	if (!helper)
+		return -1;
+	char *args[] = {helper, (char *)"--store", (char *)pf_globals.dirs.store, (char *)"checkpoint",
+		(char *)"pull", (char *)"--json", (char *)ref, NULL};
+	if (pf_run(args, &out, err) < 0)
+		return -1;
+	PF_JSON cJSON *j = cJSON_Parse(out);
+	const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "checkpoint"));
+	if (!d)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: it is no checkpoint", ref);
+	*digest = pf_strdup(d);
+	return 0;
 }
 
 int pf_cmd_create(int argc, char **argv)
@@ -74,6 +97,14 @@ int pf_cmd_create(int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		return pf_usage("create", optind == argc ? "needs an ID" : "takes one ID");
+	PF_FREE char *pulled = NULL;
+	if (opts.from && strchr(opts.from, '/')) {
+		if (pull_first(opts.from, &pulled, &err) < 0) {
+			pf_wrap(&err, "create");
+			return pf_report(&err);
+		}
+		opts.from = pulled;
+	}
 	if (pf_session_create(&pf_globals.dirs, argv[optind], &opts, &state, &existed, &err) < 0) {
 		pf_wrap(&err, "create");
 		return pf_report(&err);

@@ -1,10 +1,12 @@
 /* image and checkpoint: verbs of the helper program, started on demand (docs/architecture.md, start-up). */
+#include <string.h>
+
 #include "cmd/pinfold/oci.h"
 
 int pf_cmd_image(int argc, char **argv)
 {
 	(void)argc;
-	return pf_exec_helper(argv);
+	return pf_exec_helper("pinfold-store", argv);
 }
 
 int pf_cmd_checkpoint(int argc, char **argv)
@@ -14,5 +16,7 @@ int pf_cmd_checkpoint(int argc, char **argv)
 		if (pf_starts_with(argv[i], "--image-path") || pf_starts_with(argv[i], "--work-path") ||
 			(argv[i][0] != '-' && pf_oci_is(argv[i])))
 			return pf_cmd_no_checkpoint(argc, argv);
-	return pf_exec_helper(argv);
+	/* What speaks with registries brings libcurl, and with it thirty libraries. */
+	bool moves = argc > 1 && (strcmp(argv[1], "push") == 0 || strcmp(argv[1], "pull") == 0);
+	return pf_exec_helper(moves ? "pinfold-registry" : "pinfold-store", argv);
 }

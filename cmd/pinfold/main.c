@@ -182,10 +182,10 @@ int pf_finish_output(int code, const char *done)
 	return code ? code : PF_EXIT_FAILED;
 }
 
-int pf_exec_helper(char *const argv[])
+int pf_exec_helper(const char *program, char *const argv[])
 {
 	struct pf_err err = PF_ERR_INIT;
-	char *path = pf_helper_path("pinfold-store", &err), *args[256];
+	char *path = pf_helper_path(program, &err), *args[256];
 	size_t n = 0;
 
 	if (!path)

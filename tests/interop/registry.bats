@@ -1,0 +1,229 @@
+# checkpoint push and pull, against Debian's docker-registry on loopback: with TLS and a password, and through somebody
+# who misbehaves.
+# timeout: 240
+load ../lib/common
+
+setup() {
+	need_root
+	need docker-registry
+	common_setup
+	PIDS=()
+	unset REGISTRY_AUTH_FILE DOCKER_CONFIG XDG_RUNTIME_DIR
+	export HOME="$PF_DIR/home"
+	mkdir -p "$HOME"
+	OTHER="$PF_DIR/other-store"
+}
+teardown() {
+	local pid
+	for pid in "${PIDS[@]}"; do
+		kill "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+	done
+	common_teardown
+}
+
+free_port() {
+	/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Sets PORT. With "tls" there is a certificate below $PF_DIR/tls and the user agent with the password secret.
+registry() { # [tls]
+	PORT=$(free_port)
+	{
+		echo "version: 0.1"
+		echo "log: {level: error}"
+		echo "storage: {filesystem: {rootdirectory: $PF_DIR/registry-$PORT}, delete: {enabled: true}}"
+		echo "http:"
+		echo "  addr: 127.0.0.1:$PORT"
+		if [ "${1:-}" = tls ]; then
+			echo "  tls: {certificate: $PF_DIR/tls/cert.pem, key: $PF_DIR/tls/key.pem}"
+			echo "auth: {htpasswd: {realm: test, path: $PF_DIR/htpasswd}}"
+		fi
+	} >"$PF_DIR/registry-$PORT.yml"
+	if [ "${1:-}" = tls ]; then
+		need htpasswd
+		certificate 30
+		htpasswd -Bbn agent secret >"$PF_DIR/htpasswd" 2>/dev/null
+	fi
+	docker-registry serve "$PF_DIR/registry-$PORT.yml" >"$PF_DIR/registry.log" 2>&1 3>&- &
+	PIDS+=($!)
+	wait_for 10 listens "$PORT"
+}
+
+certificate() { # DAYS
+	mkdir -p "$PF_DIR/tls"
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days "$1" \
+		-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$PF_DIR/tls/key.pem" -out "$PF_DIR/tls/cert.pem" 2>/dev/null
+}
+
+faults() { # MODE: sets FPORT
+	rm -f "$PF_DIR/fport"
+	: >"$PF_DIR/faults"
+	/usr/bin/python3 "$BATS_TEST_DIRNAME/registry_faults.py" "$PF_DIR/fport" "$PORT" "$1" "$PF_DIR/faults" 3>&- &
+	PIDS+=($!)
+	wait_for 10 test -s "$PF_DIR/fport"
+	FPORT=$(<"$PF_DIR/fport")
+}
+
+login() { # PASSWORD HOST
+	printf '{"auths":{"%s":{"auth":"%s"}}}' "$2" "$(printf 'agent:%s' "$1" | base64 -w0)" >"$PF_DIR/auth.json"
+	export REGISTRY_AUTH_FILE="$PF_DIR/auth.json"
+}
+
+# A sandbox with something in it, and its checkpoint $C. SIZE: MiB of a file that does not compress.
+checkpoint() { # [SIZE]
+	create_sandbox '{"networking":{"type":"none"}}'
+	inside sh -c "mkdir -p /workspace/d/e && echo one >/workspace/d/e/f && ln -s f /workspace/d/e/l && chmod 640 /workspace/d/e/f &&
+		rm -f /etc/timezone && head -c ${1:-0}M /dev/urandom >/workspace/big"
+	assert_status 0
+	C=c$BATS_TEST_NUMBER
+	pf snapshot "$ID" --name "$C"
+	assert_status 0
+	DIGEST=$(jq -r .checkpoint <<<"$output")
+}
+
+# What a checkpoint unpacked to, as text.
+tree_of() { # STORE CHECKPOINT
+	(
+		STORE="$1"
+		pinfold checkpoint prepare "$2" >/dev/null
+		cd "$1/checkpoints/unpacked/$(pinfold checkpoint inspect "$2" | jq -r ".layers[0].diff_id" | tr : -)/fs" && { find . -mindepth 1 ! -type c -printf '%P %y %m %U:%G %T@ %l\n' -o -type c -printf '%P deleted\n' | sort; find . -type f -exec sha256sum {} + | sort; }
+	)
+}
+
+@test "push and pull with TLS and a password: the same checkpoint, in another store, starts a sandbox with the same files" {
+	registry tls
+	login secret "localhost:$PORT"
+	checkpoint 1
+	pf checkpoint push --ca "$PF_DIR/tls/cert.pem" --json "$C" "localhost:$PORT/team/work:v1"
+	assert_status 0
+	assert_json ".digest == \"$DIGEST\" and .tag == \"v1\" and .blobs == 2 and .blobs_moved == 2"
+	STORE="$OTHER" pf checkpoint pull --ca "$PF_DIR/tls/cert.pem" --json "localhost:$PORT/team/work:v1"
+	assert_status 0
+	assert_json ".checkpoint == \"$DIGEST\" and .name == \"work.v1\""
+	tree_of "$OTHER" work.v1 >"$PF_DIR/there" && tree_of "$STORE" "$C" >"$PF_DIR/here"
+	[ "$(wc -l <"$PF_DIR/here")" -gt 8 ] && diff "$PF_DIR/here" "$PF_DIR/there"
+	pf destroy "$ID"
+	STORE="$OTHER"
+	pf create "$ID" --from work.v1
+	assert_status 0
+	pf destroy "$ID"
+	STORE="$PF_DIR/third-store"
+	SSL_CERT_FILE="$PF_DIR/tls/cert.pem" pf create "$ID" --from "localhost:$PORT/team/work@$DIGEST"
+	assert_status 0
+	assert_json ".pinfold.checkpoint == \"$DIGEST\""
+	inside sh -c 'cat /workspace/d/e/l; stat -c %a /workspace/d/e/f; test -e /etc/timezone || echo gone'
+	assert_equal "$output" $'one\n640\ngone'
+}
+
+@test "what the registry has is not sent again; what the store has is not fetched again" {
+	registry
+	checkpoint
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/a:1"
+	assert_status 0
+	pf checkpoint push --plain-http --json "$C" "127.0.0.1:$PORT/a:2"
+	assert_json '.blobs == 2 and .blobs_moved == 0'
+	pf checkpoint push --plain-http --mount-from a --json "$C" "127.0.0.1:$PORT/b:1"
+	assert_json '.blobs_moved == 0 and .blobs_mounted == 2'
+	for moved in 2 0; do
+		STORE="$OTHER" pf checkpoint pull --plain-http --json --name again "127.0.0.1:$PORT/b@$DIGEST"
+		assert_status 0
+		assert_json ".blobs_moved == $moved and .name == \"again\""
+	done
+}
+
+@test "others read it: skopeo inspects and copies what was pushed, and what skopeo pushed is pulled" {
+	need skopeo
+	registry
+	checkpoint
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/ours:1"
+	assert_status 0
+	skopeo inspect --tls-verify=false "docker://127.0.0.1:$PORT/ours:1" >"$PF_DIR/inspect"
+	jq -e ".Digest == \"$DIGEST\" and (.Layers | length == 1)" "$PF_DIR/inspect" >/dev/null || show "$(cat "$PF_DIR/inspect")"
+	skopeo --insecure-policy copy -q --src-tls-verify=false "docker://127.0.0.1:$PORT/ours:1" "oci:$PF_DIR/copied:1"
+	pinfold checkpoint export "$C" --to "oci:$PF_DIR/layout" >/dev/null
+	skopeo --insecure-policy copy -q --dest-tls-verify=false "oci:$PF_DIR/layout" "docker://127.0.0.1:$PORT/by-skopeo:1"
+	STORE="$OTHER" pf checkpoint pull --plain-http --json "127.0.0.1:$PORT/by-skopeo:1"
+	assert_status 0
+	assert_json ".checkpoint == \"$DIGEST\""
+}
+
+@test "a token service is asked with the password, for this repository alone" {
+	registry
+	faults token
+	login secret "127.0.0.1:$FPORT"
+	checkpoint
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/team/work:1"
+	assert_status 0
+	jq -es 'map(select(.path == "/token")) | length == 1 and .[0].good and .[0].scope == ["repository:team/work:pull,push"]
+		and .[0].service == ["reg"]' "$PF_DIR/faults" >/dev/null || show "$(cat "$PF_DIR/faults")"
+	login wrong "127.0.0.1:$FPORT"
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/team/work:2"
+	assert_status 125
+	assert_err "token service says 401"
+	[[ "$stderr" != *secret* ]]
+}
+
+@test "a registry that is busy, and connections that break in the middle, up and down, are got over" {
+	registry
+	faults busy
+	checkpoint 40
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/w:1"
+	assert_status 0
+	jq -es 'map(select(.busy)) | length >= 4' "$PF_DIR/faults" >/dev/null
+	faults cut
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/x:1"
+	assert_status 0
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/x:1"
+	assert_status 0
+	jq -es 'map(select(.cut)) | length == 6' "$PF_DIR/faults" >/dev/null || show "$(cat "$PF_DIR/faults")"
+	# It went on from where it broke.
+	jq -es 'map(select(.method == "GET" and .range != null)) | length == 3' "$PF_DIR/faults" >/dev/null || show "$(cat "$PF_DIR/faults")"
+	STORE="$OTHER" pf checkpoint verify --all
+	assert_status 0
+}
+
+@test "what is not what its digest says is refused, and nothing of it stays" {
+	registry
+	checkpoint
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/w:1"
+	faults liar
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1"
+	assert_status 125
+	assert_err "sent something else"
+	[ -z "$(find "$OTHER/checkpoints" -type f ! -name lock 2>/dev/null)" ] || show "left:" "$(find "$OTHER/checkpoints")"
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$PORT/w@sha256:$(printf %064d 0)"
+	assert_status 125
+}
+
+@test "a wrong password, nobody's certificate, an unknown name, plain text, nonsense: one clear line each" {
+	registry tls
+	checkpoint
+	login wrong "localhost:$PORT"
+	pf checkpoint push --ca "$PF_DIR/tls/cert.pem" "$C" "localhost:$PORT/w:1"
+	assert_status 125
+	assert_err "is the password right"
+	rm "$PF_DIR/auth.json"
+	pf checkpoint push --ca "$PF_DIR/tls/cert.pem" "$C" "localhost:$PORT/w:1"
+	assert_status 125
+	assert_err "no user is known for it"
+	login secret "localhost:$PORT"
+	pf checkpoint push "$C" "localhost:$PORT/w:1"
+	assert_status 125
+	assert_err certificate
+	pf checkpoint pull --ca "$PF_DIR/tls/cert.pem" "localhost:$PORT/none:1"
+	assert_status 125
+	assert_err "status 404"
+	local ref
+	for ref in nothing host/repo localhost:1/UPPER:1 "localhost:1/a b" localhost:1/a:.. localhost:1/a@sha256:123 localhost:1/; do
+		pf checkpoint pull "$ref"
+		assert_status 125
+	done
+	pf checkpoint push no-such-checkpoint "localhost:$PORT/w:1"
+	assert_status 125
+	pf checkpoint push "$C"
+	assert_status 125
+	[ -z "$(ls -A "$STORE/checkpoints/tmp")" ]
+}
