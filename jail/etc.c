@@ -55,11 +55,13 @@ int pf_jail_fill_etc(const struct pf_jail *j, int dirfd, struct pf_err *err)
 
 int pf_jail_cache_dir(char **path)
 {
-	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *run = getenv("XDG_RUNTIME_DIR");
 	struct pf_err ignored = PF_ERR_INIT;
 	struct stat st;
 
-	if (base && base[0] == '/')
+	if (run && run[0] == '/' && access(run, W_OK) == 0)
+		*path = pf_asprintf("%s/pinfold", run);
+	else if (base && base[0] == '/')
 		*path = pf_asprintf("%s/pinfold", base);
 	else if (home && home[0] == '/')
 		*path = pf_asprintf("%s/.cache/pinfold", home);
@@ -78,6 +80,41 @@ int pf_jail_cache_dir(char **path)
 		*path = NULL;
 	}
 	return fd;
+}
+
+int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err)
+{
+	PF_FREE char *path = NULL;
+	PF_CLOSE int cache = pf_jail_cache_dir(&path);
+	PF_FREE char *real = cache < 0 ? NULL : realpath(path, NULL);
+	const struct pf_jail_op *rule = NULL;
+
+	/* A later filter or /etc is taken from there as it is found: who can write it now, decides about
+	 * those. */
+	for (size_t i = 0; real && i < j->n_ops; i++)
+		if (pf_path_below(real, j->ops[i].dest) || strcmp(j->ops[i].dest, "/") == 0)
+			rule = &j->ops[i];
+	if (!rule || rule->kind != PF_JAIL_BIND || rule->read_only)
+		return 0;
+	/* Seen at another place the cache is not where we look for it; only binds to their own place matter.
+	 */
+	if (strcmp(rule->source, rule->dest) != 0)
+		return 0;
+	if (j->weak)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"%s %s: it holds %s, which later jails trust; --weak cannot leave that out",
+			rule->why, rule->dest, real);
+	int fd = open(real, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return pf_fail(err, errno, "%s", real);
+	pf_jail_add(j, (struct pf_jail_op){.kind = PF_JAIL_BIND,
+			       .dest = pf_strdup(real),
+			       .source = pf_strdup(real),
+			       .fd = fd,
+			       .read_only = true,
+			       .directory = true,
+			       .why = "the jails' own cache"});
+	return 0;
 }
 
 static uint64_t hash(uint64_t h, const char *s)

@@ -156,11 +156,14 @@ int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64
  * first, later ones over earlier ones of the same place. */
 int pf_jail_add_defaults(struct pf_jail *j, const char *home, int64_t size, struct pf_err *err);
 
+/* Where a rule would let the command write the cache, make it read-only. To be called last. */
+int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err);
 /* The synthetic /etc for j as a directory of the caller's cache; *path NULL when there is no place to keep it
  * (then pf_jail_fill_etc makes it anew). */
 int pf_jail_cached_etc(const struct pf_jail *j, char **path, struct pf_err *err);
 int pf_jail_fill_etc(const struct pf_jail *j, int dirfd, struct pf_err *err);
-/* $XDG_CACHE_HOME/pinfold or ~/.cache/pinfold, made and the caller's own; -1 when there is none. */
+/* $XDG_RUNTIME_DIR/pinfold, $XDG_CACHE_HOME/pinfold or ~/.cache/pinfold, made and the caller's own; -1 when
+ * there is none. What lies there is believed: no command may write it (pf_jail_guard_cache). */
 int pf_jail_cache_dir(char **path);
 
 /* ---- running it ---- */

@@ -237,6 +237,8 @@ static int prepare(struct running *r, struct pf_err *err)
 
 	if (j->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "PR_SET_PDEATHSIG");
+	if (pf_jail_guard_cache(j, err) < 0)
+		return -1;
 	if (j->weak)
 		return prepare_weak(r, err);
 	if (pf_jail_data_files(j, err) < 0)

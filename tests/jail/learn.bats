@@ -94,3 +94,25 @@ need_landlock() {
 	assert_status 125
 	[[ "$stderr" == *"root can have all of a jail"* ]] || show "no reason"
 }
+
+# ---- what later jails believe ----
+
+trusted() {
+	mkdir -p "$(home)/.cache"
+	chown -R "$(stat -c %u:%g "$(tree)")" "$(home)/.cache"
+	pj true
+	[ -d "$(home)/.cache/pinfold" ] || show "no cache"
+	for what in "$(home)/.cache" "$(home)" "$(home)/.cache/pinfold"; do
+		pj --rw "$what" -- sh -c "echo x >$(home)/.cache/pinfold/poison || mv $(home)/.cache/pinfold $(home)/.cache/other"
+		[ "$status" != 0 ] || show "--rw $what lets the cache be written"
+		[ ! -e "$(home)/.cache/pinfold/poison" ] && [ -d "$(home)/.cache/pinfold" ]
+	done
+	pj --rw "$(home)/.cache" -- touch "$(home)/.cache/mine"
+	assert_status 0
+}
+@test "filters and the like that are kept for later jails cannot be written by a command, whatever --rw says" {
+	each trusted
+	need_landlock
+	weak --rw "$(home)/.cache" -- true
+	assert_status 125
+}
