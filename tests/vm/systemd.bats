@@ -13,6 +13,11 @@ setup_file() {
 	(cd "$BATS_FILE_TMPDIR" && "$PINFOLD" spec)
 }
 
+# systemd made the slice for the scopes, and keeps it.
+teardown_file() {
+	[ ! -d /run/systemd/system ] || systemctl stop pinfoldtest.slice
+}
+
 setup() {
 	common_setup
 	BUNDLE="$PF_DIR/bundle"
