@@ -315,7 +315,7 @@ static int make_dirs(const char *dir)
 	struct stat st;
 
 	if (stat(dir, &st) == 0)
-		return S_ISDIR(st.st_mode) ? 0 : (errno = ENOTDIR, -1);
+		return S_ISDIR(st.st_mode) ? 0 : (errno = EEXIST, -1);
 	char *parent = strdup(dir), *slash = strrchr(parent, '/');
 	int r = 0;
 	if (slash && slash != parent) {
@@ -323,6 +323,8 @@ static int make_dirs(const char *dir)
 		r = make_dirs(parent);
 	}
 	free(parent);
+	if (r < 0 && errno == EEXIST)
+		errno = ENOTDIR;
 	return r < 0 || (mkdir(dir, 0700) < 0 && errno != EEXIST) ? -1 : 0;
 }
 

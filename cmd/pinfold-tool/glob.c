@@ -63,7 +63,7 @@ static char *below(const char *dir, const char *name)
 
 static bool is_plain(const char *word)
 {
-	return !strpbrk(word, "*?[\\");
+	return !strpbrk(word, "*?[(");
 }
 
 static void walk(struct search *s, const char *dir, char *const *words, int depth);
@@ -81,7 +81,9 @@ static void visit(struct search *s, const char *dir, const char *name, char *con
 				walk(s, path, words, depth + 1);
 			else if (!words[1] && S_ISREG(st.st_mode) && name[0] != '.')
 				take(s, path, &st);
-		} else if (is_plain(words[0]) || fnmatch(words[0], name, FNM_PERIOD | FNM_PATHNAME) == 0) {
+		} else if (is_plain(words[0]) ||
+			   fnmatch(words[0], name, FNM_PERIOD | FNM_PATHNAME | FNM_EXTMATCH | FNM_NOESCAPE) ==
+				   0) {
 			if (!words[1] && S_ISREG(st.st_mode))
 				take(s, path, &st);
 			else if (words[1] && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
@@ -126,6 +128,14 @@ static void walk_pattern(struct search *s, const char *pattern)
 	char *copy = strdup(pattern), *words[WORDS_MAX + 1], *save = NULL;
 	int n = 0;
 
+	/* A backslash separates, as with others of this contract; what ends with a separator is no file. */
+	for (char *c = copy; *c; c++)
+		if (*c == '\\')
+			*c = '/';
+	if (*copy && copy[strlen(copy) - 1] == '/') {
+		free(copy);
+		return;
+	}
 	for (char *w = strtok_r(copy, "/", &save); w && n < WORDS_MAX; w = strtok_r(NULL, "/", &save))
 		if (strcmp(w, ".") != 0 &&
 			!(n > 0 && strcmp(w, "**") == 0 && strcmp(words[n - 1], "**") == 0))

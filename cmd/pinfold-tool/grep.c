@@ -256,6 +256,9 @@ static const char *translate(const char *pattern, struct text *to)
 			} else {
 				bad = "looking around and named groups";
 			}
+		} else if (*p == '{' && p[1 + strspn(p + 1, "0123456789,")] != '}') {
+			/* No quantifier: a brace. */
+			add_str(to, "\\{");
 		} else {
 			add(to, p, 1);
 			/* A lazy quantifier matches where the greedy one does. */
