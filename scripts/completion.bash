@@ -1,7 +1,7 @@
 # bash completion for pinfold
 _pinfold() {
 	local cur=${COMP_WORDS[COMP_CWORD]} verb="" i root="" store=""
-	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint gc doctor run start kill delete ps update events features spec"
+	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint on-work gc doctor run start kill delete ps update events features spec"
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--root) root=${COMP_WORDS[++i]} ;;
@@ -28,6 +28,7 @@ _pinfold() {
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
 	image) _pinfold_words "build import ls inspect rm --help" ;;
 	checkpoint) _pinfold_words "ls inspect verify export import push pull rm --help" ;;
+	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --state-dir" ;;
 	gc) _pinfold_words "--stopped --help" ;;
 	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;
 	kill) _pinfold_words "--all --help $(_pinfold_ids)" ;;
