@@ -528,10 +528,11 @@ static int poll_loop(struct options *o, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.run = {.box = {.root = PF_DEFAULT_ROOT,
-					    .store = PF_DEFAULT_STORE,
-					    .state_dir = "/run/pinfold-worker"},
-				    .max_idle_ms = 60000},
+	/* Its strings live as long as the process. */
+	static struct options o = {.run = {.box = {.root = PF_DEFAULT_ROOT,
+						   .store = PF_DEFAULT_STORE,
+						   .state_dir = "/run/pinfold-worker"},
+					   .max_idle_ms = 60000},
 		.max_sessions = 1};
 	struct pf_err err = PF_ERR_INIT;
 	const char *item_fd = getenv(ITEM_FD_ENV);
