@@ -10,7 +10,9 @@ setup_file() {
 	database
 }
 teardown_file() {
-	[ -z "${PG_PID:-}" ] || kill -INT "$PG_PID" 2>/dev/null || true
+	local pid=
+	[ ! -e "${WORLD:-/nowhere}/pg/db/postmaster.pid" ] || pid=$(head -1 "$WORLD/pg/db/postmaster.pid")
+	[ -z "$pid" ] || { kill -QUIT "$pid" && wait_for 10 test ! -e "/proc/$pid"; }
 	world_end
 }
 setup() { world_setup; }
@@ -39,8 +41,8 @@ database() {
 	"${run[@]}" "${bin[0]}/initdb" -D "$data/db" -U agent -A trust --no-sync --no-instructions >/dev/null
 	echo 'host all all all trust' >>"$data/db/pg_hba.conf"
 	at_internet "${run[@]}" "${bin[0]}/postgres" -D "$data/db" -p 5433 -c listen_addresses='*' \
-		-c unix_socket_directories="$data" -c fsync=off >"$WORLD/pg.log" 2>&1 3>&- &
-	export PG_PID=$! PSQL="${bin[0]}/psql"
+		-c unix_socket_directories="$data" -c fsync=off </dev/null >"$WORLD/pg.log" 2>&1 3>&- &
+	export PSQL="${bin[0]}/psql"
 	wait_for 20 grep -q "ready to accept" "$WORLD/pg.log"
 }
 
