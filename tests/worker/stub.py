@@ -281,13 +281,14 @@ class Stub:
             self.enqueue(s)
         return 204, None
 
-    def active(self, session):
-        return [i for i in self.items.values() if i.session is session and i.state in ("active", "stopping")]
+    def active(self, session, also=()):
+        return [i for i in self.items.values() if i.session is session and i.state in ("active", "stopping", *also)]
 
     def session_get(self, s):
-        if not self.active(s):
-            raise Refused(400, "invalid_request_error", "session read before the first heartbeat")
-        for i in self.active(s):
+        # The SDK sends its first heartbeat before this, and does not wait for the answer.
+        if not self.active(s, ("starting",)):
+            raise Refused(400, "invalid_request_error", "session read before its item was acknowledged")
+        for i in self.active(s, ("starting",)):
             i.got_session = True
         out = {"type": "session", "id": s.id, "status": s.status, "environment_id": self.env, "metadata": {},
                "resources": [], "agent": {"id": "agent_1", "skills": [], "tools": []}, "unknown": {}}
