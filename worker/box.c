@@ -367,7 +367,7 @@ static int prune(const struct pf_box_opts *o, const char *id, size_t keep, struc
 	size_t have = 0;
 	char *save = NULL;
 
-	if (run(o, ls, NULL, &text, err) < 0)
+	if (run(o, ls, NULL, &text, err) < 0 || !text)
 		return -1;
 	for (const char *p = text; *p; p++)
 		have += *p == '\n';

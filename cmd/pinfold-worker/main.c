@@ -131,7 +131,7 @@ static int read_key(const char *path, char **key, struct pf_err *err)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: everybody may read it: chmod 0600 it", path);
 	PF_FREE char *cwd = *path == '/' ? NULL : getcwd(NULL, 0);
 	PF_FREE char *abs = cwd ? pf_asprintf("%s/%s", cwd, path) : pf_strdup(path);
-	if (pf_read_file_at(dir, abs + 1, 4096, key, &len, err) < 0)
+	if (pf_read_file_at(dir, abs + 1, 4096, key, &len, err) < 0 || !*key)
 		return -1;
 	(*key)[strcspn(*key, " \r\n")] = '\0';
 	return **key ? 0 : pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: no key in it", path);
