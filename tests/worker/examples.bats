@@ -1,4 +1,5 @@
 # The examples do what they say.
+# parallel-safe
 # timeout: 120
 load ../lib/common
 load lib

@@ -1,4 +1,5 @@
 # What goes wrong: leases, networks, processes. No result is lost, none is posted twice, nothing is left behind.
+# parallel-safe
 # timeout: 280
 load ../lib/common
 load lib

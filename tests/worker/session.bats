@@ -1,4 +1,5 @@
 # A session from the first work item to the last, with the runner outside of the sandbox.
+# parallel-safe
 # timeout: 240
 load ../lib/common
 load lib

@@ -1,4 +1,5 @@
 # The tools' words and limits, and that nothing of the platform is inside.
+# parallel-safe
 # timeout: 200
 load ../lib/common
 load lib
