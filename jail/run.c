@@ -132,8 +132,9 @@ static int compile_filter(struct running *r, struct pf_err *err)
 					"seccomp: there is nobody to notify (SCMP_ACT_NOTIFY)")
 			      : 0;
 	}
-	const struct pf_seccomp_opts opts = {
-		.strict = j->seccomp == PF_JAIL_SECCOMP_STRICT, .notify = j->learn ? pf_learn_calls : NULL};
+	const struct pf_seccomp_opts opts = {.strict = j->seccomp == PF_JAIL_SECCOMP_STRICT,
+		.bare = j->weak,
+		.notify = j->learn ? pf_learn_calls : NULL};
 	return j->learn ? pf_seccomp_default(&opts, &r->filter, err)
 			: pf_seccomp_default_cached(cache, &opts, &r->filter, err);
 }

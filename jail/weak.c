@@ -1,10 +1,11 @@
 /* Theory of operation: a jail without namespaces.
  *
  * Landlock decides which files can be opened, and, where the kernel knows how, that no TCP leaves and no
- * signal or abstract socket reaches outside; the strict seccomp list leaves no sockets but unix ones and no
- * tracing; resource limits bound memory. What is lost is that other processes and the machine's own paths are
- * still *seen* (their contents are not), that a file can only be shown or not, never hidden inside something
- * shown, and that there is no gate. */
+ * signal reaches outside; the strict seccomp list leaves no sockets but pairs (Landlock lets every unix
+ * socket be connected to, the session bus and the agents too), no System V IPC and no tracing; resource
+ * limits bound memory. What is lost is that other processes and the machine's own paths are still *seen*
+ * (their contents are not), that a file can only be shown or not, never hidden inside something shown, and
+ * that there is no gate. */
 #include "jail/weak.h"
 
 #include <dirent.h>
@@ -74,6 +75,11 @@ int pf_weak_check(const struct pf_jail *j, struct pf_err *err)
 	if (j->net == PF_JAIL_NET_GATE)
 		return pf_fail_kind(
 			err, PF_ERR_UNSUPPORTED, 0, "--weak has no gate: no network can be let through");
+	if (j->seccomp != PF_JAIL_SECCOMP_DEFAULT && j->seccomp != PF_JAIL_SECCOMP_STRICT)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"--weak stands on its own seccomp list too: with another your session's sockets "
+			"could be "
+			"reached");
 	if (j->pids >= 0 || j->millicpus >= 0)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "--weak cannot keep --pids and --cpus");
 	for (size_t i = 0; i < j->n_ops; i++) {
@@ -89,10 +95,9 @@ int pf_weak_check(const struct pf_jail *j, struct pf_err *err)
 		PF_FREE char *text = pf_asprintf(
 			"weak: no namespaces. Other processes and all file names are visible, /etc and /proc "
 			"can be "
-			"read, /tmp and home are a scratch directory named by TMPDIR and HOME%s%s",
-			abi < 4 ? ", unix sockets in shown directories can be reached" : "",
-			abi < 6 ? ", abstract sockets and signals to your other processes are not stopped"
-				: "");
+			"read, no sockets can be made, /tmp and home are a scratch directory named by TMPDIR "
+			"and HOME%s",
+			abi < 6 ? ", signals to your other processes are not stopped" : "");
 		j->warn(j->say_arg, text);
 	}
 	return 0;
@@ -152,10 +157,11 @@ static int allow_path(int rules, const char *path, uint64_t rights)
 	return fd < 0 ? 0 : allow(rules, fd, rights);
 }
 
-static int restrict_files(const struct pf_jail *j, const char *scratch, struct pf_err *err)
+static int restrict_files(
+	const struct pf_jail *j, const char *scratch, const int stdio[3], struct pf_err *err)
 {
-	static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random",
-		"/dev/urandom", "/dev/tty", "/dev/pts", "/dev/ptmx"};
+	static const char *const devices[] = {
+		"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"};
 	int abi = landlock_abi();
 	uint64_t all = fs_rights(abi), read = FS_READ & all;
 	struct ruleset attr = {.fs = all, .net = abi >= 4 ? 3 : 0, .scoped = abi >= 6 ? 3 : 0};
@@ -169,6 +175,10 @@ static int restrict_files(const struct pf_jail *j, const char *scratch, struct p
 				j->ops[i].read_only ? read : all & ~(uint64_t)FS_IOCTL_DEV);
 	for (size_t i = 0; r == 0 && i < sizeof(devices) / sizeof(devices[0]); i++)
 		r = allow_path(rules, devices[i], (FS_READ_FILE | FS_WRITE_FILE | FS_IOCTL_DEV) & all);
+	/* Of the terminals its own, as /dev/stderr: on the others somebody may be typing. */
+	for (int i = 0; r == 0 && i < 3; i++)
+		if (isatty(stdio[i]))
+			r = allow(rules, stdio[i], (FS_READ_FILE | FS_WRITE_FILE | FS_IOCTL_DEV) & all);
 	if (r == 0)
 		r = allow_path(rules, "/etc", read);
 	if (r == 0)
@@ -199,7 +209,8 @@ __attribute__((noreturn)) static void child(const struct pf_jail *j, const char 
 		pf_fail_kind(&err, PF_ERR_INVALID, errno, "%s", j->cwd);
 	else if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		pf_fail(&err, errno, "no_new_privs");
-	else if (restrict_files(j, scratch, &err) == 0 && pf_child_stdio(stdio, 0, &sync, 1, &err) == 0) {
+	else if (restrict_files(j, scratch, stdio, &err) == 0 &&
+		 pf_child_stdio(stdio, 0, &sync, 1, &err) == 0) {
 		if (j->tty)
 			(void)ioctl(0, TIOCSCTTY, 0);
 		const char *file = pf_child_resolve(&p, p.env, path, sizeof(path), &err);

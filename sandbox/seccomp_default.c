@@ -249,6 +249,18 @@ static void strict_rules(const struct list *l)
 	RULE(l, "socket", FAIL(EAFNOSUPPORT), ARG(0, PF_SC_NE, AF_UNIX));
 }
 
+/* Nothing but this list keeps a command without namespaces from these: the caller's session bus, agents and
+ * shared memory are his, and file rules say nothing about them. */
+static void bare_rules(const struct list *l)
+{
+	static const char *const ipc[] = {"msgctl", "msgget", "msgrcv", "msgsnd", "semctl", "semget", "semop",
+		"semtimedop", "shmat", "shmctl", "shmdt", "shmget"};
+
+	RULE_ELSE(l, "socket", FAIL(EAFNOSUPPORT));
+	RULES(l, ipc, FAIL(EPERM));
+	RULE(l, "prlimit64", FAIL(EPERM), ARG(0, PF_SC_NE, 0));
+}
+
 int pf_seccomp_default(const struct pf_seccomp_opts *opts, struct pf_bpf *out, struct pf_err *err)
 {
 	PF_SC_POLICY struct pf_sc_policy policy = {.bad_arch = SECCOMP_RET_KILL_PROCESS};
@@ -267,6 +279,8 @@ int pf_seccomp_default(const struct pf_seccomp_opts *opts, struct pf_bpf *out, s
 	}
 	for (const char *const *n = opts->notify; n && *n; n++)
 		rules(&l, n, 1, SECCOMP_RET_USER_NOTIF);
+	if (opts->bare)
+		bare_rules(&l);
 	if (opts->strict)
 		strict_rules(&l);
 	RULES(&l, allowed, ALLOW);
@@ -289,8 +303,8 @@ int pf_seccomp_default_cached(
 {
 	struct pf_seccomp_opts copy = *opts;
 	char key[64];
-	int len = snprintf(key, sizeof(key), "default nested=%d strict=%d arch=0x%x", opts->nested,
-		opts->strict, opts->arch);
+	int len = snprintf(key, sizeof(key), "default nested=%d strict=%d bare=%d arch=0x%x", opts->nested,
+		opts->strict, opts->bare, opts->arch);
 
 	return pf_seccomp_cached(cache_dirfd, key, (size_t)len, build_default, &copy, out, err);
 }
