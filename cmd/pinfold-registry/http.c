@@ -148,6 +148,31 @@ static int on_seek(void *arg, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
+static char *origin_of(const char *url)
+{
+	CURLU *u = curl_url();
+	char *scheme = NULL, *host = NULL, *port = NULL, *origin = NULL;
+
+	if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+		curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
+		curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
+		curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK)
+		origin = pf_asprintf("%s://%s:%s", scheme, host, port);
+	curl_free(scheme);
+	curl_free(host);
+	curl_free(port);
+	curl_url_cleanup(u);
+	return origin;
+}
+
+/* Whether url is on the host that the password is for; a Location may lead anywhere. */
+static bool is_ours(const struct reg *r, const char *url)
+{
+	PF_FREE char *ours = origin_of(r->base), *theirs = origin_of(url);
+
+	return ours && theirs && strcasecmp(ours, theirs) == 0;
+}
+
 static struct curl_slist *headers_of(const struct reg *r, const struct reg_request *q)
 {
 	/* No waiting for permission to send a body. */
@@ -155,7 +180,7 @@ static struct curl_slist *headers_of(const struct reg *r, const struct reg_reque
 
 	for (const char *const *h = q->headers; h && *h; h++)
 		list = curl_slist_append(list, *h);
-	if (r->token) {
+	if (r->token && is_ours(r, q->url)) {
 		PF_FREE char *line = pf_asprintf("Authorization: Bearer %s", r->token);
 		list = curl_slist_append(list, line);
 	}
@@ -183,7 +208,7 @@ static void set_up(struct reg *r, struct exchange *x, struct curl_slist *headers
 	curl_easy_setopt(c, CURLOPT_HEADERDATA, x);
 	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(c, CURLOPT_WRITEDATA, x);
-	if (r->basic && r->auth.user) {
+	if (r->auth.user && (r->asking || (r->basic && is_ours(r, q->url)))) {
 		curl_easy_setopt(c, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
 		curl_easy_setopt(c, CURLOPT_USERNAME, r->auth.user);
 		curl_easy_setopt(c, CURLOPT_PASSWORD, r->auth.password);
@@ -262,17 +287,15 @@ static int get_token(struct reg *r, const char *challenge, struct pf_err *err)
 {
 	PF_FREE char *url = token_url(r, challenge, err);
 	struct reg_reply a = {0};
-	bool basic = r->basic;
 
 	if (!url)
 		return -1;
 	free(r->token);
 	r->token = NULL;
-	r->basic = r->asking = true; /* the token service takes the password */
+	r->asking = true; /* the token service takes the password */
 	const struct reg_request q = {
 		.method = "GET", .url = url, .fd = -1, .max = (size_t)1 << 20, .retry = true};
 	int rc = reg_send(r, &q, &a, err);
-	r->basic = basic;
 	r->asking = false;
 	if (rc == 0 && a.status == 200) {
 		PF_JSON cJSON *j = cJSON_Parse(a.text ? a.text : "");
@@ -298,6 +321,10 @@ static int answer_challenge(struct reg *r, const char *challenge, struct pf_err 
 {
 	/* The token service itself is asked with the password at once, and not asked whom to ask. */
 	if (!challenge || r->asking)
+		return 0;
+	/* Nor may somebody to whom a redirect led say where our password goes. */
+	char *url = NULL;
+	if (curl_easy_getinfo(r->curl, CURLINFO_EFFECTIVE_URL, &url) != CURLE_OK || !url || !is_ours(r, url))
 		return 0;
 	if (strncasecmp(challenge, "bearer", 6) == 0)
 		return get_token(r, challenge, err) < 0 ? -1 : 1;

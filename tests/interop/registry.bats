@@ -166,6 +166,23 @@ tree_of() { # STORE CHECKPOINT
 	[[ "$stderr" != *secret* ]]
 }
 
+@test "the password goes to no other host, whether an upload is sent there or a download, and whatever that one asks for" {
+	registry
+	faults stray
+	login secret "127.0.0.1:$FPORT"
+	checkpoint
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/w:1"
+	assert_status 125
+	jq -es 'map(select(.stray and .method != "GET")) | length > 0 and all(.auth == "")' "$PF_DIR/faults" >/dev/null ||
+		show "$(cat "$PF_DIR/faults")"
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/w:1"
+	assert_status 0
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1"
+	assert_status 125
+	jq -es 'map(select(.stray and .method == "GET")) | length > 0 and all(.auth == "" and .path != "/token")' "$PF_DIR/faults" >/dev/null ||
+		show "$(cat "$PF_DIR/faults")"
+}
+
 @test "a registry that is busy, and connections that break in the middle, up and down, are got over" {
 	registry
 	faults busy

@@ -7,6 +7,7 @@ MODE: busy   every path answers 503 once, with Retry-After, then works
       cut    a blob of more than 1 MiB is cut in the middle, both ways, three times
       liar   every blob comes with its last byte changed
       token  wants a bearer token, and is the token service (user agent, password secret)
+      stray  wants the password, and sends blobs and uploads to another host name (localhost), which asks for it too
 """
 
 import base64
@@ -40,7 +41,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def stray(self):
+        auth = self.headers.get("Authorization", "")
+        port = server.server_address[1]
+        if not self.headers["Host"].startswith("127.0.0.1"):
+            self.note(stray=True, auth=auth)
+            self.answer(401, b"{}", WWW_Authenticate=f'Bearer realm="http://localhost:{port}/token"')
+        elif auth != "Basic " + base64.b64encode(b"agent:secret").decode():
+            self.answer(401, b"{}", WWW_Authenticate='Basic realm="r"')
+        elif self.command == "POST":
+            self.answer(202, Location=f"http://localhost:{port}{self.path}1")
+        elif self.command == "GET" and "/blobs/" in self.path:
+            self.answer(307, Location=f"http://localhost:{port}{self.path}")
+        else:
+            return True
+        return False
+
     def allowed(self):
+        if mode == "stray":
+            return self.stray()
         if mode != "token":
             return True
         me = f"http://{self.headers['Host']}"
