@@ -173,6 +173,15 @@ int pf_lock_file_at(int dirfd, const char *name, bool wait, struct pf_err *err)
 	return pf_take_fd(&fd);
 }
 
+int pf_open_stdio(void)
+{
+	/* No O_CLOEXEC: these three are the ones that are passed on. */
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			return -1;
+	return 0;
+}
+
 int pf_set_cloexec(int fd, bool on)
 {
 	return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0);

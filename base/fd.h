@@ -34,6 +34,10 @@ int pf_sync_dir(int dirfd, struct pf_err *err);
  * err->errnum. The lock lives as long as the returned fd. */
 int pf_lock_file_at(int dirfd, const char *name, bool wait, struct pf_err *err);
 
+/* To be called first of all: where a caller closed standard input, output or error, /dev/null. Else the next
+ * file that is opened would take the number, and be handed to the command as its own. -1 with errno. */
+int pf_open_stdio(void);
+
 /* Make fd inheritable or not across exec. */
 int pf_set_cloexec(int fd, bool on);
 

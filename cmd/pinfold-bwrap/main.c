@@ -625,6 +625,8 @@ int main(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	char cwd[PATH_MAX];
 
+	if (pf_open_stdio() < 0)
+		return 1;
 	if (geteuid() != getuid() || getegid() != getgid()) {
 		fprintf(stderr, "pinfold-bwrap: this program must not be setuid or setgid\n");
 		return 1;
@@ -652,8 +654,9 @@ int main(int argc, char **argv)
 		PF_FREE char *line = pf_asprintf("{ \"exit-code\": %d }\n", r.exit_code);
 		(void)pf_write_all(p.status_fd, line, strlen(line));
 	}
+	int code = r.exit_code;
 	pf_jail_result_done(&r);
 	pf_jail_done(&j);
 	free(p.words.v);
-	return r.exit_code;
+	return code;
 }

@@ -375,6 +375,8 @@ int main(int argc, char **argv)
 	struct pf_err err = PF_ERR_INIT;
 	int c, code;
 
+	if (pf_open_stdio() < 0)
+		return 125;
 	/* Somebody else's power must not be ours to spend. */
 	if (geteuid() != getuid() || getegid() != getgid()) {
 		pf_jail_message("error", "this program must not be setuid or setgid; it needs no privileges");

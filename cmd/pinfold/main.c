@@ -263,6 +263,8 @@ int main(int argc, char **argv)
 		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c;
 
+	if (pf_open_stdio() < 0)
+		return 125;
 	/* Two things that a caller hands down and that must not count: that nobody waits for children, and
 	 * the permissions of what is made. */
 	(void)signal(SIGCHLD, SIG_DFL);
