@@ -82,41 +82,6 @@ int pf_jail_cache_dir(char **path)
 	return fd;
 }
 
-int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err)
-{
-	PF_FREE char *path = NULL;
-	PF_CLOSE int cache = pf_jail_cache_dir(&path);
-	PF_FREE char *real = cache < 0 ? NULL : realpath(path, NULL);
-	const struct pf_jail_op *rule = NULL;
-
-	/* A later filter or /etc is taken from there as it is found: who can write it now, decides about
-	 * those. */
-	for (size_t i = 0; real && i < j->n_ops; i++)
-		if (pf_path_below(real, j->ops[i].dest) || strcmp(j->ops[i].dest, "/") == 0)
-			rule = &j->ops[i];
-	if (!rule || rule->kind != PF_JAIL_BIND || rule->read_only)
-		return 0;
-	/* Seen at another place the cache is not where we look for it; only binds to their own place matter.
-	 */
-	if (strcmp(rule->source, rule->dest) != 0)
-		return 0;
-	if (j->weak)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"%s %s: it holds %s, which later jails trust; --weak cannot leave that out",
-			rule->why, rule->dest, real);
-	int fd = open(real, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return pf_fail(err, errno, "%s", real);
-	pf_jail_add(j, (struct pf_jail_op){.kind = PF_JAIL_BIND,
-			       .dest = pf_strdup(real),
-			       .source = pf_strdup(real),
-			       .fd = fd,
-			       .read_only = true,
-			       .directory = true,
-			       .why = "the jails' own cache"});
-	return 0;
-}
-
 static uint64_t hash(uint64_t h, const char *s)
 {
 	for (; *s; s++)

@@ -156,7 +156,8 @@ int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64
  * first, later ones over earlier ones of the same place. */
 int pf_jail_add_defaults(struct pf_jail *j, const char *home, int64_t size, struct pf_err *err);
 
-/* Where a rule would let the command write the cache, make it read-only. To be called last. */
+/* Where a rule would let the command write the cache, or put another in its place, see to it that it cannot
+ * (guard.c). To be called last. PF_ERR_INVALID or PF_ERR_UNSUPPORTED where that is not to be had. */
 int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err);
 /* The synthetic /etc for j as a directory of the caller's cache; *path NULL when there is no place to keep it
  * (then pf_jail_fill_etc makes it anew). */

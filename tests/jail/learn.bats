@@ -130,6 +130,32 @@ trusted() {
 	done
 	pj --rw "$(home)/.cache" -- touch "$(home)/.cache/mine"
 	assert_status 0
+	# Nor be replaced, by way of what is above it, seen elsewhere, or by a commit.
+	pj --rw "$(home)" -- mv "$(home)/.cache" "$(home)/other"
+	[ "$status" != 0 ] && [ -d "$(home)/.cache/pinfold" ] || show "the cache was moved away"
+	pj --commit --rw "$(home)" -- sh -c "exec 2>/dev/null; rm -rf $(home)/.cache; mv $(home)/.cache $(home)/other; mkdir $(home)/.cache/pinfold/poison; touch $(home)/kept"
+	assert_status 0
+	[ -e "$(home)/kept" ] && [ -d "$(home)/.cache/pinfold" ] && [ ! -e "$(home)/.cache/pinfold/poison" ] || show "by a commit"
+	(as "$JAIL_BIN/pinfold-bwrap" --ro-bind / / --tmpfs /mnt --bind "$(home)" /mnt mkdir /mnt/.cache/pinfold/poison) || true
+	[ ! -e "$(home)/.cache/pinfold/poison" ] || show "at another place"
+	pj --rw "$(home)/.cache/pinfold"/etc-* -- true
+	assert_status 125
+	# Whatever the environment makes it be; rules that are deeper still hold.
+	echo secret >"$(home)/.cache/secret"
+	mkdir -p "$(home)/run"
+	chmod 777 "$(home)/run"
+	WITH=(XDG_RUNTIME_DIR="$(home)/run")
+	pj --rw "$(home)" --hide "$(home)/.cache/secret" -- sh -c "cat $(home)/.cache/secret; mkdir $(home)/.cache/pinfold/poison || mkdir $(home)/run/pinfold/poison"
+	WITH=()
+	[ "$status" != 0 ] && [ -z "$output" ] || show "another cache"
+	# A link on the way could be bent.
+	mv "$(home)/.cache" "$(home)/real"
+	ln -s real "$(home)/.cache"
+	pj --rw "$(home)" -- true
+	assert_status 125
+	[[ "$stderr" == *"symbolic link"* ]] || show "says nothing of the link"
+	rm "$(home)/.cache"
+	mv "$(home)/real" "$(home)/.cache"
 }
 @test "filters and the like that are kept for later jails cannot be written by a command, whatever --rw says" {
 	each trusted
@@ -137,4 +163,26 @@ trusted() {
 	AS=user
 	weak --rw "$(home)/.cache" -- true
 	assert_status 125
+}
+
+# ---- what a caller left closed ----
+
+closed() {
+	local end
+	for end in '<&-' '>&-' '2>&-' '<&- >&- 2>&-'; do
+		(as sh -c "\"\$@\" -- sh -c 'for n in 0 1 2; do [ ! -e /proc/self/fd/\$n/../etc ] || touch $(tree)/out; done' $end" sh "$JAIL_BIN/pinfold-jail" --rw "$(tree)")
+		[ ! -e "$(tree)/out" ] || show "with $end the command has a directory of the machine"
+	done
+}
+@test "standard input, output and error that the caller closed are no descriptors of ours for the command" {
+	each closed
+}
+
+codes() {
+	local status=0
+	(as "$JAIL_BIN/pinfold-bwrap" --ro-bind / / sh -c 'exit 3') || status=$?
+	assert_status 3
+}
+@test "pinfold-bwrap's exit code is the command's" {
+	each codes
 }

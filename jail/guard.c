@@ -1,0 +1,165 @@
+/* Theory of operation: no command may write what later jails believe.
+ *
+ * A later jail takes its filter and its /etc from the caller's cache as it finds them. It finds them by a
+ * name, so it is not enough that the cache itself cannot be written: where a rule shows a directory above it
+ * writable, every directory between is made a mount point as well, because one of those cannot be renamed
+ * away, and the cache a read-only one. Directories are known by device and inode, wherever a rule shows them.
+ * Which of the places is the cache depends on an environment that may be another one later, so all of them
+ * are guarded, and made where a command could make them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "jail/jail.h"
+
+static bool writable(const struct pf_jail *j, const struct pf_jail_op *op)
+{
+	return op->kind == PF_JAIL_OVERLAY ? j->commit : op->kind == PF_JAIL_BIND && !op->read_only;
+}
+
+static bool is_at(const struct pf_jail_op *op, const char *path)
+{
+	struct stat a, b;
+
+	return fstat(op->fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static char *joined(const char *dir, const char *rest)
+{
+	return pf_asprintf("%s%s", strcmp(dir, "/") == 0 ? "" : dir, *rest ? rest : "");
+}
+
+/* Show source at dest, right after rule i, so that the rules for what is deeper stay above it. */
+static int hold(
+	struct pf_jail *j, size_t i, const char *source, const char *dest, bool read_only, struct pf_err *err)
+{
+	int fd = open(source, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "%s", source);
+	const struct pf_jail_op op = {.kind = PF_JAIL_BIND,
+		.dest = pf_strdup(dest),
+		.source = pf_strdup(source),
+		.fd = fd,
+		.read_only = read_only,
+		.devices = j->ops[i].devices,
+		.directory = true,
+		.why = "the jails' own cache"};
+	pf_jail_add(j, op);
+	memmove(&j->ops[i + 2], &j->ops[i + 1], (j->n_ops - i - 2) * sizeof(*j->ops));
+	j->ops[i + 1] = op;
+	return 0;
+}
+
+/* Rule i shows top, which is cache or above it. */
+static int guard_below(struct pf_jail *j, size_t i, const char *top, const char *cache, struct pf_err *err)
+{
+	const char *rest = cache + (strcmp(top, "/") == 0 ? 0 : strlen(top));
+	PF_FREE char *rule = pf_strdup(j->ops[i].dest), *at = joined(rule, rest);
+
+	/* A later rule that covers the place shows something else there, or is looked at itself. */
+	for (size_t k = i + 1; k < j->n_ops; k++)
+		if (pf_path_below(at, j->ops[k].dest))
+			return 0;
+	if (j->weak)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"%s %s: it holds %s, which later jails trust; --weak cannot leave that out",
+			j->ops[i].why, j->ops[i].dest, cache);
+	/* An overlay renames no directory of the one below it, and to bind that would write past it. */
+	bool overlay = j->ops[i].kind == PF_JAIL_OVERLAY;
+	for (const char *p = *rest && !overlay ? strchr(rest + 1, '/') : NULL; p; p = strchr(p + 1, '/')) {
+		PF_FREE char *part = strndup(rest, (size_t)(p - rest));
+		PF_FREE char *source = joined(top, part), *dest = joined(rule, part);
+		if (hold(j, i++, source, dest, false, err) < 0)
+			return -1;
+	}
+	return hold(j, i, cache, at, true, err);
+}
+
+/* cache is a real path. */
+static int guard_real(struct pf_jail *j, const char *cache, struct pf_err *err)
+{
+	/* From the end, since what is added comes after the rule at hand. */
+	for (size_t i = j->n_ops; i-- > 0;) {
+		PF_FREE char *top = pf_strdup(cache);
+		const struct pf_jail_op *op = &j->ops[i];
+		if (!writable(j, op))
+			continue;
+		if (pf_path_below(op->source, cache) && strcmp(op->source, cache) != 0)
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"%s %s: it lies in %s, which later jails trust", op->why, op->source, cache);
+		while (!is_at(op, top) && strcmp(top, "/") != 0) {
+			char *slash = strrchr(top, '/');
+			slash[slash == top] = '\0';
+		}
+		if (is_at(op, top) && guard_below(j, i, top, cache, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Whether a command could make path, whose parts may be missing, or change what a link on the way means. */
+static const struct pf_jail_op *in_reach(const struct pf_jail *j, const char *path, bool *link)
+{
+	char real[PATH_MAX];
+	const struct pf_jail_op *found = NULL;
+	struct stat st;
+
+	*link = false;
+	for (const char *p = path; p; p = strchr(p + 1, '/')) {
+		PF_FREE char *dir = strndup(path, p == path ? 1 : (size_t)(p - path)), *name = NULL;
+		const char *end = strchr(p + 1, '/');
+		if (!realpath(dir, real))
+			break;
+		name = strndup(path, end ? (size_t)(end - path) : strlen(path));
+		for (size_t i = 0; i < j->n_ops; i++)
+			if (writable(j, &j->ops[i]) && pf_path_below(real, j->ops[i].source)) {
+				found = &j->ops[i];
+				*link = *link || (access(real, W_OK) == 0 && lstat(name, &st) == 0 &&
+							 S_ISLNK(st.st_mode));
+			}
+	}
+	return found;
+}
+
+static int guard_place(struct pf_jail *j, const char *path, struct pf_err *err)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	bool link;
+	const struct pf_jail_op *rule = in_reach(j, path, &link);
+
+	if (rule && link)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"%s %s: it holds a symbolic link on the way to %s, which later jails trust; set "
+			"XDG_CACHE_HOME to where it leads",
+			rule->why, rule->dest, path);
+	/* One that cannot be made by us cannot be made by the command either. */
+	if (rule && access(path, F_OK) < 0)
+		(void)pf_mkdirs(path, 0700, &ignored);
+	PF_FREE char *real = realpath(path, NULL);
+	return real ? guard_real(j, real, err) : 0;
+}
+
+int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err)
+{
+	const char *run = getenv("XDG_RUNTIME_DIR"), *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	char *places[] = {run && run[0] == '/' ? pf_asprintf("%s/pinfold", run) : NULL,
+		base && base[0] == '/' ? pf_asprintf("%s/pinfold", base) : NULL,
+		home && home[0] == '/' ? pf_asprintf("%s/.cache/pinfold", home) : NULL};
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		if (places[i] && r == 0)
+			r = guard_place(j, places[i], err);
+		free(places[i]);
+	}
+	return r;
+}
