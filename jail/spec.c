@@ -192,6 +192,7 @@ cJSON *pf_jail_spec(const struct pf_jail *j)
 		(char *)"/proc/keys", (char *)"/proc/latency_stats", (char *)"/proc/timer_list",
 		(char *)"/proc/sched_debug", (char *)"/proc/scsi", (char *)"/proc/kallsyms",
 		(char *)"/proc/kpagecount", (char *)"/proc/kpageflags", NULL};
+	static char *masked_for_users[] = {(char *)"/proc/keys", (char *)"/proc/kallsyms", NULL};
 	static char *read_only[] = {(char *)"/proc/bus", (char *)"/proc/fs", (char *)"/proc/irq",
 		(char *)"/proc/sys", (char *)"/proc/sysrq-trigger", NULL};
 	const struct {
@@ -221,9 +222,9 @@ cJSON *pf_jail_spec(const struct pf_jail *j)
 	add_map(linux_, "uidMappings", j->uid);
 	add_map(linux_, "gidMappings", j->gid);
 	if (has_proc(j)) {
-		/* Only root could read these at all. */
-		if (j->caller_uid == 0)
-			cJSON_AddItemToObject(linux_, "maskedPaths", strings(masked));
+		/* The rest only root could read at all. */
+		cJSON_AddItemToObject(
+			linux_, "maskedPaths", strings(j->caller_uid == 0 ? masked : masked_for_users));
 		/* Settings of the network namespace may be written by whose user namespace it is: the
 		 * caller's id, which the command has too. */
 		cJSON_AddItemToObject(linux_, "readonlyPaths", strings(read_only));

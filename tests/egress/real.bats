@@ -37,7 +37,7 @@ database() {
 	local data="$WORLD/pg" run=(setpriv --reuid 65534 --regid 65534 --clear-groups)
 	mkdir "$data"
 	chown 65534:65534 "$data"
-	chmod 755 "$WORLD"
+	chmod 711 "$WORLD"
 	"${run[@]}" "${bin[0]}/initdb" -D "$data/db" -U agent -A trust --no-sync --no-instructions >/dev/null
 	echo 'host all all all trust' >>"$data/db/pg_hba.conf"
 	at_internet "${run[@]}" "${bin[0]}/postgres" -D "$data/db" -p 5433 -c listen_addresses='*' \

@@ -1,4 +1,5 @@
 # --learn tells what a command missed; --weak is a jail without namespaces.
+# parallel-safe
 load lib
 setup_file() { jail_file; }
 teardown_file() { jail_file_end; }

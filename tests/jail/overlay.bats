@@ -1,4 +1,5 @@
 # --overlay, --diff, --commit: what is written goes to a scratch layer, can be looked at, and made real.
+# parallel-safe
 load lib
 setup_file() { jail_file; }
 teardown_file() { jail_file_end; }
