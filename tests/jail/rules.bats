@@ -1,5 +1,4 @@
 # parallel-safe
-# parallel-safe
 # What is said about files: --rw --ro --hide --tmpfs --home --size --cwd, profiles, --explain.
 load lib
 setup_file() { jail_file; }

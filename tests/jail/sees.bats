@@ -1,5 +1,4 @@
 # parallel-safe
-# parallel-safe
 # What a command sees, may write and may do when nothing is said.
 load lib
 setup_file() { jail_file; }
