@@ -180,7 +180,7 @@ full_screen() {
 
 shell_jobs() {
 	status=0
-	output=$(as_with_pty '[\$#] =>PS1=\x22pro\x22\x22mpt> \x22\r;;prompt> =>sleep 50\r;;sleep=>\x1a;;Stopped=>jobs\r;;Stopped=>kill -9 %1; sleep 1; exit 6\rexit 6\r' \
+	output=$(as_with_pty '[\$#] =>PS1=\x22pro\x22\x22mpt> \x22\r;;prompt> =>sh -c \x27echo RUN\x22\x22NING; exec sleep 50\x27\r;;RUNNING=>\x1a;;Stopped=>jobs\r;;Stopped=>kill -9 %1; sleep 1; exit 6\rexit 6\r' \
 		-- bash --norc -i) || status=$?
 	assert_out "Stopped"
 	[ "$status" = 6 ] || show "status"
