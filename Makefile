@@ -184,8 +184,12 @@ install: all
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for p in $(PROGRAMS:$(BUILD)/%=%); do install -m 755 $(BUILD)/$$p $(DESTDIR)$(PREFIX)/$$p || exit 1; done
 	for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(DESTDIR)$(PREFIX)/bin/pinfold-$$n; done
-	install -m 644 docs/man/pinfold.1 $(DESTDIR)$(PREFIX)/share/man/man1/pinfold.1
-	cp -r images $(DESTDIR)$(PREFIX)/share/pinfold/
+	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	cp -r images jail/profiles deploy/apparmor $(DESTDIR)$(PREFIX)/share/pinfold/
+	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf libpinfold.so.0 $(DESTDIR)$(PREFIX)/lib/libpinfold.so
+	install -m 644 lib/pinfold.h $(DESTDIR)$(PREFIX)/include/pinfold.h
 	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pinfold
 
 SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)

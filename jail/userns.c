@@ -42,9 +42,10 @@ int pf_jail_explain_userns(int errnum, struct pf_err *err)
 			"user.max_user_namespaces=15000");
 	if (number_in("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"AppArmor keeps programs without a profile from using user namespaces; as root: "
-			"apparmor_parser -r /etc/apparmor.d/pinfold-jail (the profile is shipped in "
-			"share/pinfold/apparmor)");
+			"AppArmor keeps programs without a profile from using user namespaces; as root: cp "
+			"/usr/local/share/pinfold/apparmor/pinfold-jail /etc/apparmor.d/ && apparmor_parser "
+			"-r "
+			"/etc/apparmor.d/pinfold-jail");
 	if (errnum == ENOSPC || errnum == EUSERS)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errnum,
 			"no further user namespace can be made (nested too deep, or "

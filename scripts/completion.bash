@@ -44,3 +44,17 @@ _pinfold() {
 	esac
 }
 complete -F _pinfold pinfold
+
+_pinfold_jail() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+	case "$prev" in
+	--rw | --ro | --rw-try | --ro-try | --hide | --tmpfs | -C | --cwd | --allow-file | --policy) return ;;
+	--home) COMPREPLY=($(compgen -W "private keep" -- "$cur") $(compgen -d -- "$cur")) && return ;;
+	--seccomp) COMPREPLY=($(compgen -W "default strict off" -- "$cur") $(compgen -f -- "$cur")) && return ;;
+	--profile) COMPREPLY=($(compgen -W "default build node python offline-strict" -- "$cur") $(compgen -f -- "$cur")) && return ;;
+	esac
+	[[ "$cur" == -* ]] && COMPREPLY=($(compgen -W "--rw --ro --rw-try --ro-try --hide --tmpfs --home --size --cwd --overlay --diff
+		--commit --allow --allow-file --policy --env --bind-env --user --timeout --memory --pids --cpus --profile --seccomp --tty
+		--no-tty --json --learn --weak --explain --verbose --version --help" -- "$cur"))
+}
+complete -o default -F _pinfold_jail pinfold-jail
