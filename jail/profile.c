@@ -23,11 +23,13 @@ static char *find(const char *name, struct pf_err *err)
 		return NULL;
 	if (strchr(name, '/') || pf_ends_with(name, ".json"))
 		return pf_strdup(name);
-	char *places[] = {xdg ? pf_asprintf("%s/pinfold/profiles/%s.json", xdg, name)
-			      : pf_asprintf("%s/.config/pinfold/profiles/%s.json", home ? home : "", name),
-		pf_asprintf("/etc/pinfold/profiles/%s.json", name),
+	/* The user's own last: a command that could write there must not give a shipped name another meaning.
+	 */
+	char *places[] = {pf_asprintf("/etc/pinfold/profiles/%s.json", name),
 		pf_asprintf("%s/../share/pinfold/profiles/%s.json", dir, name),
-		pf_asprintf("%s/../../jail/profiles/%s.json", dir, name)};
+		pf_asprintf("%s/../../jail/profiles/%s.json", dir, name),
+		xdg ? pf_asprintf("%s/pinfold/profiles/%s.json", xdg, name)
+		    : pf_asprintf("%s/.config/pinfold/profiles/%s.json", home ? home : "", name)};
 	char *found = NULL;
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		if (!found && access(places[i], R_OK) == 0)

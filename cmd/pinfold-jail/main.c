@@ -2,6 +2,7 @@
  * jail/. */
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/units.h"
 #include "cmd/pinfold-jail/jail_cmd.h"
 #include "jail/config.h"
 
@@ -390,8 +392,12 @@ int main(int argc, char **argv)
 			fputs(help, stdout);
 			return 0;
 		}
-		if (c == O_SERVE)
-			return pf_jail_serve(atoi(optarg));
+		if (c == O_SERVE) {
+			int64_t fd;
+			return pf_parse_int("--serve", optarg, 3, INT_MAX, &fd, &err) < 0
+				       ? report(&err)
+				       : pf_jail_serve((int)fd);
+		}
 		if (c == O_VERSION) {
 			printf("pinfold-jail %s\n", PF_VERSION);
 			return 0;
