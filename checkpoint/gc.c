@@ -58,8 +58,7 @@ static void keep_checkpoint(struct keep *k, const struct pf_ckpt *c)
 	}
 }
 
-/* Call fn for every sandbox and the checkpoint it was created from. */
-static int each_user(int storefd,
+int pf_ckpt_each_user(int storefd,
 	int (*fn)(void *ctx, const char *sandbox, const char *digest, struct pf_err *err), void *ctx,
 	struct pf_err *err)
 {
@@ -127,7 +126,7 @@ static int mark(int storefd, struct keep *k, struct pf_err *err)
 				err, PF_ERR_CORRUPT, 0, "checkpoint %s cannot be read", v[i].digest.s);
 	pf_ckpt_list_free(v, n);
 	if (r == 0)
-		r = each_user(storefd, mark_user, &m, err);
+		r = pf_ckpt_each_user(storefd, mark_user, &m, err);
 	if (k->n > 1)
 		qsort(k->v, k->n, sizeof(*k->v), cmp_hex);
 	return r;
@@ -258,7 +257,7 @@ int pf_ckpt_remove(
 	if (pf_ckpt_find_digest(storefd, spec, &digest, err) < 0)
 		return -1;
 	struct find_user f = {digest.s};
-	if (!force && each_user(storefd, refuse_user, &f, err) < 0)
+	if (!force && pf_ckpt_each_user(storefd, refuse_user, &f, err) < 0)
 		return pf_wrap(err, "remove checkpoint %s", spec);
 	PF_JSON cJSON *index = pf_ckpt_index_read(storefd, err);
 	if (!index)

@@ -20,6 +20,11 @@ int pf_ckpt_gc(const char *store, struct pf_ckpt_gc_stats *stats, struct pf_err 
 /* The same on an open store whose lock the caller holds; stats may be NULL. */
 int pf_ckpt_gc_locked(int storefd, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
 
+/* Call fn for every sandbox that was created from a checkpoint, with that one's digest. */
+int pf_ckpt_each_user(int storefd,
+	int (*fn)(void *ctx, const char *sandbox, const char *digest, struct pf_err *err), void *ctx,
+	struct pf_err *err);
+
 /* Remove a checkpoint (spec as for pf_ckpt_resolve, not "latest") and collect. A checkpoint that a sandbox
  * was created from is refused (PF_ERR_STATE naming the sandbox) unless force; its layers then stay on disk
  * until that sandbox is gone. A damaged checkpoint can be removed. */

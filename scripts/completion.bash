@@ -20,7 +20,7 @@ _pinfold() {
 		*) _pinfold_words "--config --image --from --credentials --reuse --strict-runtime --rebase --help" ;;
 		esac ;;
 	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
-	destroy) _pinfold_words "--snapshot --help $(_pinfold_ids)" ;;
+	destroy) _pinfold_words "--snapshot --discard --help $(_pinfold_ids)" ;;
 	snapshot) _pinfold_words "--name --label --image --help $(_pinfold_ids)" ;;
 	diff) _pinfold_words "--json --stat --name-only --help $(_pinfold_ids)" ;;
 	list) _pinfold_words "--format --quiet --json --help" ;;

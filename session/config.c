@@ -18,6 +18,7 @@
 #define MAX_STRING 131071 /* what execve(2) takes for one argument or variable */
 #define MIN_MEMORY ((int64_t)1 << 20)
 #define MAX_CPU 8191
+#define MIN_EVERY_MS 1000
 
 static int read_identity(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 {
@@ -233,6 +234,13 @@ static int read_limits(const cJSON *doc, struct pf_config *c, struct pf_err *err
 	return 0;
 }
 
+static const char *const on_names[PF_N_ON] = {"exit", "idle", "limit", "signal", "destroy"};
+
+const char *pf_config_on_name(enum pf_config_on on)
+{
+	return on_names[on];
+}
+
 static int read_checkpoint(const cJSON *doc, struct pf_config *c, struct pf_err *err)
 {
 	struct pf_config_checkpoint *k = &c->checkpoint;
@@ -240,29 +248,43 @@ static int read_checkpoint(const cJSON *doc, struct pf_config *c, struct pf_err 
 			 every = pf_cfg_at(doc, "checkpoint", "every");
 	struct pf_cfg_at keep = pf_cfg_at(doc, "checkpoint", "keep");
 	struct pf_cfg_at exclude = pf_cfg_at(doc, "checkpoint", "exclude");
+	struct pf_cfg_at pre = pf_cfg_at(doc, "checkpoint", "pre"),
+			 post = pf_cfg_at(doc, "checkpoint", "post");
 	char **words = NULL;
 
 	if (pf_cfg_strings(&on, &words, err) < 0)
 		return -1;
 	for (char **w = words; w && *w; w++) {
-		bool *flag = strcmp(*w, "idle") == 0      ? &k->on_idle
-			     : strcmp(*w, "destroy") == 0 ? &k->on_destroy
-							  : NULL;
-		if (!flag || *flag) {
+		size_t i = 0;
+		while (i < PF_N_ON && strcmp(*w, on_names[i]) != 0)
+			i++;
+		if (i == PF_N_ON || k->on[i]) {
 			pf_cfg_bad(&on, err,
-				flag ? "'%.64s' is listed twice" : "'%.64s' is not one of idle, destroy", *w);
+				i < PF_N_ON ? "'%.64s' is listed twice"
+					    : "'%.64s' is not one of exit, idle, limit, signal, destroy",
+				*w);
 			pf_strv_free(words);
 			return -1;
 		}
-		*flag = true;
+		k->on[i] = true;
 	}
 	pf_strv_free(words);
 	if (pf_cfg_duration(&every, &k->every_ms, err) < 0 ||
-		pf_cfg_int(&keep, 1, 10000, &k->keep, err) < 0 ||
-		pf_cfg_paths(&exclude, &k->exclude, err) < 0)
+		pf_cfg_int(&keep, 1, 10000, &k->keep, err) < 0 || pf_cfg_strings(&pre, &k->pre, err) < 0 ||
+		pf_cfg_strings(&post, &k->post, err) < 0 || pf_cfg_paths(&exclude, &k->exclude, err) < 0)
 		return -1;
-	if (k->on_idle && c->limits.idle_ms < 0)
+	if (k->on[PF_ON_IDLE] && c->limits.idle_ms < 0)
 		return pf_cfg_bad(&on, err, "'idle' has no effect without limits.idle");
+	if (k->every_ms >= 0 && k->every_ms < MIN_EVERY_MS)
+		return pf_cfg_bad(&every, err, "must be 1s or more");
+	if (k->keep >= 0 && k->every_ms < 0) {
+		bool any = false;
+		for (size_t i = 0; i < PF_N_ON; i++)
+			any = any || k->on[i];
+		if (!any)
+			return pf_cfg_bad(
+				&keep, err, "has no effect without checkpoint.on or checkpoint.every");
+	}
 	return 0;
 }
 
@@ -353,6 +375,8 @@ static void init(struct pf_config *c)
 	c->filesystem.writable_paths = pf_cfg_empty_list();
 	c->filesystem.read_only_paths = pf_cfg_empty_list();
 	c->checkpoint.exclude = pf_cfg_empty_list();
+	c->checkpoint.pre = pf_cfg_empty_list();
+	c->checkpoint.post = pf_cfg_empty_list();
 	for (int m = 0; m < PF_N_MANAGERS; m++)
 		c->packages[m] = pf_cfg_empty_list();
 }
@@ -395,7 +419,7 @@ void pf_config_done(struct pf_config *c)
 {
 	char *const texts[] = {c->name, c->image, c->runtime, c->workdir, c->hostname, c->resources.cpuset};
 	char **const lists[] = {c->command, c->env, c->warnings, c->filesystem.writable_paths,
-		c->filesystem.read_only_paths, c->checkpoint.exclude};
+		c->filesystem.read_only_paths, c->checkpoint.exclude, c->checkpoint.pre, c->checkpoint.post};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		free(texts[i]);

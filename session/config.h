@@ -74,11 +74,22 @@ struct pf_config_limits {
 	int64_t exec_timeout_ms; /* one command; -1 none */
 };
 
+/* checkpoint.on: what makes a checkpoint by itself. */
+enum pf_config_on {
+	PF_ON_EXIT,    /* its command has ended by itself */
+	PF_ON_IDLE,    /* limits.idle */
+	PF_ON_LIMIT,   /* limits.max_runtime, or a kill for memory */
+	PF_ON_SIGNAL,  /* its keeper was told to end */
+	PF_ON_DESTROY, /* before `pinfold destroy` */
+	PF_N_ON
+};
+
 struct pf_config_checkpoint {
-	bool on_idle, on_destroy; /* checkpoint.on */
-	int64_t every_ms;         /* -1: not by time */
-	int64_t keep;             /* newest ones kept per sandbox; -1 all */
-	char **exclude;           /* clean, absolute; never NULL */
+	bool on[PF_N_ON];
+	int64_t every_ms;   /* while it runs; -1: not by time */
+	int64_t keep;       /* newest automatic ones kept per sandbox; -1 all */
+	char **pre, **post; /* commands around the freeze; empty: none; never NULL */
+	char **exclude;     /* clean, absolute; never NULL */
 };
 
 struct pf_config_label {
@@ -139,6 +150,8 @@ bool pf_config_writable(const struct pf_config_filesystem *fs, const char *path)
 
 /* "full", "read_only", "temp_only". */
 const char *pf_config_access_name(enum pf_config_access a);
+/* "exit", "idle", … */
+const char *pf_config_on_name(enum pf_config_on on);
 /* "apt", "cargo", … */
 const char *pf_config_manager_name(enum pf_config_manager m);
 

@@ -46,7 +46,7 @@ static const struct object {
 	{"networking", NETWORKING_KEYS},
 	{"packages", PACKAGES_KEYS},
 	{"limits", KEYS("max_runtime", "idle", "exec_timeout")},
-	{"checkpoint", KEYS("on", "every", "keep", "exclude")},
+	{"checkpoint", KEYS("on", "every", "keep", "exclude", "pre", "post")},
 	{"sandbox", KEYS("allowed_domains", "filesystem", "max_runtime_seconds", "max_memory_mb")},
 	{"sandbox.filesystem", KEYS("max_size_mb", "writable_paths", "read_only_paths")},
 	{"config", KEYS("type", "networking", "packages")},

@@ -108,15 +108,18 @@ static cJSON *checkpoint(const struct pf_config_checkpoint *k)
 {
 	cJSON *o = cJSON_CreateObject();
 
-	if (k->on_idle || k->on_destroy) {
-		cJSON *on = cJSON_AddArrayToObject(o, "on");
-		if (k->on_idle)
-			cJSON_AddItemToArray(on, cJSON_CreateString("idle"));
-		if (k->on_destroy)
-			cJSON_AddItemToArray(on, cJSON_CreateString("destroy"));
+	cJSON *on = NULL;
+	for (int i = 0; i < PF_N_ON; i++) {
+		if (!k->on[i])
+			continue;
+		if (!on)
+			on = cJSON_AddArrayToObject(o, "on");
+		cJSON_AddItemToArray(on, cJSON_CreateString(pf_config_on_name((enum pf_config_on)i)));
 	}
 	add_duration(o, "every", k->every_ms);
 	add_number(o, "keep", k->keep);
+	add_list(o, "pre", k->pre);
+	add_list(o, "post", k->post);
 	add_list(o, "exclude", k->exclude);
 	return o;
 }

@@ -22,6 +22,7 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "checkpoint/prune.h"
 #include "checkpoint/store.h"
 #include "overlay/image.h"
 #include "overlay/runtime.h"
@@ -194,6 +195,7 @@ static int prepare_checkpoint(struct making *m, struct pf_err *err)
 
 	if (!m->opts->rebase && pf_ckpt_check_base(&m->ckpt, m->image.digest, err) < 0)
 		return -1;
+	pf_ckpt_mark_used(m->d->store, &m->ckpt.digest);
 	for (size_t i = 0; i < m->ckpt.n_layers; i++)
 		ready = ready && m->ckpt.layers[i].unpacked;
 	if (ready)
@@ -348,16 +350,6 @@ static int start(struct making *m, struct pf_err *err)
 	return pf_keeper_start(&k, err);
 }
 
-int pf_session_check_supported(const struct pf_config *c, struct pf_err *err)
-{
-	if (c->checkpoint.on_idle || c->checkpoint.on_destroy || c->checkpoint.every_ms >= 0 ||
-		c->checkpoint.keep >= 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"checkpoint.on, every and keep are not supported yet: take them out and call "
-			"`pinfold snapshot`");
-	return 0;
-}
-
 /* The network's and the credentials' side of what is asked for, and whether they need an authority. */
 static int make_policy(struct making *m, struct pf_err *err)
 {
@@ -403,8 +395,7 @@ static int make(struct making *m, struct pf_err *err)
 			return -1;
 		m->has_ckpt = true;
 	}
-	if (load_config(m, err) < 0 || pf_session_check_supported(&m->config, err) < 0 ||
-		find_image(m, err) < 0)
+	if (load_config(m, err) < 0 || find_image(m, err) < 0)
 		return -1;
 	if (check_same_image(m, err) < 0)
 		return -1;

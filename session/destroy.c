@@ -32,6 +32,7 @@
 #include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
 #include "session/audit.h"
+#include "session/autosave.h"
 #include "session/control.h"
 #include "session/session.h"
 
@@ -45,6 +46,16 @@ static bool wait_for_hangup(int sock, int timeout_ms)
 		if (poll(&p, 1, (int)((deadline - pf_now_us()) / 1000 + 1)) > 0)
 			return true;
 	return false;
+}
+
+/* Normally it is done in a millisecond, unless it saves what its sandbox left. */
+static bool wait_for_keeper(const struct pf_dirs *d, const char *id, int keeper)
+{
+	int r = pf_pidfd_wait(keeper, 15000);
+
+	for (int ms = 0; r == 0 && ms < PF_AUTOSAVE_END_MS && pf_autosave_saving(d, id); ms += 1000)
+		r = pf_pidfd_wait(keeper, 1000);
+	return r == 1;
 }
 
 int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err)
@@ -62,13 +73,10 @@ int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, 
 	has_cgroup = s->cgroup && pf_cgroup_open(&host, s->cgroup, &cg, &e) == 0;
 	if (has_cgroup && pf_cgroup_kill(cg, err) < 0)
 		return pf_wrap(err, "kill the processes of '%s'", s->id);
-	if (keeper >= 0) {
-		/* Normally it is done in a millisecond. One that is not is ended: nothing depends on it any
-		 * more. */
-		if (pf_pidfd_wait(keeper, 15000) != 1) {
-			(void)pidfd_send_signal(keeper, SIGKILL, NULL, 0);
-			(void)pf_pidfd_wait(keeper, 5000);
-		}
+	/* One that does not end is ended: nothing depends on it any more. */
+	if (keeper >= 0 && !wait_for_keeper(d, s->id, keeper)) {
+		(void)pidfd_send_signal(keeper, SIGKILL, NULL, 0);
+		(void)pf_pidfd_wait(keeper, 5000);
 	}
 	if (control >= 0 && !wait_for_hangup(control, 15000))
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "the keeper of '%s' does not end", s->id);
@@ -265,6 +273,10 @@ int pf_session_upper(
 			return pf_fail(err, 0, "the keeper of '%s' sent no workspace", s->id);
 		return reopen(u, err);
 	}
+	/* Its keeper may still have the workspace mounted, and an image must not be mounted twice. */
+	PF_CLOSE int keeper = s->keeper > 0 ? pf_pidfd_open_checked(s->keeper, s->keeper_start) : -1;
+	if (keeper >= 0 && !wait_for_keeper(d, s->id, keeper))
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "the keeper of '%s' does not end", s->id);
 	PF_CLOSE int dir = pf_dirs_sandbox(d, s->id, false, err);
 	if (dir < 0)
 		return -1;

@@ -175,6 +175,8 @@ static int make_leaf(struct running *x, struct pf_err *err)
 	PF_JSON cJSON *hello = cJSON_CreateObject();
 	cJSON_AddStringToObject(hello, "op", "exec");
 	cJSON_AddStringToObject(hello, "leaf", name);
+	if (o->internal)
+		cJSON_AddTrueToObject(hello, "internal");
 	return pf_control_send(x->control, hello, -1, err);
 }
 

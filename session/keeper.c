@@ -46,6 +46,7 @@
 #include "sandbox/bpf_device.h"
 #include "session/attribution.h"
 #include "session/audit.h"
+#include "session/autosave.h"
 #include "session/confine.h"
 #include "session/control.h"
 #include "session/record.h"
@@ -55,6 +56,8 @@
 
 /* A sandbox that lives longer than its authority must be started again. */
 #define AUTHORITY_S ((int64_t)90 * 86400)
+/* An end so soon after a kill for memory is that kill's. */
+#define OOM_END_US ((int64_t)2000000)
 
 /* A connection to the control socket. */
 struct conn {
@@ -74,6 +77,8 @@ struct keeper {
 	int audit, epoll, listen, signals, oom;
 	int64_t oom_kills;
 	bool oom_on_v2;
+	int64_t oom_us; /* of the last kill, 0: none */
+	struct pf_autosave autosave;
 	int64_t deadline_us, idle_us; /* 0: none */
 	const char *stop_reason;
 	struct conn *conns;
@@ -251,6 +256,11 @@ static int start(struct keeper *k, struct pf_err *err)
 	if (run < 0)
 		return -1;
 	(void)unlinkat(run, "paused", 0); /* of an earlier life of this sandbox */
+	/* Before there is anything that it should not hold. */
+	if (pf_autosave_wanted(&k->p->config->checkpoint) &&
+		pf_autosave_start(k->p->dirs, k->p->state->id, &k->p->config->checkpoint,
+			k->p->workspace->upper_fd, &k->autosave, err) < 0)
+		return -1;
 	k->audit = pf_audit_open(k->p->dirs, k->p->state->id, err);
 	if (k->audit < 0 || build(k, err) < 0)
 		return -1;
@@ -396,6 +406,8 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int giv
 		op = "";
 	if (strcmp(op, "exec") == 0 && leaf && pf_check_id("leaf", leaf, &err) == 0 && !c->leaf) {
 		c->leaf = pf_strdup(leaf);
+		if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(msg, "internal")))
+			return NULL;
 		k->execs += !c->exec;
 		c->exec = true;
 		k->idle_us = 0;
@@ -502,6 +514,48 @@ static void on_oom(struct keeper *k)
 	cJSON_AddStringToObject(line, "limit", "memory");
 	pf_json_add_int(line, "kills", kills);
 	(void)pf_audit_write(k->audit, "limit_hit", line, &ignored);
+	k->oom_us = pf_now_us();
+	if (!k->stop_reason)
+		pf_autosave_after_kill(&k->autosave, &k->p->config->checkpoint, k->oom_us);
+}
+
+static void audit_no_snapshot(const struct keeper *k, const char *on, const char *why)
+{
+	cJSON *line = cJSON_CreateObject();
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (on)
+		cJSON_AddStringToObject(line, "on", on);
+	cJSON_AddStringToObject(line, "error", why);
+	(void)pf_audit_write(k->audit, "snapshot_failed", line, &ignored);
+}
+
+static void on_saver(struct keeper *k)
+{
+	pf_autosave_event(&k->autosave, &k->p->config->checkpoint);
+	if (k->autosave.fd < 0)
+		audit_no_snapshot(k, NULL, "the process that makes checkpoints has died: there will be none");
+}
+
+/* What the end of this sandbox is called in checkpoint.on; PF_N_ON when the file does not ask for it. */
+static enum pf_config_on occasion(const struct keeper *k, const siginfo_t *si)
+{
+	const bool *on = k->p->config->checkpoint.on;
+	enum pf_config_on o = PF_N_ON;
+
+	if (strcmp(k->stop_reason, "max_runtime") == 0)
+		o = PF_ON_LIMIT;
+	else if (strcmp(k->stop_reason, "idle") == 0)
+		o = PF_ON_IDLE;
+	else if (strcmp(k->stop_reason, "terminated") == 0)
+		o = PF_ON_SIGNAL;
+	else if (strcmp(k->stop_reason, "exit") != 0)
+		return PF_N_ON;
+	else if (on[PF_ON_LIMIT] && k->oom_us && pf_now_us() - k->oom_us < OOM_END_US)
+		o = PF_ON_LIMIT;
+	else if (si->si_code == CLD_EXITED) /* else: killed from outside, by who wanted that */
+		o = PF_ON_EXIT;
+	return o != PF_N_ON && on[o] ? o : PF_N_ON;
 }
 
 static int next_timeout(const struct keeper *k)
@@ -511,8 +565,9 @@ static int next_timeout(const struct keeper *k)
 
 	if (gate >= 0)
 		best = gate;
-	for (int i = 0; i < 2; i++) {
-		int64_t at = i ? k->idle_us : k->deadline_us;
+	const int64_t deadlines[] = {k->deadline_us, k->idle_us, k->autosave.busy ? 0 : k->autosave.next_us};
+	for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++) {
+		int64_t at = deadlines[i];
 		if (at == 0)
 			continue;
 		int64_t ms = at <= now ? 0 : (at - now + 999) / 1000;
@@ -524,11 +579,12 @@ static int next_timeout(const struct keeper *k)
 
 static void run(struct keeper *k)
 {
-	static char tag_init, tag_gate, tag_oom, tag_listen, tag_signal;
+	static char tag_init, tag_gate, tag_oom, tag_listen, tag_signal, tag_saver;
 
 	if (watch(k, k->box.pidfd, &tag_init) < 0 || watch(k, pf_gate_fd(k->gate), &tag_gate) < 0 ||
 		watch(k, k->oom, &tag_oom) < 0 || watch(k, k->listen, &tag_listen) < 0 ||
-		watch(k, k->signals, &tag_signal) < 0)
+		watch(k, k->signals, &tag_signal) < 0 ||
+		(k->autosave.fd >= 0 && watch(k, k->autosave.fd, &tag_saver) < 0))
 		k->stop_reason = "keeper_failed";
 	if (k->p->config->limits.max_runtime_ms > 0)
 		k->deadline_us = pf_now_us() + k->p->config->limits.max_runtime_ms * 1000;
@@ -549,6 +605,8 @@ static void run(struct keeper *k)
 				k->stop_reason = "terminated";
 			} else if (tag == &tag_oom) {
 				on_oom(k);
+			} else if (tag == &tag_saver) {
+				on_saver(k);
 			} else if (tag == &tag_listen) {
 				on_listen(k);
 			} else if (tag != &tag_gate) {
@@ -563,6 +621,8 @@ static void run(struct keeper *k)
 			k->stop_reason = "max_runtime";
 		if (!k->stop_reason && k->idle_us && now >= k->idle_us)
 			k->stop_reason = "idle";
+		if (!k->stop_reason)
+			pf_autosave_tick(&k->autosave, &k->p->config->checkpoint, now);
 	}
 }
 
@@ -599,6 +659,12 @@ static void finish(struct keeper *k)
 	(void)pf_audit_write(k->audit, "stop", line, &err);
 	(void)pf_cgroup_remove(k->cgroup, 2000, &err);
 	(void)save_state(k, PF_STATUS_STOPPED, &err);
+	if (k->autosave.pid > 0) {
+		enum pf_config_on on = occasion(k, &si);
+		struct pf_err why = PF_ERR_INIT;
+		if (pf_autosave_end(&k->autosave, k->p->dirs, k->p->state->id, on, &why) < 0)
+			audit_no_snapshot(k, pf_config_on_name(on), why.msg);
+	}
 }
 
 static void undo(struct keeper *k)
@@ -613,6 +679,7 @@ static void undo(struct keeper *k)
 		(void)pf_cgroup_remove(k->cgroup, 2000, &ignored);
 	if (k->gate)
 		pf_gate_close(k->gate);
+	(void)pf_autosave_end(&k->autosave, k->p->dirs, k->p->state->id, PF_N_ON, &ignored);
 }
 
 /* Of the file system it needs its own state, its cgroup, and what resolving a name reads. */
@@ -649,7 +716,13 @@ static void close_inherited(void)
 
 __attribute__((noreturn)) static void keeper_main(const struct pf_keeper_params *p, int report)
 {
-	struct keeper k = {.p = p, .epoll = -1, .listen = -1, .signals = -1, .oom = -1, .spare = -1};
+	struct keeper k = {.p = p,
+		.epoll = -1,
+		.listen = -1,
+		.signals = -1,
+		.oom = -1,
+		.spare = -1,
+		.autosave = PF_AUTOSAVE_NONE};
 	struct pf_err err = PF_ERR_INIT;
 	struct rlimit files;
 	int null;

@@ -119,7 +119,7 @@ cJSON *pf_pod_networking(const struct pf_config *config, struct pf_err *err)
 			"networking.allow_package_managers: a container's image is not Pinfold's to look "
 			"into "
 			"(remedy: list the hosts)");
-	else if (pf_session_check_supported(config, err) == 0)
+	else
 		networking = cJSON_Duplicate(config->networking, true);
 	struct pf_policy *p = networking ? pf_policy_compile(networking, err) : NULL;
 	if (p && pf_policy_ends_tls(p)) {

@@ -42,6 +42,7 @@ struct pf_exec_opts {
 	bool tty;
 	bool capture; /* stdout and stderr into the result, stdin from /dev/null unless keep_stdin */
 	bool keep_stdin;
+	bool internal;      /* not a use of the sandbox: the clock of limits.idle goes on */
 	size_t capture_max; /* bytes of each stream */
 };
 
@@ -98,9 +99,5 @@ char *pf_session_cgroup(const struct pf_dirs *d, const char *id);
  * none. */
 int pf_session_recorded_state(
 	const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err);
-
-/* What the file asks for and nothing here does yet is PF_ERR_UNSUPPORTED: better no sandbox than one that
- * only seems to have it. */
-int pf_session_check_supported(const struct pf_config *c, struct pf_err *err);
 
 #endif

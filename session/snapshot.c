@@ -4,10 +4,11 @@
  * it is:
  *
  *     helper: packs while the sandbox runs        → {"phase":"ready"}
- *     we:     freeze the cgroup                   → a byte on its standard input
+ *     we:     run checkpoint.pre inside,
+ *             freeze the cgroup                   → a byte on its standard input
  *     helper: syncs, finds what changed meanwhile,
  *             sets that aside                     → {"phase":"thaw"}
- *     we:     thaw
+ *     we:     thaw, run checkpoint.post inside
  *     helper: finishes and commits                → the result
  *
  * Frozen is only the time between our byte and "thaw", which grows with what was written in the meantime and
@@ -30,14 +31,18 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "checkpoint/prune.h"
 #include "sandbox/cgroup.h"
 #include "session/audit.h"
+#include "session/config.h"
 #include "session/control.h"
 #include "session/record.h"
 #include "session/session.h"
 
 /* How long processes may take to stop: one in an uninterruptible wait holds up the rest. */
 #define FREEZE_MS 5000
+/* For each of checkpoint.pre and checkpoint.post. */
+#define HOOK_MS 30000
 
 struct helper {
 	pid_t pid;
@@ -178,6 +183,10 @@ static cJSON *request(const struct pf_dirs *d, const struct pf_state *s, const c
 struct freezer {
 	struct pf_cgroup *cgroup;
 	int control;
+	const struct pf_dirs *d;
+	const char *id;
+	char **pre, **post; /* commands of the sandbox file, NULL: none */
+	struct pf_err post_failed;
 };
 
 static int tell_keeper(const struct freezer *f, const char *op, struct pf_err *err)
@@ -199,13 +208,74 @@ static int set_frozen(void *arg, bool frozen, struct pf_err *err)
 	return frozen ? 0 : tell_keeper(f, "thawed", err);
 }
 
+/* A command of the sandbox file's, inside, as its user. It must not change who gets our signals later. */
+static int run_inside(const struct freezer *f, const char *what, char *const *argv, struct pf_err *err)
+{
+	const struct pf_exec_opts o = {.argv = argv,
+		.timeout_ms = HOOK_MS,
+		.memory = -1,
+		.pids = -1,
+		.millicpus = -1,
+		.capture = true,
+		.capture_max = 400,
+		.internal = true};
+	struct pf_exec_result r = {0};
+	sigset_t mask;
+	int rc = 0;
+
+	(void)sigprocmask(SIG_SETMASK, NULL, &mask);
+	if (pf_session_exec(f->d, f->id, &o, &r, err) < 0)
+		rc = pf_wrap(err, "%s", what);
+	else if (r.limit && strcmp(r.limit, "timeout") == 0)
+		rc = pf_fail(err, 0, "%s: it was not done in %d s", what, HOOK_MS / 1000);
+	else if (r.exit_code != 0)
+		rc = pf_fail(
+			err, 0, "%s: exit code %d: %.300s", what, r.exit_code, r.err_out ? r.err_out : "");
+	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
+	pf_exec_result_done(&r);
+	return rc;
+}
+
+static int before_freeze(void *arg, struct pf_err *err)
+{
+	const struct freezer *f = arg;
+
+	if (!f->pre || !*f->pre || run_inside(f, "checkpoint.pre", f->pre, err) == 0)
+		return 0;
+	/* The exit codes of a command that is missing are for who asked for that command. */
+	if (err->kind == PF_ERR_NO_COMMAND || err->kind == PF_ERR_NO_EXEC)
+		err->kind = PF_ERR_STATE;
+	return -1;
+}
+
+static void after_thaw(void *arg)
+{
+	struct freezer *f = arg;
+
+	if (f->post && *f->post)
+		(void)run_inside(f, "checkpoint.post", f->post, &f->post_failed);
+}
+
+static int read_hooks(struct freezer *f, const cJSON *req, struct pf_err *err)
+{
+	const cJSON *ck = cJSON_GetObjectItemCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(req, "sandbox_file"), "checkpoint");
+
+	if (!ck)
+		return 0;
+	return pf_json_strv(ck, "checkpoint", "pre", &f->pre, err) < 0 ||
+			       pf_json_strv(ck, "checkpoint", "post", &f->post, err) < 0
+		       ? -1
+		       : 0;
+}
+
 /* Drive the helper through its phases. *result is its last line. */
 static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_freezer *f, cJSON **result,
 	int64_t *frozen_us, struct pf_err *err)
 {
 	PF_FREE char *text = pf_json_text(req);
 	int64_t since = 0;
-	bool frozen = false;
+	bool frozen = false, prepared = false;
 	int r = 0;
 	cJSON *j;
 
@@ -221,8 +291,11 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 			continue;
 		}
 		if (strcmp(phase, "ready") == 0 && f) {
+			r = f->before ? f->before(f->arg, err) : 0;
+			prepared = r == 0;
 			since = pf_now_us();
-			r = f->set(f->arg, true, err);
+			if (r == 0)
+				r = f->set(f->arg, true, err);
 			frozen = r == 0;
 			if (r < 0)
 				(void)kill(h->pid, SIGTERM); /* our own child */
@@ -232,6 +305,9 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 			r = f->set(f->arg, false, err);
 			frozen = false;
 			*frozen_us = pf_now_us() - since;
+			if (f->after && r == 0)
+				f->after(f->arg);
+			prepared = prepared && r < 0;
 		}
 		cJSON_Delete(j);
 	}
@@ -240,6 +316,8 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 		(void)f->set(f->arg, false, &ignored);
 		*frozen_us = pf_now_us() - since;
 	}
+	if (prepared && f->after)
+		f->after(f->arg);
 	return r;
 }
 
@@ -283,37 +361,29 @@ static void after(const struct pf_dirs *d, struct pf_state *s, const cJSON *resu
 		(void)pf_audit_write(log, "snapshot", cJSON_Duplicate(result, true), &ignored);
 }
 
-cJSON *pf_session_snapshot(
-	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err)
+/* Of a sandbox whose lock is held, or whose keeper is waiting for us (upper_fd >= 0). */
+static cJSON *take(const struct pf_dirs *d, struct pf_state *s, const char *name, const cJSON *labels,
+	int upper_fd, struct pf_err *err)
 {
-	struct pf_state s = {0};
 	struct pf_upper upper = {.fd = -1};
 	struct pf_cgroup_host host;
 	PF_CGROUP struct pf_cgroup *cg = NULL;
-	PF_CLOSE int lock = -1;
-	PF_JSON cJSON *req = NULL;
+	PF_JSON cJSON *req = request(d, s, name, labels, err);
+	bool running = upper_fd < 0 && s->status == PF_STATUS_RUNNING;
+	struct freezer f = {.control = -1, .d = d, .id = s->id, .post_failed = PF_ERR_INIT};
 	cJSON *result = NULL;
 	int64_t frozen_us = 0;
 
-	if (pf_check_id("sandbox id", id, err) < 0 || (name && pf_check_id("checkpoint name", name, err) < 0))
-		return NULL;
-	/* Not taking the lock on an id that was never there: it would leave a lock file behind. */
-	if (pf_state_load(d, id, &s, err) < 0)
-		return NULL;
-	pf_state_done(&s);
-	lock = pf_dirs_lock(d, id, true, err);
-	if (lock < 0 || pf_state_load(d, id, &s, err) < 0)
-		return NULL;
-	bool running = s.status == PF_STATUS_RUNNING;
-	struct freezer f = {.control = -1};
-	req = request(d, &s, name, labels, err);
-	if (req && pf_session_upper(d, &s, &upper, err) == 0 &&
-		(!running ||
-			(pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0 &&
-				(f.control = pf_control_connect(d, id, err)) >= 0))) {
+	if (req && read_hooks(&f, req, err) == 0 &&
+		(upper_fd >= 0 || pf_session_upper(d, s, &upper, err) == 0) &&
+		(!running || (pf_cgroup_probe(&host, err) == 0 &&
+				     pf_cgroup_open(&host, s->cgroup, &cg, err) == 0 &&
+				     (f.control = pf_control_connect(d, s->id, err)) >= 0))) {
 		f.cgroup = cg;
-		const struct pf_snapshot_freezer by = {.set = set_frozen, .arg = &f};
-		result = pf_snapshot_pack(d, upper.fd, req, running ? &by : NULL, &frozen_us, err);
+		const struct pf_snapshot_freezer by = {
+			.set = set_frozen, .before = before_freeze, .after = after_thaw, .arg = &f};
+		result = pf_snapshot_pack(
+			d, upper_fd >= 0 ? upper_fd : upper.fd, req, running ? &by : NULL, &frozen_us, err);
 	}
 	if (f.control >= 0)
 		close(f.control);
@@ -321,10 +391,113 @@ cJSON *pf_session_snapshot(
 	if (result) {
 		cJSON_DeleteItemFromObjectCaseSensitive(result, "frozen_ms");
 		cJSON_AddNumberToObject(result, "frozen_ms", (double)frozen_us / 1000);
+		if (*f.post_failed.msg)
+			cJSON_AddStringToObject(result, "post_error", f.post_failed.msg);
+	}
+	pf_strv_free(f.pre);
+	pf_strv_free(f.post);
+	return result;
+}
+
+static cJSON *snapshot(const struct pf_dirs *d, const char *id, const char *name, const char *on,
+	const cJSON *labels, int upper_fd, struct pf_err *err)
+{
+	struct pf_state s = {0};
+	PF_CLOSE int lock = -1;
+
+	if (pf_check_id("sandbox id", id, err) < 0 || (name && pf_check_id("checkpoint name", name, err) < 0))
+		return NULL;
+	/* Not taking the lock on an id that was never there: it would leave a lock file behind. */
+	if (pf_state_load(d, id, &s, err) < 0)
+		return NULL;
+	if (upper_fd < 0) {
+		pf_state_done(&s);
+		lock = pf_dirs_lock(d, id, true, err);
+		if (lock < 0 || pf_state_load(d, id, &s, err) < 0)
+			return NULL;
+	}
+	cJSON *result = take(d, &s, name, labels, upper_fd, err);
+	if (result) {
+		if (on)
+			cJSON_AddStringToObject(result, "on", on);
 		after(d, &s, result);
 	}
 	pf_state_done(&s);
 	return result;
+}
+
+cJSON *pf_session_snapshot(
+	const struct pf_dirs *d, const char *id, const char *name, const cJSON *labels, struct pf_err *err)
+{
+	return snapshot(d, id, name, NULL, labels, -1, err);
+}
+
+static void audit_failure(
+	const struct pf_dirs *d, const char *id, const char *event, const char *on, const struct pf_err *why)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_CLOSE int log = pf_audit_open(d, id, &ignored);
+	cJSON *line = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(line, "on", on);
+	cJSON_AddStringToObject(line, "error", why->msg);
+	if (log >= 0)
+		(void)pf_audit_write(log, event, line, &ignored);
+	else
+		cJSON_Delete(line);
+}
+
+int pf_session_snapshot_auto(const struct pf_dirs *d, const char *id, const char *on, int64_t keep,
+	int upper_fd, struct pf_err *err)
+{
+	PF_JSON cJSON *labels = cJSON_CreateObject(), *result = NULL;
+
+	cJSON_AddStringToObject(labels, PF_CKPT_AUTO_LABEL, on);
+	result = snapshot(d, id, NULL, on, labels, upper_fd, err);
+	if (!result) {
+		audit_failure(d, id, "snapshot_failed", on, err);
+		return -1;
+	}
+	if (keep < 0)
+		return 0;
+	/* The new one is there whatever becomes of the old ones. */
+	const struct pf_ckpt_prune_rules rules = {.sandbox_id = id,
+		.only_auto = true,
+		.keep_last = keep,
+		.keep_daily = -1,
+		.older_than_ms = -1};
+	struct pf_ckpt_prune pruned = {0};
+	struct pf_err why = PF_ERR_INIT;
+	if (pf_ckpt_prune(d->store, &rules, &pruned, &why) < 0)
+		audit_failure(d, id, "prune_failed", on, &why);
+	pf_ckpt_prune_done(&pruned);
+	return 0;
+}
+
+int pf_session_snapshot_on_destroy(const struct pf_dirs *d, const char *id, struct pf_err *err)
+{
+	struct pf_err e = PF_ERR_INIT;
+	const char *destroy = pf_config_on_name(PF_ON_DESTROY);
+	PF_CLOSE int dir = pf_check_id("sandbox id", id, &e) < 0 ? -1 : pf_dirs_sandbox(d, id, false, &e);
+	PF_JSON cJSON *record = dir < 0 ? NULL : pf_session_record_load(dir, &e);
+	const cJSON *ck = cJSON_GetObjectItemCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(record, "config"), "checkpoint");
+	const cJSON *word, *keep = cJSON_GetObjectItemCaseSensitive(ck, "keep");
+	struct pf_state s;
+
+	cJSON_ArrayForEach(word, cJSON_GetObjectItemCaseSensitive(ck, "on"))
+	{
+		if (!cJSON_IsString(word) || strcmp(word->valuestring, destroy) != 0)
+			continue;
+		/* Half-made, or of before a reboot: there is nothing that a snapshot could be asked of. */
+		if (pf_state_load(d, id, &s, &e) < 0)
+			return 0;
+		pf_state_done(&s);
+		if (pf_session_snapshot_auto(d, id, destroy,
+			    cJSON_IsNumber(keep) ? (int64_t)keep->valuedouble : -1, -1, err) < 0)
+			return pf_wrap(err, "the checkpoint that the sandbox file asks for");
+	}
+	return 0;
 }
 
 /* A sandbox's id on the command line of diff becomes its open upper; everything else is a checkpoint's name.

@@ -12,6 +12,7 @@
 #include "cmd/pinfold/snapshot.h"
 #include "sandbox/cgroup.h"
 #include "session/session.h"
+#include "session/snapshot.h"
 
 static const struct option only_help[] = {{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
@@ -30,17 +31,23 @@ static const char *one_id(int argc, char **argv, const char *help)
 int pf_cmd_destroy(int argc, char **argv)
 {
 	static const struct option options[] = {{"snapshot", no_argument, NULL, 's'},
-		{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"discard", no_argument, NULL, 'd'}, {"force", no_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	static const char help[] =
-		"destroy ID… [--snapshot]\n\n"
+		"destroy ID… [--snapshot | --discard]\n\n"
 		"Ends each sandbox and removes all of it but its checkpoints and its log. One that is not\n"
 		"there is no error. With --snapshot a checkpoint is made first; if that fails the sandbox\n"
-		"stays. An OCI container is deleted, as by delete --force.\n";
-	bool snapshot = false;
+		"stays. So it is where the sandbox file says checkpoint.on destroy, unless --discard.\n"
+		"An OCI container is deleted, as by delete --force.\n";
+	bool snapshot = false, discard = false;
 	int c, code = 0;
 
-	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
 		snapshot = snapshot || c == 's';
+		discard = discard || c == 'd';
+	}
+	if (snapshot && discard)
+		return pf_usage("destroy", "--snapshot and --discard exclude each other");
 	if (optind >= argc)
 		return pf_usage("destroy", "needs an ID");
 	for (int i = optind; i < argc; i++) {
@@ -57,6 +64,8 @@ int pf_cmd_destroy(int argc, char **argv)
 				pf_print_json(result);
 			else
 				pf_wrap(&err, "destroy: snapshot");
+		} else if (!discard && pf_session_snapshot_on_destroy(&pf_globals.dirs, argv[i], &err) < 0) {
+			pf_wrap(&err, "destroy (--discard does without)");
 		}
 		if (*err.msg || pf_session_destroy(&pf_globals.dirs, argv[i], &found, &err) < 0)
 			code = pf_report(&err);

@@ -56,7 +56,7 @@ static cJSON *load(const char *id, const char *file, struct pf_err *err)
 	}
 	if (pf_oci_is(id))
 		networking = pf_pod_networking(&config, err);
-	else if (pf_session_check_supported(&config, err) == 0)
+	else
 		networking = pf_session_networking_of(&pf_globals.dirs, id, &config, err);
 	pf_config_done(&config);
 	return networking;

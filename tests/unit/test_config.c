@@ -264,7 +264,8 @@ static void canonical_round_trip(void **state)
 	     "\"allow_mcp_servers\":true},\"packages\":{\"npm\":[\"@scope/x@1\"]},"
 	     "\"credentials\":{\"k\":{\"type\":\"api_key\"}},"
 	     "\"limits\":{\"max_runtime\":\"1h30m\",\"idle\":1.5,\"exec_timeout\":\"250ms\"},"
-	     "\"checkpoint\":{\"on\":[\"destroy\",\"idle\"],\"every\":\"10m\",\"keep\":3,\"exclude\":[\"/mnt/"
+	     "\"checkpoint\":{\"on\":[\"destroy\",\"idle\"],\"every\":\"10m\",\"keep\":3,\"pre\":[\"sync\"],"
+	     "\"exclude\":[\"/mnt/"
 	     "memory\"]},"
 	     "\"labels\":{\"team/a\":\"x\",\"b\":\"\"}}",
 		&c);
@@ -278,7 +279,8 @@ static void canonical_round_trip(void **state)
 	assert_int_equal(c.limits.max_runtime_ms, 5400000);
 	assert_int_equal(c.limits.idle_ms, 1500);
 	assert_int_equal(c.limits.exec_timeout_ms, 250);
-	assert_true(c.checkpoint.on_idle && c.checkpoint.on_destroy);
+	assert_true(c.checkpoint.on[PF_ON_IDLE] && c.checkpoint.on[PF_ON_DESTROY] &&
+		    !c.checkpoint.on[PF_ON_EXIT]);
 	assert_string_equal(c.labels[0].key, "b");
 	assert_non_null(strstr(c.warnings[0], "allow_mcp_servers"));
 	/* The deepest rule decides. */
@@ -523,6 +525,9 @@ static void process(void **state)
 	bad("{\"checkpoint\":{\"on\":[\"idle\"]}}", "limits.idle");
 	bad("{\"checkpoint\":{\"on\":[\"destroy\",\"destroy\"]}}", "listed twice");
 	bad("{\"checkpoint\":{\"keep\":0}}", "checkpoint.keep");
+	bad("{\"checkpoint\":{\"keep\":3}}", "checkpoint.keep");
+	bad("{\"checkpoint\":{\"every\":\"10ms\"}}", "checkpoint.every");
+	bad("{\"checkpoint\":{\"pre\":\"sync\"}}", "checkpoint.pre");
 	bad("{\"name\":\"a\\u0007\"}", "name");
 }
 
