@@ -543,17 +543,16 @@ static enum pf_config_on occasion(const struct keeper *k, const siginfo_t *si)
 	const bool *on = k->p->config->checkpoint.on;
 	enum pf_config_on o = PF_N_ON;
 
-	if (strcmp(k->stop_reason, "max_runtime") == 0)
+	bool ended = strcmp(k->stop_reason, "exit") == 0;
+	bool out_of_memory = ended && on[PF_ON_LIMIT] && k->oom_us && pf_now_us() - k->oom_us < OOM_END_US;
+
+	if (strcmp(k->stop_reason, "max_runtime") == 0 || out_of_memory)
 		o = PF_ON_LIMIT;
 	else if (strcmp(k->stop_reason, "idle") == 0)
 		o = PF_ON_IDLE;
 	else if (strcmp(k->stop_reason, "terminated") == 0)
 		o = PF_ON_SIGNAL;
-	else if (strcmp(k->stop_reason, "exit") != 0)
-		return PF_N_ON;
-	else if (on[PF_ON_LIMIT] && k->oom_us && pf_now_us() - k->oom_us < OOM_END_US)
-		o = PF_ON_LIMIT;
-	else if (si->si_code == CLD_EXITED) /* else: killed from outside, by who wanted that */
+	else if (ended && si->si_code == CLD_EXITED) /* else: killed from outside, by who wanted that */
 		o = PF_ON_EXIT;
 	return o != PF_N_ON && on[o] ? o : PF_N_ON;
 }
