@@ -178,7 +178,7 @@ static int parse_pids(const char *what, const char *s, int64_t *out, struct pf_e
 
 static int limits(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 {
-	static const char *const known[] = {"memory", "pids", "cpus", "timeout", NULL};
+	static const char *const known[] = {"memory", "pids", "cpus", "timeout", "grace", NULL};
 	const cJSON *l = NULL;
 
 	if (pf_json_obj(doc, "", "limits", &l, err) < 0)
@@ -189,7 +189,8 @@ static int limits(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 			       limit(l, "memory", &j->memory, pf_parse_size, err) < 0 ||
 			       limit(l, "pids", &j->pids, parse_pids, err) < 0 ||
 			       limit(l, "cpus", &j->millicpus, pf_parse_cpus, err) < 0 ||
-			       limit(l, "timeout", &j->timeout_ms, pf_parse_duration, err) < 0
+			       limit(l, "timeout", &j->timeout_ms, pf_parse_duration, err) < 0 ||
+			       limit(l, "grace", &j->grace_ms, pf_parse_duration, err) < 0
 		       ? -1
 		       : 0;
 }

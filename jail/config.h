@@ -11,7 +11,7 @@
  *   command [..]; cwd; user "U[:G]"; env {NAME: value}; bind_env [NAME];
  *   files [{rw|ro|rw_try|ro_try|hide|tmpfs: PATH}]; home "private"|"keep"|DIR; size; overlay; commit;
  *   profile NAME|FILE; networking {…} and allow [HOST[:PORT]]; seccomp "default"|"strict"|"off"|{…};
- *   limits {memory, pids, cpus, timeout}
+ *   limits {memory, pids, cpus, timeout, grace}
  * Unknown keys are errors. */
 int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err);
 

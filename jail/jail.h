@@ -88,8 +88,9 @@ struct pf_jail {
 	uint64_t caps; /* bubblewrap's --cap-add: in the box's own user namespace alone */
 
 	int64_t memory, pids, millicpus, timeout_ms; /* -1: none */
-	bool weak;                                   /* no namespaces: see weak.h */
-	bool learn;                                  /* note what it misses: result.learned */
+	int64_t grace_ms; /* how long after a SIGTERM that was handed on the command is killed */
+	bool weak;        /* no namespaces: see weak.h */
+	bool learn;       /* note what it misses: result.learned */
 	bool commit;  /* overlays: what was written goes into the real directories if the command succeeds */
 	bool tty;     /* a terminal of its own between ours and the command */
 	bool capture; /* keep the command's output in the result */

@@ -345,6 +345,7 @@ void pf_jail_init(struct pf_jail *j)
 		.pids = -1,
 		.millicpus = -1,
 		.timeout_ms = -1,
+		.grace_ms = 10000,
 		.seccomp_fd = -1,
 		.control_fd = -1,
 		.root_read_only = true,

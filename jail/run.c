@@ -67,8 +67,10 @@ struct running {
 	int netns, signals;
 	int out_w, err_w; /* the command's ends of the pipes */
 	int64_t started_us;
+	int64_t kill_us; /* when the command is to be killed that was told to end; 0: it was not */
 	const char *limit;
 	bool control_over;
+	bool killed; /* all of it was sent SIGKILL */
 	char *weak_scratch;
 	cJSON *denied;
 };
@@ -441,6 +443,9 @@ static void forward_signals(struct running *r)
 			pf_tty_resize(&r->tty);
 		else
 			(void)pidfd_send_signal(r->box.pidfd, (int)si.ssi_signo, NULL, 0);
+		/* Whoever says so wants it to be over, whatever the command makes of it. */
+		if (si.ssi_signo == SIGTERM && !r->kill_us)
+			r->kill_us = pf_now_us() + r->j->grace_ms * 1000;
 	}
 }
 
@@ -448,6 +453,7 @@ static void end(struct running *r, const char *limit)
 {
 	struct pf_err ignored = PF_ERR_INIT;
 
+	r->killed = true;
 	if (!r->limit)
 		r->limit = limit;
 	if (r->limits.cgroup)
@@ -504,21 +510,24 @@ static void on_control(struct running *r)
 		r->control_over = true;
 }
 
+/* The shorter of best and what is left until a moment; 0: there is no such moment. */
+static int sooner(int best, int64_t moment_us)
+{
+	if (!moment_us)
+		return best;
+	int64_t left = (moment_us - pf_now_us() + 999) / 1000;
+	if (left < 0)
+		left = 0;
+	return best >= 0 && left >= best ? best : left > 3600000 ? 3600000 : (int)left;
+}
+
 static int wait_ms(const struct running *r, int64_t deadline_us)
 {
-	int gate = r->gate ? pf_gate_timeout_ms(r->gate) : -1, look = pf_jail_limits_timeout(&r->limits),
-	    best = gate;
+	int best = r->gate ? pf_gate_timeout_ms(r->gate) : -1, look = pf_jail_limits_timeout(&r->limits);
 
 	if (best < 0 || (look >= 0 && look < best))
 		best = look;
-	if (deadline_us && !r->limit) {
-		int64_t left = (deadline_us - pf_now_us() + 999) / 1000;
-		if (left < 0)
-			left = 0;
-		if (best < 0 || left < best)
-			best = left > 3600000 ? 3600000 : (int)left;
-	}
-	return best;
+	return sooner(sooner(best, r->limit ? 0 : deadline_us), r->killed ? 0 : r->kill_us);
 }
 
 static void serve(struct running *r)
@@ -552,6 +561,8 @@ static void serve(struct running *r)
 			end(r, "memory");
 		if (deadline && !r->limit && pf_now_us() >= deadline)
 			end(r, "timeout");
+		if (r->kill_us && !r->killed && pf_now_us() >= r->kill_us)
+			end(r, NULL);
 		ended = p[0].revents != 0;
 	}
 	for (int i = 0; i < 2; i++)

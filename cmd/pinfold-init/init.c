@@ -11,7 +11,9 @@
  *
  * No libc: this process lives as long as the sandbox does, once per sandbox, and it is the one program of
  * ours that stays inside. It is two pages, has no relocations, no heap, no file of its own (it runs from a
- * sealed memfd), and nothing to be attacked through but signals. */
+ * sealed memfd), and nothing to be attacked through but signals: it makes itself not dumpable before anybody
+ * else is there, since a command with the same user id could otherwise stop it with ptrace or write its
+ * memory, and nobody would hand signals on any more. */
 
 #if defined(__x86_64__)
 enum {
@@ -23,7 +25,8 @@ enum {
 	NR_wait4 = 61,
 	NR_kill = 62,
 	NR_setsid = 112,
-	NR_sigtimedwait = 128
+	NR_sigtimedwait = 128,
+	NR_prctl = 157
 };
 static long sys4(long n, long a, long b, long c, long d)
 {
@@ -49,6 +52,7 @@ enum {
 	NR_sigprocmask = 135,
 	NR_sigtimedwait = 137,
 	NR_setsid = 157,
+	NR_prctl = 167,
 	NR_clone = 220,
 	NR_execve = 221,
 	NR_wait4 = 260
@@ -83,7 +87,7 @@ enum {
 	SIGTTIN_ = 21,
 	SIGTTOU_ = 22
 };
-enum { SIG_SETMASK_ = 2, WNOHANG_ = 1, ECHILD_ = 10, EINTR_ = 4, TIOCSCTTY_ = 0x540e };
+enum { SIG_SETMASK_ = 2, WNOHANG_ = 1, ECHILD_ = 10, EINTR_ = 4, TIOCSCTTY_ = 0x540e, PR_SET_DUMPABLE_ = 4 };
 
 __attribute__((noreturn, used)) void run(long *sp);
 
@@ -125,6 +129,7 @@ void run(long *sp)
 	long moment[2] = {0, 50000000}; /* struct timespec */
 
 	sys4(NR_sigprocmask, SIG_SETMASK_, (long)&all, 0, sizeof(all));
+	sys4(NR_prctl, PR_SET_DUMPABLE_, 0, 0, 0);
 	if (argc > 1) {
 		main_pid = start_child();
 		if (main_pid == 0) {

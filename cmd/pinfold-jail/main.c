@@ -44,6 +44,8 @@ static const char help[] =
 	"  --user U[:G]             the ids that it sees itself as (default: yours)\n"
 	"Limits\n"
 	"  --timeout D              end it after D (90s, 5m): exit code 124\n"
+	"  --grace D                kill it D after a SIGTERM to pinfold-jail that it was handed (default "
+	"10s)\n"
 	"  --memory SIZE            of all its processes together: exit code 137\n"
 	"  --pids N, --cpus C\n"
 	"Other\n"
@@ -103,6 +105,7 @@ enum {
 	O_BIND_ENV,
 	O_USER,
 	O_TIMEOUT,
+	O_GRACE,
 	O_MEMORY,
 	O_PIDS,
 	O_CPUS,
@@ -129,16 +132,16 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"allow", required_argument, NULL, O_ALLOW}, {"allow-file", required_argument, NULL, O_ALLOW_FILE},
 	{"policy", required_argument, NULL, O_POLICY}, {"env", required_argument, NULL, 'e'},
 	{"bind-env", required_argument, NULL, O_BIND_ENV}, {"user", required_argument, NULL, O_USER},
-	{"timeout", required_argument, NULL, O_TIMEOUT}, {"memory", required_argument, NULL, O_MEMORY},
-	{"pids", required_argument, NULL, O_PIDS}, {"cpus", required_argument, NULL, O_CPUS},
-	{"profile", required_argument, NULL, O_PROFILE}, {"seccomp", required_argument, NULL, O_SECCOMP},
-	{"tty", no_argument, NULL, O_TTY}, {"no-tty", no_argument, NULL, O_NO_TTY},
-	{"json", no_argument, NULL, O_JSON}, {"explain", no_argument, NULL, O_EXPLAIN},
-	{"overlay", no_argument, NULL, O_OVERLAY}, {"diff", no_argument, NULL, O_DIFF},
-	{"commit", no_argument, NULL, O_COMMIT}, {"serve", required_argument, NULL, O_SERVE},
-	{"learn", no_argument, NULL, O_LEARN}, {"weak", no_argument, NULL, O_WEAK},
-	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"timeout", required_argument, NULL, O_TIMEOUT}, {"grace", required_argument, NULL, O_GRACE},
+	{"memory", required_argument, NULL, O_MEMORY}, {"pids", required_argument, NULL, O_PIDS},
+	{"cpus", required_argument, NULL, O_CPUS}, {"profile", required_argument, NULL, O_PROFILE},
+	{"seccomp", required_argument, NULL, O_SECCOMP}, {"tty", no_argument, NULL, O_TTY},
+	{"no-tty", no_argument, NULL, O_NO_TTY}, {"json", no_argument, NULL, O_JSON},
+	{"explain", no_argument, NULL, O_EXPLAIN}, {"overlay", no_argument, NULL, O_OVERLAY},
+	{"diff", no_argument, NULL, O_DIFF}, {"commit", no_argument, NULL, O_COMMIT},
+	{"serve", required_argument, NULL, O_SERVE}, {"learn", no_argument, NULL, O_LEARN},
+	{"weak", no_argument, NULL, O_WEAK}, {"verbose", no_argument, NULL, 'v'},
+	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -253,7 +256,8 @@ static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 		{O_TMPFS, "tmpfs"}},
 	  strings[] = {{O_HOME, "home"}, {O_SIZE, "size"}, {'C', "cwd"}, {O_USER, "user"},
 		  {O_PROFILE, "profile"}},
-	  limits[] = {{O_TIMEOUT, "timeout"}, {O_MEMORY, "memory"}, {O_PIDS, "pids"}, {O_CPUS, "cpus"}};
+	  limits[] = {{O_TIMEOUT, "timeout"}, {O_GRACE, "grace"}, {O_MEMORY, "memory"}, {O_PIDS, "pids"},
+		  {O_CPUS, "cpus"}};
 
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
 		if (rules[i].option == c)

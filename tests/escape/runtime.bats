@@ -45,6 +45,28 @@ teardown() { common_teardown; }
 	[ "$status" != 0 ]
 }
 
+@test "process 1 cannot be traced, read or stopped from inside, by root either" {
+	create_sandbox
+	local user
+	for user in 0 1000; do
+		pf exec "$ID" --user "$user" -- /usr/bin/python3 -c 'import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long] * 4
+print(libc.ptrace(16, 1, 0, 0), libc.ptrace(0x4206, 1, 0, 0))
+for f in "mem", "environ", "maps":
+    try: open("/proc/1/" + f, "rb").read(1); print(f)
+    except OSError: pass
+try: os.kill(1, 19)
+except OSError: pass'
+		assert_status 0
+		assert_equal "$output" "-1 -1"
+	done
+	# It still does what it is told to.
+	inside sh -c 'kill -TERM 1 && sleep 5 || true'
+	wait_for 10 ended
+}
+ended() { pf state "$ID" && [ "$(jq -r .status <<<"$output")" = stopped ]; }
+
 @test "no working directory leads out by a descriptor (CVE-2024-21626)" {
 	create_sandbox
 	local n

@@ -85,6 +85,59 @@ forwarded() {
 	each forwarded
 }
 
+grace() {
+	start_jail --grace 300ms "$@" -- sh -c 'trap "" TERM; echo ready; while :; do sleep 0.05; done'
+	wait_for 10 has "$PF_DIR/out" ready
+	kill -TERM "$pid"
+	status=0
+	wait "$pid" || status=$?
+	assert_status 137
+}
+graces() {
+	grace
+	grace --allow example.com
+	grace --memory 64M
+	grace --timeout 1h
+	pj --grace 0 -- true
+	assert_refused grace
+}
+@test "a command that will not hear of SIGTERM is killed after --grace" {
+	each graces
+}
+
+# What somebody with the same user id could do to process 1: trace it, write its memory, take its descriptors.
+on_process_1() {
+	cat >"$PF_DIR/shared/attack.py" <<-'END'
+		import ctypes, os, sys
+		libc = ctypes.CDLL(None, use_errno=True)
+		libc.ptrace.argtypes = [ctypes.c_long] * 4
+		def tell(what, r): print(what, "done" if r >= 0 else os.strerror(ctypes.get_errno()))
+		tell("attach", libc.ptrace(16, 1, 0, 0))
+		tell("seize", libc.ptrace(0x4206, 1, 0, 0))
+		buf = ctypes.create_string_buffer(8)
+		there = (ctypes.c_size_t * 2)(int(open("/proc/1/stat").read().split()[27]) or 4096, 8)
+		here = (ctypes.c_size_t * 2)(ctypes.addressof(buf), 8)
+		tell("vm", libc.process_vm_readv(1, here, 1, there, 1, 0))
+		tell("getfd", libc.syscall(438, os.pidfd_open(1), 0, 0))
+		for f in ("mem", "environ", "maps", "exe", "root/", "fd/0", "syscall", "stack"):
+		    try: os.stat(f"/proc/1/{f}") if f[-1] in "/e0" else open(f"/proc/1/{f}").read(1); print(f, "done")
+		    except OSError as e: print(f, e.strerror)
+		print("ready", flush=True)
+		while True: os.kill(1, 19); os.sched_yield()
+	END
+	start_jail --ro "$PF_DIR/shared" -- /usr/bin/python3 "$PF_DIR/shared/attack.py"
+	wait_for 10 has "$PF_DIR/out" ready
+	kill -TERM "$pid"
+	status=0
+	wait "$pid" || status=$?
+	assert_status 143
+	if grep done "$PF_DIR/out"; then show "process 1 can be got at"; fi
+	grep -q "attach Operation not permitted" "$PF_DIR/out" || show "no attack" "$(cat "$PF_DIR/out")"
+}
+@test "a command cannot trace or stop process 1, which hands signals on" {
+	each on_process_1
+}
+
 killed() {
 	local mark=$((100000 + RANDOM))
 	start_jail "$@" -- sh -c "sleep $mark & setsid sleep $mark & echo ready; trap '' TERM; sleep $mark; sleep $mark"

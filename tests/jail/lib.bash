@@ -89,6 +89,7 @@ inside() { # SCRIPT [OPTION...]
 
 # Sets pid to pinfold-jail itself, in the background. Its output is in $PF_DIR/out.
 start_jail() {
+	: >"$PF_DIR/out"
 	(as "$JAIL_BIN/pinfold-jail" "$@") >"$PF_DIR/out" 2>"$PF_DIR/stderr" </dev/null 3>&- &
 	pid=$!
 }

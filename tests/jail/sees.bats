@@ -60,7 +60,7 @@ short_environment() {
 }
 
 alone() {
-	inside 'ls -d /proc/[0-9]* | wc -l; tr "\0" " " </proc/1/cmdline; echo; cat /proc/1/environ | tr "\0" "\n"'
+	inside 'ls -d /proc/[0-9]* | wc -l; tr "\0" " " </proc/1/cmdline; echo; cat /proc/self/environ | tr "\0" "\n"'
 	[ "$(head -n 1 <<<"$output")" -le 4 ]
 	[[ "$(sed -n 2p <<<"$output")" == pinfold-init* ]] || show "process 1"
 	refute_out PINFOLD_TEST_RUN
