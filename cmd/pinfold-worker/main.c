@@ -26,6 +26,7 @@
 #include "base/units.h"
 #include "cmd/pinfold-worker/worker.h"
 #include "session/dirs.h"
+#include "worker/http.h"
 #include "worker/log.h"
 
 #define DEFAULT_URL "https://api.anthropic.com"
