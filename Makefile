@@ -6,6 +6,7 @@
 #   make asan       the tests under ASan+UBSan  make lint     clang-tidy, cppcheck, clang-format
 #   make install    DESTDIR= PREFIX=/usr/local  make format   lay the code out
 #   make dist       the release tarball         make test-dist   it works on other releases of Debian
+#   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
 #
 # CC=clang works too. V=1 shows the commands.
@@ -139,6 +140,12 @@ $(BUILD)/tests/helpers/%: tests/helpers/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@ $<
 
+# The hostile programs of tests/jail/compare.bats and compare-jail: one program, for any sandbox's insides.
+HOSTILE_SRC := $(wildcard tests/jail/hostile/*.c)
+$(BUILD)/tests/hostile: $(HOSTILE_SRC) tests/jail/hostile/hostile.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 -O1 $(WARN) -static -s -o $@ $(HOSTILE_SRC)
+
 deps:
 	$(Q)scripts/install-deps build
 
@@ -153,7 +160,7 @@ check:
 	$(Q)BUILD=$(BUILD) tests/run $(TESTS)
 
 .PHONY: test-programs
-test-programs: $(UNIT_BIN) $(HELPER_BIN)
+test-programs: $(UNIT_BIN) $(HELPER_BIN) $(BUILD)/tests/hostile
 
 # The readers of what a sandbox sends, each for FUZZ_SECONDS.
 FUZZ_SECONDS ?= 20
@@ -171,6 +178,13 @@ bench:
 	$(Q)scripts/install-deps bench
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)BUILD=$(BUILD) scripts/bench
+
+# The same hostile programs under pinfold-jail, bwrap, firejail and srt.
+.PHONY: compare-jail
+compare-jail:
+	$(Q)scripts/install-deps compare
+	$(Q)$(MAKE) --no-print-directory -j2 all $(BUILD)/tests/hostile
+	$(Q)BUILD=$(BUILD) scripts/compare-jail $(COMPARE)
 
 # What the egress gate costs, against the same without it.
 .PHONY: bench-gate
