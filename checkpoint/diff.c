@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/str.h"
+#include "checkpoint/xattrs.h"
 
 #define MAX_DEPTH 4096
 
@@ -33,8 +34,7 @@ struct merged {
 /* What a name is on one side. */
 struct found {
 	bool there;
-	struct stat st;
-	int dirfd; /* where it was found; not a directory: to open it. Borrowed. */
+	struct pf_diff_at at;
 	struct merged dir;
 };
 
@@ -98,8 +98,9 @@ static int lookup(
 			return 0;
 		if (!f->there) {
 			f->there = true;
-			f->st = st;
-			f->dirfd = m->fd[i];
+			f->at.st = st;
+			f->at.dirfd = m->fd[i];
+			f->at.name = name;
 		}
 		if (!S_ISDIR(st.st_mode))
 			return 0;
@@ -117,7 +118,7 @@ static char type_of(const struct found *f)
 {
 	if (!f || !f->there)
 		return 0;
-	switch (f->st.st_mode & S_IFMT) {
+	switch (f->at.st.st_mode & S_IFMT) {
 	case S_IFREG:
 		return 'f';
 	case S_IFDIR:
@@ -154,16 +155,14 @@ static int cmp_names(const void *a, const void *b)
 
 /* 1: the same bytes, 0: not. */
 static int same_content(
-	struct diff *d, const struct found *a, const struct found *b, const char *name, struct pf_err *err)
+	struct diff *d, const struct pf_diff_at *a, const struct pf_diff_at *b, struct pf_err *err)
 {
 	PF_CLOSE int fa = -1, fb = -1;
 
 	if (a->st.st_size != b->st.st_size)
 		return 0;
-	if (a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino)
-		return 1;
-	fa = openat(a->dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	fb = openat(b->dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	fa = openat(a->dirfd, a->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	fb = openat(b->dirfd, b->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	if (fa < 0 || fb < 0)
 		return pf_fail(err, errno, "%s", d->path.data);
 	for (off_t at = 0; at < a->st.st_size;) {
@@ -185,32 +184,59 @@ static int same_content(
 	return 1;
 }
 
-static int same(
-	struct diff *d, const struct found *a, const struct found *b, const char *name, struct pf_err *err)
+static int same_target(
+	const struct diff *d, const struct pf_diff_at *a, const struct pf_diff_at *b, struct pf_err *err)
 {
 	char la[4096], lb[4096];
+	ssize_t na = readlinkat(a->dirfd, a->name, la, sizeof(la)),
+		nb = readlinkat(b->dirfd, b->name, lb, sizeof(lb));
 
-	if (a->st.st_mode != b->st.st_mode || a->st.st_uid != b->st.st_uid || a->st.st_gid != b->st.st_gid)
-		return 0;
-	if (S_ISREG(a->st.st_mode))
-		return same_content(d, a, b, name, err);
-	if (!S_ISLNK(a->st.st_mode))
-		return 1;
-	ssize_t na = readlinkat(a->dirfd, name, la, sizeof(la)),
-		nb = readlinkat(b->dirfd, name, lb, sizeof(lb));
 	if (na < 0 || nb < 0)
 		return pf_fail(err, errno, "readlink %s", d->path.data);
 	return na == nb && memcmp(la, lb, (size_t)na) == 0;
 }
 
-static int report(
-	struct diff *d, char change, const struct found *a, const struct found *b, struct pf_err *err)
+/* PF_DIFF_* of a name that is on both sides; -1 with err. */
+static int compare(struct diff *d, const struct pf_diff_at *a, const struct pf_diff_at *b, struct pf_err *err)
 {
-	struct pf_diff_entry e = {
-		.change = change, .old = type_of(a), .new = type_of(b), .path = d->path.data};
+	PF_CLEANUP(pf_xattrs_done) struct pf_xattrs xa = {0}, xb = {0};
+	const mode_t type = a->st.st_mode & S_IFMT;
+	int what = 0, same = 1;
 
-	e.old_size = e.old == 'f' ? a->st.st_size : 0;
-	e.new_size = e.new == 'f' ? b->st.st_size : 0;
+	if (type != (b->st.st_mode & S_IFMT))
+		return PF_DIFF_TYPE;
+	if (a->st.st_dev == b->st.st_dev && a->st.st_ino == b->st.st_ino)
+		return 0;
+	if (type == S_IFREG)
+		same = same_content(d, a, b, err);
+	else if (type == S_IFLNK)
+		same = same_target(d, a, b, err);
+	else if (type == S_IFCHR || type == S_IFBLK)
+		same = a->st.st_rdev == b->st.st_rdev;
+	if (same < 0 || pf_xattrs_read(a->dirfd, a->name, d->path.data, &xa, err) < 0 ||
+		pf_xattrs_read(b->dirfd, b->name, d->path.data, &xb, err) < 0)
+		return -1;
+	what |= same ? 0 : PF_DIFF_CONTENT;
+	what |= a->st.st_mode != b->st.st_mode ? PF_DIFF_MODE : 0;
+	what |= a->st.st_uid != b->st.st_uid || a->st.st_gid != b->st.st_gid ? PF_DIFF_OWNER : 0;
+	what |= pf_xattrs_compare(&xa, &xb, NULL, NULL) ? PF_DIFF_XATTRS : 0;
+	return what;
+}
+
+static int report(
+	struct diff *d, unsigned what, const struct found *a, const struct found *b, struct pf_err *err)
+{
+	const char change = !a->there ? 'A' : !b->there ? 'D' : 'C';
+	struct pf_diff_entry e = {.change = change,
+		.old = type_of(a),
+		.new = type_of(b),
+		.what = what,
+		.path = d->path.data,
+		.from = a->there ? &a->at : NULL,
+		.to = b->there ? &b->at : NULL};
+
+	e.old_size = e.old == 'f' ? a->at.st.st_size : 0;
+	e.new_size = e.new == 'f' ? b->at.st.st_size : 0;
 	switch (change) {
 	case 'A':
 		d->sum->added++;
@@ -241,13 +267,10 @@ static int diff_name(struct diff *d, const struct merged *a, const struct merged
 		return -1;
 	if (!fa.there && !fb.there)
 		return 0;
-	int equal = 0;
-	if (fa.there && fb.there && (fa.st.st_mode & S_IFMT) == (fb.st.st_mode & S_IFMT)) {
-		equal = same(d, &fa, &fb, name, err);
-		if (equal < 0)
-			return -1;
-	}
-	if (!equal && report(d, !fa.there ? 'A' : !fb.there ? 'D' : 'C', &fa, &fb, err) < 0)
+	int what = fa.there && fb.there ? compare(d, &fa.at, &fb.at, err) : 0;
+	if (what < 0)
+		return -1;
+	if ((what || !fa.there || !fb.there) && report(d, (unsigned)what, &fa, &fb, err) < 0)
 		return -1;
 	for (const char *const *e = d->exclude; e && *e; e++)
 		if (strcmp(*e, d->path.data) == 0)

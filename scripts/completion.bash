@@ -22,7 +22,7 @@ _pinfold() {
 	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
 	destroy) _pinfold_words "--snapshot --discard --help $(_pinfold_ids)" ;;
 	snapshot) _pinfold_words "--name --label --image --help $(_pinfold_ids)" ;;
-	diff) _pinfold_words "--json --stat --name-only --help $(_pinfold_ids)" ;;
+	diff) _pinfold_words "--unified --json --stat --name-only --help $(_pinfold_ids)" ;;
 	list) _pinfold_words "--format --quiet --json --help" ;;
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;

@@ -1,4 +1,4 @@
-/* diff [--json | --stat | --name-only] A [B]
+/* diff [--unified N | --json | --stat | --name-only] A [B]
  *
  * A and B are checkpoints (as `checkpoint inspect` takes them), or sandbox:ID:FD, the live files of a sandbox
  * whose upper directory was inherited as descriptor FD, or image:REF. Without B: what A changed against its
@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,6 +20,7 @@
 #include "checkpoint/store.h"
 #include "checkpoint/write.h"
 #include "cmd/pinfold-store/checkpoint.h"
+#include "cmd/pinfold-store/diff_print.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "overlay/image.h"
 
@@ -32,13 +31,6 @@ struct side {
 	int *fds; /* topmost first, all ours */
 	size_t n;
 	char *image; /* reference */
-};
-
-enum style { STYLE_LIST, STYLE_JSON, STYLE_STAT, STYLE_NAMES };
-
-struct printer {
-	enum style style;
-	cJSON *list;
 };
 
 static void side_done(struct side *s)
@@ -132,129 +124,53 @@ static int add_image(struct side *s, struct pf_err *err)
 	return r;
 }
 
-/* Names may hold anything; a terminal must not obey them. */
-static void print_path(const char *path)
-{
-	for (; *path; path++)
-		if ((unsigned char)*path < 0x20 || *path == 0x7f || *path == '\\')
-			printf("\\%03o", (unsigned char)*path);
-		else
-			putchar(*path);
-}
-
-static const char *type_name(char t)
-{
-	return t == 'f' ? "file" : t == 'd' ? "dir" : t == 'l' ? "symlink" : "other";
-}
-
-static int print_entry(void *ctx, const struct pf_diff_entry *e, struct pf_err *err)
-{
-	struct printer *p = ctx;
-
-	(void)err;
-	if (p->style == STYLE_STAT)
-		return 0;
-	if (p->style == STYLE_JSON) {
-		cJSON *j = cJSON_CreateObject();
-		cJSON_AddStringToObject(j, "change",
-			e->change == 'A'   ? "added"
-			: e->change == 'D' ? "deleted"
-					   : "changed");
-		cJSON_AddStringToObject(j, "path", e->path);
-		cJSON_AddStringToObject(j, "type", type_name(e->new ? e->new : e->old));
-		if (e->old == 'f')
-			pf_json_add_int(j, "old_size", e->old_size);
-		if (e->new == 'f')
-			pf_json_add_int(j, "size", e->new_size);
-		cJSON_AddItemToArray(p->list, j);
-		return 0;
-	}
-	if (p->style == STYLE_LIST) {
-		int64_t by = e->new_size - e->old_size;
-		printf("%c %+12" PRId64 "  ", e->change, by);
-	}
-	print_path(e->path);
-	if (p->style == STYLE_LIST && (e->new ? e->new : e->old) == 'd')
-		putchar('/');
-	putchar('\n');
-	return 0;
-}
-
-static void print_sum(const struct printer *p, const struct pf_diff_sum *s)
-{
-	char a[16], d[16], c0[16], c1[16];
-
-	if (p->style == STYLE_NAMES)
-		return;
-	if (p->style == STYLE_JSON) {
-		PF_JSON cJSON *j = cJSON_CreateObject();
-		cJSON_AddItemToObject(j, "entries", p->list);
-		cJSON *sum = cJSON_AddObjectToObject(j, "summary");
-		pf_json_add_int(sum, "added", s->added);
-		pf_json_add_int(sum, "changed", s->changed);
-		pf_json_add_int(sum, "deleted", s->deleted);
-		pf_json_add_int(sum, "added_bytes", s->added_bytes);
-		pf_json_add_int(sum, "deleted_bytes", s->deleted_bytes);
-		pf_json_add_int(sum, "changed_old_bytes", s->changed_old_bytes);
-		pf_json_add_int(sum, "changed_new_bytes", s->changed_new_bytes);
-		PF_FREE char *text = pf_json_text(j);
-		puts(text);
-		return;
-	}
-	printf("%" PRId64 " added (%s), %" PRId64 " changed (%s to %s), %" PRId64 " deleted (%s)\n", s->added,
-		pf_format_size(s->added_bytes, a, sizeof(a)), s->changed,
-		pf_format_size(s->changed_old_bytes, c0, sizeof(c0)),
-		pf_format_size(s->changed_new_bytes, c1, sizeof(c1)), s->deleted,
-		pf_format_size(s->deleted_bytes, d, sizeof(d)));
-}
-
-static int run(const char *arg_a, const char *arg_b, enum style style, struct pf_err *err)
+static int run(const char *arg_a, const char *arg_b, struct pf_diff_printer *p, struct pf_err *err)
 {
 	PF_CLEANUP(side_done) struct side a = {0}, b = {0};
-	struct printer p = {.style = style, .list = style == STYLE_JSON ? cJSON_CreateArray() : NULL};
 	struct pf_diff_sum sum;
 
 	/* One operand is "after"; its image is "before". */
 	if (read_side(arg_b ? arg_b : arg_a, &b, err) < 0 || (arg_b && read_side(arg_a, &a, err) < 0))
-		goto fail;
+		return -1;
 	if (!arg_b && b.image)
 		a.image = pf_strdup(b.image);
-	if (!a.image || !b.image) {
-		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "no base image is recorded");
-		goto fail;
-	}
+	if (!a.image || !b.image)
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "no base image is recorded");
 	if (add_image(&a, err) < 0 || add_image(&b, err) < 0)
-		goto fail;
+		return -1;
 	struct pf_diff_side sa = {a.fds, a.n}, sb = {b.fds, b.n};
-	if (pf_diff(&sa, &sb, pf_ckpt_default_exclude, print_entry, &p, &sum, err) < 0)
-		goto fail;
-	print_sum(&p, &sum);
+	if (pf_diff(&sa, &sb, pf_ckpt_default_exclude, pf_diff_print, p, &sum, err) < 0)
+		return -1;
+	pf_diff_print_sum(p, &sum);
 	return 0;
-fail:
-	cJSON_Delete(p.list);
-	return -1;
 }
 
 int pf_cmd_diff(int argc, char **argv)
 {
 	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
-		{"stat", no_argument, NULL, 's'}, {"name-only", no_argument, NULL, 'n'}, {0}};
+		{"stat", no_argument, NULL, 's'}, {"name-only", no_argument, NULL, 'n'},
+		{"unified", required_argument, NULL, 'U'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
-	enum style style = STYLE_LIST;
+	enum pf_diff_style style = PF_DIFF_UNIFIED;
+	int64_t context = 3;
 	int c;
 
 	optind = 0;
 	while ((c = pf_store_getopt(VERB, argc, argv, options)) != -1)
 		if (c == '?')
 			return 125;
-		else
-			style = c == 'j' ? STYLE_JSON : c == 's' ? STYLE_STAT : STYLE_NAMES;
+		else if (c != 'U')
+			style = c == 'j' ? PF_DIFF_JSON : c == 's' ? PF_DIFF_STAT : PF_DIFF_NAMES;
+		else if (pf_parse_int("--unified", optarg, 0, 1000000, &context, &err) < 0)
+			return pf_store_error(VERB, &err);
 	if (argc - optind < 1 || argc - optind > 2) {
-		pf_fail_kind(&err, PF_ERR_INVALID, 0, "usage: diff [--json | --stat | --name-only] A [B]");
+		pf_fail_kind(&err, PF_ERR_INVALID, 0,
+			"usage: diff [--unified N | --json | --stat | --name-only] A [B]");
 		return pf_store_error(VERB, &err);
 	}
 	pf_checkpoint_raise_nofile();
-	return run(argv[optind], argc - optind == 2 ? argv[optind + 1] : NULL, style, &err) < 0
-		       ? pf_store_error(VERB, &err)
-		       : 0;
+	struct pf_diff_printer *p = pf_diff_printer_new(style, (size_t)context);
+	int r = run(argv[optind], argc - optind == 2 ? argv[optind + 1] : NULL, p, &err);
+	pf_diff_printer_free(p);
+	return r < 0 ? pf_store_error(VERB, &err) : 0;
 }

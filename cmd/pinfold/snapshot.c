@@ -137,12 +137,19 @@ int pf_cmd_diff(int argc, char **argv)
 {
 	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
 		{"stat", no_argument, NULL, 's'}, {"name-only", no_argument, NULL, 'n'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"unified", required_argument, NULL, 'U'}, {"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	static const char help[] =
-		"diff A [B] [--stat] [--name-only] [--json]\n\n"
-		"What was added, changed and deleted from A to B, with sizes. A and B are checkpoints or\n"
-		"ids of sandboxes (their files as they are now). With A alone: against its image.\n";
+		"diff A [B] [--unified N | --stat | --name-only | --json]\n\n"
+		"What was added, changed and deleted from A to B: texts as a unified diff, which patch -p1\n"
+		"and git apply take. A and B are checkpoints or ids of sandboxes (their files as they are\n"
+		"now). With A alone: against its image.\n\n"
+		"  -U, --unified N   N equal lines around each change (3)\n"
+		"  --stat            a line for each name with the change in size, and the sum\n"
+		"  --name-only       the paths\n"
+		"  --json            one object with everything but the texts\n";
 	struct pf_err err = PF_ERR_INIT;
+	const char *style = NULL, *context = NULL;
 	char *pass[9] = {NULL};
 	size_t n = 0;
 	int c;
@@ -156,9 +163,18 @@ int pf_cmd_diff(int argc, char **argv)
 		pass[n++] = (char *)pf_globals.log.file;
 	}
 	pass[n++] = (char *)"diff";
-	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
-		if (n < 8)
-			pass[n++] = (char *)(c == 'j' ? "--json" : c == 's' ? "--stat" : "--name-only");
+	while ((c = pf_getopt(argc, argv, options, false, help)) != -1) {
+		if (c == 'U')
+			context = optarg;
+		else
+			style = c == 'j' ? "--json" : c == 's' ? "--stat" : "--name-only";
+	}
+	if (style)
+		pass[n++] = (char *)style;
+	if (context) {
+		pass[n++] = (char *)"--unified";
+		pass[n++] = (char *)context;
+	}
 	if (argc - optind < 1 || argc - optind > 2)
 		return pf_usage("diff", "takes one or two of checkpoint and ID");
 	pf_session_diff(
