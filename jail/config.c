@@ -12,6 +12,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "jail/keep.h"
 #include "jail/run.h"
 
 static int who(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
@@ -229,11 +230,28 @@ static int environment(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	return r;
 }
 
+/* Checkpoints of what an overlay holds. */
+static int keeping(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
+{
+	const char *keep = NULL, *from = NULL, *store = NULL;
+
+	if (pf_json_str(doc, "", "keep", &keep, err) < 0 || pf_json_str(doc, "", "from", &from, err) < 0 ||
+		pf_json_str(doc, "", "store", &store, err) < 0)
+		return -1;
+	if (store && store[0] != '/')
+		return pf_fail_kind(
+			err, PF_ERR_INVALID, 0, "--store %s: an absolute path is expected", store);
+	j->keep = keep ? pf_strdup(keep) : NULL;
+	j->from = from ? pf_strdup(from) : NULL;
+	j->store = store ? pf_path_clean(store, err) : pf_jail_default_store(j->home);
+	return j->store ? 0 : pf_wrap(err, "--store");
+}
+
 int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 {
 	static const char *const known[] = {"command", "cwd", "user", "env", "bind_env", "files", "home",
-		"size", "overlay", "commit", "profile", "networking", "allow", "seccomp", "limits", "weak",
-		NULL};
+		"size", "overlay", "commit", "keep", "from", "store", "profile", "networking", "allow",
+		"seccomp", "limits", "weak", NULL};
 	const char *home = NULL, *profile = NULL;
 	bool overlay = false;
 	int64_t size = -1;
@@ -259,7 +277,8 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 		return -1;
 	if (profile && pf_jail_profile(j, profile, &size, err) < 0)
 		return -1;
-	if (apply_rules(j, doc, size, err) < 0 || ((overlay || j->commit) && pf_jail_overlay(j, err) < 0) ||
+	if (apply_rules(j, doc, size, err) < 0 || keeping(j, doc, err) < 0 ||
+		((overlay || j->commit || j->keep || j->from) && pf_jail_overlay(j, err) < 0) ||
 		network(j, doc, err) < 0 || seccomp(j, doc, err) < 0 ||
 		pf_jail_add_defaults(j, home, size, err) < 0)
 		return -1;

@@ -9,10 +9,9 @@
 
 /* Enter the jail's user namespace (pf_jail_enter) and fill j, which is pf_jail_init()ed, from doc:
  *   command [..]; cwd; user "U[:G]"; env {NAME: value}; bind_env [NAME];
- *   files [{rw|ro|rw_try|ro_try|hide|tmpfs: PATH}]; home "private"|"keep"|DIR; size; overlay; commit;
- *   profile NAME|FILE; networking {…} and allow [HOST[:PORT]]; seccomp "default"|"strict"|"off"|{…};
- *   limits {memory, pids, cpus, timeout, grace}
- * Unknown keys are errors. */
+ *   files [{rw|ro|rw_try|ro_try|hide|tmpfs: PATH}]; home "private"|"keep"|DIR; size; overlay; commit; keep
+ * NAME; from CHECKPOINT; store DIR; profile NAME|FILE; networking {…} and allow [HOST[:PORT]]; seccomp
+ * "default"|"strict"|"off"|{…}; limits {memory, pids, cpus, timeout, grace} Unknown keys are errors. */
 int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err);
 
 /* Add a profile's rules and limits: a shipped one by name, or a file. *size is set when it was not given (-1)

@@ -92,6 +92,9 @@ struct pf_jail {
 	bool weak;        /* no namespaces: see weak.h */
 	bool learn;       /* note what it misses: result.learned */
 	bool commit;  /* overlays: what was written goes into the real directories if the command succeeds */
+	char *keep;   /* overlays: make a checkpoint of this name in store at the end; NULL: none */
+	char *from;   /* overlays: go on from this checkpoint in store; NULL */
+	char *store;  /* absolute; see keep.h */
 	bool tty;     /* a terminal of its own between ours and the command */
 	bool capture; /* keep the command's output in the result */
 	size_t capture_max;
@@ -118,6 +121,7 @@ struct pf_jail_result {
 	bool out_truncated, err_truncated;
 	cJSON *changes; /* what was written to overlays, see changes.h; NULL: there was none */
 	bool committed;
+	cJSON *kept;    /* what the checkpoint is, see keep.h; NULL: none was asked for */
 	cJSON *learned; /* a profile, see learn.h; NULL: not asked for */
 	cJSON *denied;  /* [{name, addr, port, proto, reason, count}], by first appearance; NULL: none */
 };

@@ -366,6 +366,9 @@ void pf_jail_done(struct pf_jail *j)
 	free(j->user_name);
 	free(j->home);
 	free(j->hostname);
+	free(j->keep);
+	free(j->from);
+	free(j->store);
 	cJSON_Delete(j->networking);
 	cJSON_Delete(j->seccomp_object);
 	if (j->seccomp_fd >= 0)
@@ -379,6 +382,7 @@ void pf_jail_result_done(struct pf_jail_result *r)
 	free(r->err_out);
 	cJSON_Delete(r->denied);
 	cJSON_Delete(r->changes);
+	cJSON_Delete(r->kept);
 	cJSON_Delete(r->learned);
 	*r = (struct pf_jail_result){0};
 }

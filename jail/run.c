@@ -418,6 +418,14 @@ static int start(struct running *r, struct pf_err *err)
 
 /* ---- the loop ---- */
 
+static bool has_overlay(const struct pf_jail *j)
+{
+	for (size_t i = 0; i < j->n_ops; i++)
+		if (j->ops[i].kind == PF_JAIL_OVERLAY)
+			return true;
+	return false;
+}
+
 static bool drain(struct sink *s)
 {
 	char chunk[65536];
@@ -464,6 +472,22 @@ static void end(struct running *r, const char *limit)
 			-r->box.pid, SIGKILL); /* its process group; what left that is swept up at the end */
 }
 
+static void answer_snapshot(struct running *r, const char *name, cJSON *a, struct pf_err *err)
+{
+	if (!name || pf_check_id("checkpoint name", name, err) < 0) {
+		if (!name)
+			pf_fail_kind(err, PF_ERR_INVALID, 0, "snapshot: a name is expected");
+	} else if (!has_overlay(r->j)) {
+		pf_fail_kind(err, PF_ERR_STATE, 0,
+			"it was started without an overlay, and writes to the real directories; give it "
+			"\"overlay\": true at the start");
+	} else {
+		cJSON *kept = pf_jail_scratch_keep(&r->scratch, name, r->box.pid, err);
+		if (kept)
+			cJSON_AddItemToObject(a, "done", kept);
+	}
+}
+
 static cJSON *answer(struct running *r, const cJSON *m, struct pf_err *err)
 {
 	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "op"));
@@ -485,6 +509,8 @@ static cJSON *answer(struct running *r, const cJSON *m, struct pf_err *err)
 				pf_json_add_int(a, "done", (int64_t)revision);
 			pf_policy_unref(next);
 		}
+	} else if (op && strcmp(op, "snapshot") == 0) {
+		answer_snapshot(r, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "name")), a, err);
 	} else if (op && strcmp(op, "policy") == 0) {
 		pf_fail_kind(err, PF_ERR_STATE, 0,
 			"it was started without a network; give it a policy at the start");
@@ -616,12 +642,13 @@ static void collect(struct running *r, struct pf_jail_result *res)
 
 static int look_at_overlays(struct running *r, struct pf_jail_result *res, struct pf_err *err)
 {
-	bool any = false;
-
-	for (size_t i = 0; i < r->j->n_ops; i++)
-		any = any || r->j->ops[i].kind == PF_JAIL_OVERLAY;
-	if (!any)
+	if (!has_overlay(r->j))
 		return 0;
+	if (r->j->keep) {
+		res->kept = pf_jail_scratch_keep(&r->scratch, r->j->keep, -1, err);
+		if (!res->kept)
+			return -1;
+	}
 	res->committed = r->j->commit && res->exit_code == 0;
 	return pf_jail_scratch_finish(&r->scratch, res->committed, &res->changes, err);
 }

@@ -6,8 +6,12 @@
  *
  * What is left when the command has ended (a tree that the command made, with modes that may shut its owner
  * out, and a cgroup) is for the sweeper: a process forked before this one gives up its power. It waits on a
- * socket; a request makes it list or apply the changes; the end of the socket, be it an orderly close or our
- * death by SIGKILL, makes it remove everything. */
+ * socket; a request makes it list, apply or keep the changes; the end of the socket, be it an orderly close
+ * or our death by SIGKILL, makes it remove everything.
+ *
+ *   pinfold-jail-XXXXXX/upper/N   what was written to the N-th directory; with --from a checkpoint's at first
+ *                       work/N    overlayfs's own
+ * in $TMPDIR or /var/tmp; with --from in the store, so that what is unpacked there can be moved. */
 #include "jail/scratch.h"
 
 #include <dirent.h>
@@ -31,9 +35,10 @@
 #include "base/str.h"
 #include "base/sys.h"
 #include "jail/changes.h"
+#include "jail/keep.h"
+#include "jail/message.h"
 
 #define MAX_LAYERS 64
-#define MAX_ANSWER ((uint32_t)64 << 20)
 
 struct layer {
 	int lower, upper;
@@ -42,28 +47,57 @@ struct layer {
 
 struct sweeper {
 	int sock;
-	int parent_fd; /* of the scratch directory */
-	char *name;    /* in it; NULL: none */
+	int parent_fd;   /* of the scratch directory */
+	char *name;      /* in it; NULL: none */
+	int upper, work; /* in that */
 	struct layer layers[MAX_LAYERS];
 	size_t n;
+	char *paths[2 * MAX_LAYERS + 1]; /* that upper/0, upper/1, … stand for; borrowed */
+	size_t n_paths;
+	struct pf_jail_from from;
+	const char *store;
 	const struct pf_jail_limits *limits;
 };
 
 /* ---- the sweeper ---- */
 
-static cJSON *handle(const struct sweeper *s, bool commit, struct pf_err *err)
+static int list_changes(const struct sweeper *s, bool commit, cJSON *answer, struct pf_err *err)
 {
-	cJSON *answer = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(answer, "changes");
+	cJSON *list = cJSON_AddArrayToObject(answer, "changes");
 
 	for (size_t i = 0; i < s->n; i++)
 		if (pf_changes_list(s->layers[i].lower, s->layers[i].upper, s->layers[i].dest, list, err) <
 				0 ||
-			(commit && pf_changes_apply(s->layers[i].lower, s->layers[i].upper, err) < 0)) {
-			cJSON_Delete(answer);
-			answer = cJSON_CreateObject();
-			cJSON_AddStringToObject(answer, "error", err->msg);
-			return answer;
-		}
+			(commit && pf_changes_apply(s->layers[i].lower, s->layers[i].upper, err) < 0))
+			return -1;
+	return 0;
+}
+
+/* {"op": "list"|"commit"} → {"changes"}; {"op": "keep", "name", "box" (pid, if it runs)} → {"kept"}. */
+static cJSON *handle(const struct sweeper *s, const cJSON *request)
+{
+	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
+	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "name"));
+	const cJSON *box = cJSON_GetObjectItemCaseSensitive(request, "box");
+	cJSON *answer = cJSON_CreateObject(), *kept;
+	struct pf_err err = PF_ERR_INIT;
+	int r;
+
+	if (op && name && strcmp(op, "keep") == 0) {
+		kept = pf_jail_keep(s->store, name, s->from.digest, s->paths, s->upper,
+			box ? (pid_t)box->valueint : -1, &err);
+		r = kept ? 0 : -1;
+		if (kept)
+			cJSON_AddItemToObject(answer, "kept", kept);
+	} else {
+		r = list_changes(s, op && strcmp(op, "commit") == 0, answer, &err);
+	}
+	if (r == 0)
+		return answer;
+	cJSON_Delete(answer);
+	answer = cJSON_CreateObject();
+	cJSON_AddStringToObject(answer, "error", err.msg);
+	cJSON_AddNumberToObject(answer, "kind", err.kind);
 	return answer;
 }
 
@@ -107,7 +141,8 @@ static void remove_all(const struct sweeper *s)
 
 __attribute__((noreturn)) static void sweep(const struct sweeper *s)
 {
-	char request;
+	struct pf_err ignored = PF_ERR_INIT;
+	cJSON *request;
 
 	/* A terminal's signals are for the command; this one goes when the socket ends. */
 	(void)setsid();
@@ -115,13 +150,10 @@ __attribute__((noreturn)) static void sweep(const struct sweeper *s)
 	for (int sig = 1; sig < 32; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP && sig != SIGCHLD)
 			(void)signal(sig, SIG_IGN);
-	while (recv(s->sock, &request, 1, 0) == 1) {
-		struct pf_err err = PF_ERR_INIT;
-		PF_JSON cJSON *answer = handle(s, request == 'c', &err);
-		PF_FREE char *text = pf_json_text(answer);
-		uint32_t len = (uint32_t)strlen(text);
-		if (len > MAX_ANSWER || pf_write_all(s->sock, &len, sizeof(len)) < 0 ||
-			pf_write_all(s->sock, text, len) < 0)
+	while ((request = pf_message_read(s->sock, &ignored))) {
+		int r = pf_message_write(s->sock, handle(s, request), &ignored);
+		cJSON_Delete(request);
+		if (r < 0)
 			break;
 	}
 	remove_all(s);
@@ -131,13 +163,14 @@ __attribute__((noreturn)) static void sweep(const struct sweeper *s)
 /* What it has no use for must not be kept open by it: the command's pipes above all. */
 static void close_others(const struct sweeper *s)
 {
-	int kept[MAX_LAYERS * 2 + PF_CG_HIERS + 8];
+	int kept[MAX_LAYERS * 2 + 8];
 	size_t n = 0;
 	PF_CLOSEDIR DIR *d = opendir("/proc/self/fd");
 	struct dirent *e;
 
 	kept[n++] = s->sock;
 	kept[n++] = s->parent_fd;
+	kept[n++] = s->upper;
 	for (size_t i = 0; i < s->n; i++) {
 		kept[n++] = s->layers[i].lower;
 		kept[n++] = s->layers[i].upper;
@@ -158,19 +191,41 @@ static void close_others(const struct sweeper *s)
 
 /* ---- the layers ---- */
 
-static int make_scratch(struct sweeper *s, struct pf_err *err)
+/* Made or, by --from, there already. */
+static int open_part(int dir, const char *name, struct pf_err *err)
+{
+	int fd = -1;
+
+	if (mkdirat(dir, name, 0700) == 0 || errno == EEXIST)
+		fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? pf_fail(err, errno, "scratch directory") : fd;
+}
+
+static int make_scratch(const struct pf_jail *j, struct sweeper *s, struct pf_err *err)
 {
 	const char *base = getenv("TMPDIR");
-	PF_FREE char *path =
-		pf_asprintf("%s/pinfold-jail-XXXXXX", base && base[0] == '/' ? base : "/var/tmp");
 
+	if (j->from)
+		base = j->store;
+	else if (!base || base[0] != '/')
+		base = "/var/tmp";
+	PF_FREE char *path = pf_asprintf("%s/pinfold-jail-XXXXXX", base);
 	if (!mkdtemp(path))
 		return pf_fail(err, errno, "scratch directory %s", path);
 	char *slash = strrchr(path, '/');
 	s->name = pf_strdup(slash + 1);
 	*slash = '\0';
 	s->parent_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return s->parent_fd < 0 ? pf_fail(err, errno, "scratch directory %s", path) : 0;
+	if (s->parent_fd < 0)
+		return pf_fail(err, errno, "scratch directory %s", path);
+	PF_CLOSE int dir = openat(s->parent_fd, s->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0)
+		return pf_fail(err, errno, "scratch directory %s", path);
+	if (j->from && pf_jail_from_take(j, &s->from, dir, err) < 0)
+		return -1;
+	s->upper = open_part(dir, "upper", err);
+	s->work = open_part(dir, "work", err);
+	return s->upper < 0 || s->work < 0 ? -1 : 0;
 }
 
 static int mount_layer(int lower, int upper, int work, struct pf_err *err)
@@ -200,23 +255,35 @@ static int mount_layer(int lower, int upper, int work, struct pf_err *err)
 	return m < 0 ? pf_fail(err, errno, "overlay") : m;
 }
 
-static int add_layer(struct sweeper *s, struct pf_jail_op *op, int dir, struct pf_err *err)
+/* The number that stands for path in upper; *is_new when it had none. */
+static size_t slot_of(struct sweeper *s, char *path, bool *is_new)
+{
+	for (size_t i = 0; i < s->n_paths; i++)
+		if (strcmp(s->paths[i], path) == 0) {
+			*is_new = false;
+			return i;
+		}
+	*is_new = true;
+	s->paths[s->n_paths] = path;
+	return s->n_paths++;
+}
+
+static int add_layer(struct sweeper *s, struct pf_jail_op *op, struct pf_err *err)
 {
 	char name[24];
-	PF_CLOSE int own = -1, upper = -1, work = -1, m = -1;
+	PF_CLOSE int upper = -1, work = -1, m = -1;
 	struct stat st;
+	bool is_new;
 
 	if (s->n == MAX_LAYERS)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "more than %d overlaid directories", MAX_LAYERS);
-	snprintf(name, sizeof(name), "%zu", s->n);
-	if (mkdirat(dir, name, 0700) < 0 ||
-		(own = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)) < 0 ||
-		mkdirat(own, "upper", 0700) < 0 || mkdirat(own, "work", 0700) < 0 ||
-		(upper = openat(own, "upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
-		(work = openat(own, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-		return pf_fail(err, errno, "scratch directory");
+	snprintf(name, sizeof(name), "%zu", slot_of(s, op->dest, &is_new));
+	upper = open_part(s->upper, name, err);
+	work = open_part(s->work, name, err);
+	if (upper < 0 || work < 0)
+		return -1;
 	/* The merged directory shows the mode of the upper's. */
-	if (fstat(op->fd, &st) < 0 || fchmod(upper, st.st_mode & 07777) < 0)
+	if (is_new && (fstat(op->fd, &st) < 0 || fchmod(upper, st.st_mode & 07777) < 0))
 		return pf_fail(err, errno, "scratch directory");
 	m = mount_layer(op->fd, upper, work, err);
 	if (m < 0)
@@ -234,21 +301,29 @@ static int add_layer(struct sweeper *s, struct pf_jail_op *op, int dir, struct p
 	return 0;
 }
 
+/* What --from brings has its numbers already. */
+static int find_from(const struct pf_jail *j, struct sweeper *s, struct pf_err *err)
+{
+	if (!j->from)
+		return 0;
+	if (pf_jail_from_find(j, &s->from, err) < 0)
+		return -1;
+	size_t n = pf_strv_len(s->from.paths);
+	if (n > MAX_LAYERS)
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "--from %s: it has %zu directories", j->from, n);
+	for (; s->n_paths < n; s->n_paths++)
+		s->paths[s->n_paths] = s->from.paths[s->n_paths];
+	return 0;
+}
+
 static int make_layers(struct pf_jail *j, struct sweeper *s, struct pf_err *err)
 {
-	PF_CLOSE int dir = -1;
-
+	if (find_from(j, s, err) < 0 || (j->keep && pf_jail_keep_check(j, err) < 0))
+		return -1;
 	for (size_t i = 0; i < j->n_ops; i++) {
 		if (j->ops[i].kind != PF_JAIL_OVERLAY)
 			continue;
-		if (dir < 0) {
-			if (make_scratch(s, err) < 0)
-				return -1;
-			dir = openat(s->parent_fd, s->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			if (dir < 0)
-				return pf_fail(err, errno, "scratch directory");
-		}
-		if (add_layer(s, &j->ops[i], dir, err) < 0)
+		if ((!s->name && make_scratch(j, s, err) < 0) || add_layer(s, &j->ops[i], err) < 0)
 			return -1;
 	}
 	return 0;
@@ -257,7 +332,8 @@ static int make_layers(struct pf_jail *j, struct sweeper *s, struct pf_err *err)
 int pf_jail_scratch_make(struct pf_jail *j, const struct pf_jail_limits *limits, struct pf_jail_scratch *out,
 	struct pf_err *err)
 {
-	struct sweeper s = {.sock = -1, .parent_fd = -1, .limits = limits};
+	struct sweeper s = {
+		.sock = -1, .parent_fd = -1, .upper = -1, .work = -1, .store = j->store, .limits = limits};
 	int pair[2], r = make_layers(j, &s, err);
 
 	if (r == 0 && !s.name && !limits->cgroup)
@@ -287,29 +363,56 @@ int pf_jail_scratch_make(struct pf_jail *j, const struct pf_jail_limits *limits,
 		s.limits = &none; /* the caller's to remove */
 		remove_all(&s);
 	}
-	if (s.parent_fd >= 0)
-		close(s.parent_fd);
+	const int fds[] = {s.parent_fd, s.upper, s.work};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	free(s.name);
+	pf_jail_from_done(&s.from);
 	return r;
+}
+
+/* Deletes request. NULL on error. */
+static cJSON *ask(struct pf_jail_scratch *s, cJSON *request, struct pf_err *err)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	cJSON *answer =
+		pf_message_write(s->fd, request, &ignored) < 0 ? NULL : pf_message_read(s->fd, &ignored);
+	const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "error"));
+	const cJSON *kind = cJSON_GetObjectItemCaseSensitive(answer, "kind");
+
+	if (answer && !why)
+		return answer;
+	pf_fail_kind(err, kind ? (enum pf_err_kind)kind->valueint : PF_ERR_SYSTEM, 0, "%s",
+		why ? why : "the process that looks after the scratch layer is gone");
+	cJSON_Delete(answer);
+	return NULL;
 }
 
 int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool commit, cJSON **changes, struct pf_err *err)
 {
-	uint32_t len = 0;
+	cJSON *m = cJSON_CreateObject();
 
-	if (send(s->fd, commit ? "c" : "l", 1, MSG_NOSIGNAL) != 1 ||
-		pf_read_full(s->fd, &len, sizeof(len)) != (ssize_t)sizeof(len) || len > MAX_ANSWER)
-		return pf_fail(err, 0, "the process that looks after the scratch layer is gone");
-	PF_FREE char *text = pf_calloc(len + 1, 1);
-	if (pf_read_full(s->fd, text, len) != (ssize_t)len)
-		return pf_fail(err, 0, "the process that looks after the scratch layer is gone");
-	PF_JSON cJSON *answer = cJSON_Parse(text);
-	const char *why = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(answer, "error"));
-	if (!answer || why)
-		return pf_fail_kind(
-			err, PF_ERR_SYSTEM, 0, "%s%s", commit ? "commit: " : "", why ? why : "no answer");
+	cJSON_AddStringToObject(m, "op", commit ? "commit" : "list");
+	PF_JSON cJSON *answer = ask(s, m, err);
+	if (!answer)
+		return commit ? pf_wrap(err, "commit") : -1;
 	*changes = cJSON_DetachItemFromObjectCaseSensitive(answer, "changes");
 	return 0;
+}
+
+cJSON *pf_jail_scratch_keep(struct pf_jail_scratch *s, const char *name, pid_t box_pid, struct pf_err *err)
+{
+	cJSON *m = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(m, "op", "keep");
+	cJSON_AddStringToObject(m, "name", name);
+	if (box_pid > 0)
+		cJSON_AddNumberToObject(m, "box", box_pid);
+	PF_JSON cJSON *answer = ask(s, m, err);
+	if (!answer)
+		pf_wrap(err, "keep %s", name);
+	return cJSON_DetachItemFromObjectCaseSensitive(answer, "kept");
 }
 
 void pf_jail_scratch_done(struct pf_jail_scratch *s)

@@ -145,8 +145,11 @@ static bool is_whiteout(const struct stat *st)
 
 static int set_opaque(int dirfd, struct pf_err *err)
 {
-	if (fsetxattr(dirfd, "trusted.overlay.opaque", "y", 1, 0) < 0)
-		return pf_fail(err, errno, "set trusted.overlay.opaque");
+	if (fsetxattr(dirfd, "trusted.overlay.opaque", "y", 1, 0) == 0)
+		return 0;
+	/* Who is root in a user namespace alone mounts with userxattr, since he may not set the other. */
+	if (errno != EPERM || fsetxattr(dirfd, "user.overlay.opaque", "y", 1, 0) < 0)
+		return pf_fail(err, errno, "mark a directory as opaque");
 	return 0;
 }
 

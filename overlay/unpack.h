@@ -44,9 +44,10 @@ struct pf_unpack_stats {
 
 /* Unpack a tar (plain, gzip, zstd or xz, told apart by content) read from archive_fd, which may be a pipe,
  * into dest_dirfd (a directory, normally empty; neither descriptor is closed). Whiteouts become overlay's own
- * form (character device 0/0, trusted.overlay.opaque=y). Needs root. Nothing is fsynced. On failure dest
- * holds a partial tree that the caller removes. Kinds: PF_ERR_CORRUPT for a damaged or hostile archive,
- * PF_ERR_SYSTEM with errnum ENOSPC for a full disk. stats may be NULL. */
+ * form (character device 0/0, trusted.overlay.opaque=y; user.overlay.opaque=y for who is root in a user
+ * namespace alone). Needs root. Nothing is fsynced. On failure dest holds a partial tree that the caller
+ * removes. Kinds: PF_ERR_CORRUPT for a damaged or hostile archive, PF_ERR_SYSTEM with errnum ENOSPC for a
+ * full disk. stats may be NULL. */
 int pf_unpack_layer(int archive_fd, int dest_dirfd, const struct pf_unpack_opts *opts,
 	struct pf_unpack_stats *stats, struct pf_err *err);
 

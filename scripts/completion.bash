@@ -54,7 +54,7 @@ _pinfold_jail() {
 	--profile) COMPREPLY=($(compgen -W "default build node python offline-strict" -- "$cur") $(compgen -f -- "$cur")) && return ;;
 	esac
 	[[ "$cur" == -* ]] && COMPREPLY=($(compgen -W "--rw --ro --rw-try --ro-try --hide --tmpfs --home --size --cwd --overlay --diff
-		--commit --allow --allow-file --policy --env --bind-env --user --timeout --grace --memory --pids --cpus --profile --seccomp --tty
+		--commit --keep --from --store --allow --allow-file --policy --env --bind-env --user --timeout --grace --memory --pids --cpus --profile --seccomp --tty
 		--no-tty --json --learn --weak --explain --verbose --version --help" -- "$cur"))
 }
 complete -o default -F _pinfold_jail pinfold-jail

@@ -34,6 +34,9 @@ static const char help[] =
 	"                           scratch layer and is gone at the end, unless …\n"
 	"  --diff                   … tell what it wrote, and\n"
 	"  --commit                 … write that into the real directories if the command succeeds\n"
+	"  --keep NAME              … keep it as a checkpoint, and\n"
+	"  --from CHECKPOINT        … go on from one that was kept\n"
+	"  --store DIR              where those are (default ~/.local/state/pinfold)\n"
 	"Network\n"
 	"  --allow HOST[:PORT]      let it reach this host by name (*.HOST: all below it; repeat)\n"
 	"  --allow-file FILE        the same, a host a line\n"
@@ -118,6 +121,9 @@ enum {
 	O_OVERLAY,
 	O_DIFF,
 	O_COMMIT,
+	O_KEEP,
+	O_FROM,
+	O_STORE,
 	O_SERVE,
 	O_LEARN,
 	O_WEAK,
@@ -139,9 +145,11 @@ static const struct option options[] = {{"rw", required_argument, NULL, O_RW},
 	{"no-tty", no_argument, NULL, O_NO_TTY}, {"json", no_argument, NULL, O_JSON},
 	{"explain", no_argument, NULL, O_EXPLAIN}, {"overlay", no_argument, NULL, O_OVERLAY},
 	{"diff", no_argument, NULL, O_DIFF}, {"commit", no_argument, NULL, O_COMMIT},
-	{"serve", required_argument, NULL, O_SERVE}, {"learn", no_argument, NULL, O_LEARN},
-	{"weak", no_argument, NULL, O_WEAK}, {"verbose", no_argument, NULL, 'v'},
-	{"version", no_argument, NULL, O_VERSION}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"keep", required_argument, NULL, O_KEEP}, {"from", required_argument, NULL, O_FROM},
+	{"store", required_argument, NULL, O_STORE}, {"serve", required_argument, NULL, O_SERVE},
+	{"learn", no_argument, NULL, O_LEARN}, {"weak", no_argument, NULL, O_WEAK},
+	{"verbose", no_argument, NULL, 'v'}, {"version", no_argument, NULL, O_VERSION},
+	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static int usage_error(const char *given)
 {
@@ -254,8 +262,8 @@ static int take(struct given *g, int c, const char *arg, struct pf_err *err)
 		const char *key;
 	} rules[] = {{O_RW, "rw"}, {O_RO, "ro"}, {O_RW_TRY, "rw_try"}, {O_RO_TRY, "ro_try"}, {O_HIDE, "hide"},
 		{O_TMPFS, "tmpfs"}},
-	  strings[] = {{O_HOME, "home"}, {O_SIZE, "size"}, {'C', "cwd"}, {O_USER, "user"},
-		  {O_PROFILE, "profile"}},
+	  strings[] = {{O_HOME, "home"}, {O_SIZE, "size"}, {'C', "cwd"}, {O_USER, "user"}, {O_KEEP, "keep"},
+		  {O_FROM, "from"}, {O_STORE, "store"}, {O_PROFILE, "profile"}},
 	  limits[] = {{O_TIMEOUT, "timeout"}, {O_GRACE, "grace"}, {O_MEMORY, "memory"}, {O_PIDS, "pids"},
 		  {O_CPUS, "cpus"}};
 
@@ -344,6 +352,14 @@ static void tell_denied(const struct given *g, const struct pf_jail_result *r)
 	pf_jail_message("", text);
 }
 
+static void tell_kept(const struct given *g, const cJSON *kept)
+{
+	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(kept, "checkpoint"));
+	PF_FREE char *text = pf_asprintf("kept as %s (%.19s)", g->j->keep, digest ? digest : "");
+
+	pf_jail_message("", text);
+}
+
 static int run(struct given *g)
 {
 	struct pf_jail_result r = {0};
@@ -364,6 +380,8 @@ static int run(struct given *g)
 		tell_denied(g, &r);
 	if (g->j->learn && !g->json)
 		pf_jail_print_learned(r.learned);
+	if (r.kept && !g->json)
+		tell_kept(g, r.kept);
 	if (g->diff && !g->json)
 		pf_jail_print_changes(r.changes);
 	if (r.limit && !g->json) {

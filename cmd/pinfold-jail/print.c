@@ -169,6 +169,8 @@ cJSON *pf_jail_result_json(const struct pf_jail_result *r)
 		cJSON_AddItemToObject(j, "changes", cJSON_Duplicate(r->changes, true));
 		cJSON_AddBoolToObject(j, "committed", r->committed);
 	}
+	if (r->kept)
+		cJSON_AddItemToObject(j, "kept", cJSON_Duplicate(r->kept, true));
 	if (r->learned)
 		cJSON_AddItemToObject(j, "learned", cJSON_Duplicate(r->learned, true));
 	if (r->denied)
