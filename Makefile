@@ -108,10 +108,11 @@ $(BUILD)/libexec/pinfold/pinfold-registry: $(REGISTRY_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(REGISTRY_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lcurl -lcrypto $(CORE_LIBS)
 
-# The environment worker speaks through libcurl too.
+# The environment worker speaks through libcurl too, and answers through libmicrohttpd.
+WORKER_LIBS := -lcurl -lmicrohttpd -lcrypto -lcjson -lm -lpthread
 $(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcurl -lcjson -lm -lpthread
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
 	@mkdir -p $(BUILD)/bin
 	$(Q)for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(BUILD)/bin/pinfold-$$n; done
 # Its hand inside of sandboxes: static, because it runs in every image.
@@ -132,10 +133,11 @@ $(BUILD)/lib/libpinfold.so.0: $(BUILD)/obj/lib/pinfold.o
 	$(Q)$(CC) $(SAN) -shared -Wl,-soname,libpinfold.so.0,-z,relro,-z,now,-z,defs -o $@ $< -lcjson
 	$(Q)ln -sf libpinfold.so.0 $(BUILD)/lib/libpinfold.so
 
-$(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/lib/libpinfold.a $(BUILD)/obj/cmd/init-blob.o
+$(BUILD)/tests/unit/%: tests/unit/%.c $(LIBS) $(BUILD)/libworker.a $(BUILD)/lib/libpinfold.a $(BUILD)/obj/cmd/init-blob.o
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/obj/cmd/init-blob.o \
-		-Wl,--start-group $(LIBS) -Wl,--end-group $(BUILD)/lib/libpinfold.a -lcmocka $(STORE_LIBS)
+		-Wl,--start-group $(LIBS) $(BUILD)/libworker.a -Wl,--end-group $(BUILD)/lib/libpinfold.a -lcmocka $(STORE_LIBS) \
+		$(WORKER_LIBS)
 $(BUILD)/tests/helpers/%: tests/helpers/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -static -o $@ $<

@@ -27,6 +27,7 @@
 #include "worker/call.h"
 #include "worker/lease.h"
 #include "worker/log.h"
+#include "worker/metrics.h"
 #include "worker/stream.h"
 
 /* Of the half minute that whoever stops us gives: for the call that runs, and for its result. The rest is for
@@ -123,19 +124,24 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 		if (e == LOST || e == STOPPING)
 			return e;
 		int known = doubtful ? arrived(r, call_id) : 0;
-		if (known > 0)
+		if (known > 0) {
+			pf_metric_add(PF_M_POSTED, 1);
 			return GOING_ON;
+		}
 		if (known == 0) {
 			if (pf_api_post(r->http, r->bearer, r->w->session_id, body, &again, &err) == 0) {
 				pf_ledger_answered(&r->ledger, call_id);
+				pf_metric_add(PF_M_POSTED, 1);
 				return GOING_ON;
 			}
 			if (!again) {
+				pf_metric_add(PF_M_POST_FAILED, 1);
 				pf_wlog("error", "the result of %s was refused: %s", call_id, err.msg);
 				pf_ledger_answered(&r->ledger, call_id);
 				return GOING_ON;
 			}
 			doubtful = true;
+			pf_metric_add(PF_M_POST_AGAIN, 1);
 			pf_wlog("warning", "the result of %s is not delivered yet: %s", call_id, err.msg);
 		}
 		int64_t ttl = pf_lease_ttl_ms(r->lease), end, wait, until;
@@ -143,6 +149,7 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 		if (e == SIGNALLED && r->signalled_us + POST_GRACE_MS * 1000 < end)
 			end = r->signalled_us + POST_GRACE_MS * 1000;
 		if (pf_now_us() >= end) {
+			pf_metric_add(PF_M_POST_FAILED, 1);
 			pf_wlog("error", "the result of %s could not be delivered in time", call_id);
 			return e == SIGNALLED ? SIGNALLED : FAILED;
 		}
@@ -226,8 +233,12 @@ static enum end answer(struct run *r, const struct pf_call *call)
 	if (e != GOING_ON)
 		return e;
 	int64_t ran = pf_now_us();
+	pf_metric_add(is_error ? PF_M_CALL_ERROR : PF_M_CALL_OK, 1);
+	pf_metric_time(PF_H_CALL, ran - begun);
 	PF_FREE char *body = pf_result_body(id, custom, is_error, text.data, text.len);
 	e = post(r, id, body);
+	if (e == GOING_ON)
+		pf_metric_time(PF_H_POST, pf_now_us() - ran);
 	pf_wlog("info", "%s %s: %s, %zu bytes, ran %.1f ms, posted %.1f ms", name, id,
 		is_error ? "error" : "ok", text.len, (double)(ran - begun) / 1000,
 		(double)(pf_now_us() - ran) / 1000);
@@ -365,6 +376,11 @@ static enum end begin(struct run *r, struct pf_err *err)
 	r->made = true;
 	if (strcmp(how, "created") != 0 && pf_box_tidy(&r->o->box, r->w->session_id, err) < 0)
 		return FAILED;
+	pf_metric_add(strcmp(how, "created") == 0                       ? PF_M_BOX_CREATED
+		      : strcmp(how, "resumed from its checkpoint") == 0 ? PF_M_BOX_RESUMED
+									: PF_M_BOX_RESTARTED,
+		1);
+	pf_metric_time(PF_H_BOX_OPEN, pf_now_us() - begun);
 	pf_wlog("info", "sandbox %s in %.1f ms", how, (double)(pf_now_us() - begun) / 1000);
 	r->stream = pf_stream_start(r->o->base_url, r->o->agent, r->bearer, r->w->session_id, r->wake, err);
 	return r->stream ? GOING_ON : FAILED;
@@ -387,8 +403,10 @@ static void put_away(struct run *r, enum end e)
 		/* A checkpoint now could come after one of the new owner's. */
 		bad = pf_box_kill(o, id, &err) < 0;
 	} else if (pf_box_snapshot(o, id, &err) == 0) {
+		pf_metric_add(PF_M_SNAPSHOT, 1);
 		bad = pf_box_destroy(o, id, &err) < 0;
 	} else {
+		pf_metric_add(PF_M_SNAPSHOT_FAILED, 1);
 		pf_wlog("error", "no checkpoint, the files stay on this machine: %s", err.msg);
 		bad = pf_box_kill(o, id, &err) < 0;
 	}
@@ -415,6 +433,7 @@ static int finish(struct run *r, enum end e, struct pf_err *err)
 	if (e == FAILED && err->msg[0])
 		pf_wlog("error", "%s", err->msg);
 	pf_wlog(e == FAILED || e == LOST ? "warning" : "info", "ends: %s", words[e]);
+	pf_metric_add((enum pf_metric)(PF_M_END_IDLE + (int)e - (int)IDLE), 1);
 	pf_stream_stop(r->stream);
 	put_away(r, e);
 	bool lost = pf_lease_state(r->lease) == PF_LEASE_LOST;

@@ -28,9 +28,11 @@
 #include "session/dirs.h"
 #include "worker/http.h"
 #include "worker/log.h"
+#include "worker/metrics.h"
 
 #define DEFAULT_URL "https://api.anthropic.com"
 #define ITEM_MAX ((size_t)1 << 20)
+#define FORGET_WAIT_MS 120000
 
 extern char **environ;
 
@@ -49,6 +51,9 @@ static const char help[] =
 	"  --keep N              checkpoints kept of each session (5; 0: all)\n"
 	"  --rebase              resume on another version of the image\n"
 	"  --drain               end when there is no work\n"
+	"  --listen HOST:PORT    serve /healthz, /readyz, /metrics, and with a key /webhook\n"
+	"  --webhook-key-file F  webhook keys, read anew for each (ANTHROPIC_WEBHOOK_SIGNING_KEY)\n"
+	"  --poll-every D        between polls that find nothing, where webhooks tell of work (1s to 3s)\n"
 	"  --root DIR, --store DIR, --state-dir DIR\n"
 	"  --log-format text|json\n"
 	"  --version, --help\n\n"
@@ -151,7 +156,8 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
 		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
 		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
-		{"log-format", 1, NULL, 'f'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
+		{"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'},
+		{"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
 		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
@@ -209,6 +215,15 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		case 'f':
 			o->json = strcmp(optarg, "json") == 0;
 			break;
+		case 'l':
+			o->listen = optarg;
+			break;
+		case 'W':
+			o->hook_keys_file = optarg;
+			break;
+		case 'p':
+			bad = pf_parse_duration("--poll-every", optarg, &o->poll_every_ms, err);
+			break;
 		case 'o':
 			o->on_work = true;
 			break;
@@ -231,6 +246,11 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		return -1;
 	if (!o->key && getenv("ANTHROPIC_ENVIRONMENT_KEY"))
 		o->key = pf_strdup(getenv("ANTHROPIC_ENVIRONMENT_KEY"));
+	const char *hook_keys = getenv("ANTHROPIC_WEBHOOK_SIGNING_KEY");
+	if (o->hook_keys_file && !o->listen)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "--webhook-key-file needs --listen");
+	if (hook_keys && *hook_keys && o->listen)
+		o->hook_keys = pf_strdup(hook_keys);
 	return 0;
 }
 
@@ -329,6 +349,46 @@ static int item_from(struct pf_worker_opts *o, int fd, bool with_key)
 	return code;
 }
 
+/* What a deleted session has left: its checkpoints, and its sandbox. Whoever works at it hears of it, too. */
+static int forget(const struct pf_worker_opts *o, const char *session)
+{
+	int64_t end = pf_now_us() + (int64_t)FORGET_WAIT_MS * 1000;
+	struct pf_err err = PF_ERR_INIT;
+	int lock = -1, got;
+
+	pf_wlog_setup(o->json, session);
+	while ((got = pf_box_lock(&o->run.box, session, &lock, &err)) == 0 && pf_now_us() < end)
+		(void)usleep(200000);
+	if (got < 0)
+		return fail(&err);
+	if (got == 0) {
+		pf_wlog("warning", "deleted, but somebody still works at it: nothing is removed");
+		return 1;
+	}
+	int r = pf_box_destroy(&o->run.box, session, &err);
+	if (r < 0 && err.kind == PF_ERR_NOT_FOUND)
+		r = 0;
+	if (r == 0)
+		r = pf_box_forget(&o->run.box, session, &err);
+	pf_box_unlock(&o->run.box, session, &lock);
+	if (r < 0)
+		return fail(&err);
+	pf_wlog("info", "deleted: nothing of it is left here");
+	return 0;
+}
+
+/* The number of a descriptor that the poller gave us, now closed on exec; -1: none. */
+static int given_fd(const char *name)
+{
+	const char *v = getenv(name);
+	int fd = v ? atoi(v) : -1;
+
+	if (fd >= 0)
+		(void)pf_set_cloexec(fd, true);
+	unsetenv(name);
+	return fd;
+}
+
 int main(int argc, char **argv)
 {
 	/* Its strings live as long as the process. */
@@ -338,8 +398,8 @@ int main(int argc, char **argv)
 						  .max_idle_ms = 60000},
 		.max_sessions = 1};
 	struct pf_err err = PF_ERR_INIT;
-	const char *item_fd = getenv(ITEM_FD_ENV);
-	int code = 1, fd = item_fd ? atoi(item_fd) : -1;
+	int code = 1, fd = given_fd(ITEM_FD_ENV);
+	PF_FREE char *deleted = getenv(FORGET_ENV) ? pf_strdup(getenv(FORGET_ENV)) : NULL;
 
 	umask(022);
 	if (parse(argc, argv, &o, &err) < 0)
@@ -347,10 +407,16 @@ int main(int argc, char **argv)
 	pf_wlog_setup(o.json, NULL);
 	if (complete(&o, &err) < 0 || pf_http_init(&err) < 0)
 		return fail(&err);
-	unsetenv(ITEM_FD_ENV);
+	pf_metrics_join(given_fd(METRICS_FD_ENV));
+	unsetenv(FORGET_ENV);
 	block_signals();
-	if (fd >= 0) {
-		(void)pf_set_cloexec(fd, true);
+	if (fd >= 0 && deleted) {
+		sigset_t chld;
+		sigemptyset(&chld);
+		sigaddset(&chld, SIGCHLD);
+		sigprocmask(SIG_UNBLOCK, &chld, NULL);
+		code = forget(&o, deleted);
+	} else if (fd >= 0) {
 		code = item_from(&o, fd, true);
 	} else if (o.on_work) {
 		code = item_from(&o, STDIN_FILENO, false);
@@ -364,5 +430,8 @@ int main(int argc, char **argv)
 	if (o.key)
 		explicit_bzero(o.key, strlen(o.key));
 	free(o.key);
+	if (o.hook_keys)
+		explicit_bzero(o.hook_keys, strlen(o.hook_keys));
+	free(o.hook_keys);
 	return code;
 }

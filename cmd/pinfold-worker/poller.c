@@ -9,11 +9,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -26,53 +28,137 @@
 #include "cmd/pinfold-worker/worker.h"
 #include "worker/api.h"
 #include "worker/log.h"
+#include "worker/metrics.h"
+#include "worker/serve.h"
+
+extern char **environ;
+
+/* Where a process that we start finds what it gets. */
+#define ITEM_FD 3
+#define METRICS_FD 4
+/* To reclaim an item that somebody polled and did not acknowledge: the contract's default, and sooner when a
+ * webhook says that there is one. */
+#define RECLAIM_MS 5000
+#define RECLAIM_HOOK_MS 2000
+#define BLOCK_MS 999
+/* Ready means that a poll was answered within this and the time between two polls. */
+#define READY_MS 90000
 
 static struct {
-	pid_t pid;
 	char *session;
-} children[SESSIONS_MAX];
-static size_t n_children;
+	pid_t pid;
+	bool item; /* not one that removes what a deleted session has left */
+} children[SESSIONS_MAX * 2];
+static size_t n_children, n_sessions;
+static struct pf_serve_state state;
+static int metrics = -1;
+
+/* ---- processes ---- */
+
+/* The environment of a process of ours: what we have, and NAME=VALUE lines (NULL-terminated) in place of any
+ * of these names. Its strings and the array are to be freed with it; those of environ are not copied. */
+static char **make_env(const char *const *lines)
+{
+	size_t n = 0, k = 0, m = 0;
+
+	while (environ[n])
+		n++;
+	while (lines[m])
+		m++;
+	char **env = pf_calloc(n + m + 1, sizeof(*env));
+	for (size_t i = 0; i < n; i++) {
+		bool replaced = false;
+		for (size_t l = 0; l < m; l++)
+			replaced |= strncmp(environ[i], lines[l], strcspn(lines[l], "=") + 1) == 0;
+		if (!replaced)
+			env[k++] = environ[i];
+	}
+	for (size_t l = 0; l < m; l++)
+		env[k++] = (char *)(uintptr_t)lines[l];
+	return env;
+}
+
+/* In the child: only what may be done beside a thread that is not there any more. */
+static _Noreturn void become(char **argv, char **env, int item, pid_t parent)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(1);
+	/* Both out of the way first: either may have the other's number. */
+	int a = fcntl(item, F_DUPFD_CLOEXEC, METRICS_FD + 1),
+	    b = metrics < 0 ? -1 : fcntl(metrics, F_DUPFD_CLOEXEC, METRICS_FD + 1);
+	if (a < 0 || dup2(a, ITEM_FD) < 0 || (b >= 0 && dup2(b, METRICS_FD) < 0))
+		_exit(1);
+	(void)close_range(METRICS_FD + 1, ~0U, 0);
+	if (b < 0)
+		(void)close(METRICS_FD);
+	execve("/proc/self/exe", argv, env);
+	_exit(1);
+}
+
+/* A process of this program with text on its ITEM_FD. more: one more line of its environment, or NULL. */
+static bool start(struct pf_worker_opts *o, char **argv, const char *more, const struct pf_buf *text,
+	const char *session, bool item)
+{
+	PF_FREE char *base = pf_asprintf("ANTHROPIC_BASE_URL=%s", o->run.base_url);
+	PF_FREE char *env_id = pf_asprintf("ANTHROPIC_ENVIRONMENT_ID=%s", o->run.environment_id);
+	char item_fd[40], metrics_fd[40];
+	const char *lines[] = {base, env_id, item_fd, metrics_fd, more, NULL};
+	pid_t self = getpid();
+	int p[2];
+
+	(void)snprintf(item_fd, sizeof(item_fd), ITEM_FD_ENV "=%d", ITEM_FD);
+	(void)snprintf(metrics_fd, sizeof(metrics_fd), METRICS_FD_ENV "=%d", metrics < 0 ? -1 : METRICS_FD);
+	if (n_children == sizeof(children) / sizeof(children[0]) || pipe2(p, O_CLOEXEC) < 0) {
+		pf_wlog("error", "%s: no process can be started: %s", session, strerrordesc_np(errno));
+		return false;
+	}
+	char **env = make_env(lines);
+	pid_t pid = fork();
+	if (pid == 0)
+		become(argv, env, p[0], self);
+	int e = errno;
+	free(env);
+	close(p[0]);
+	if (pid > 0) {
+		(void)pf_write_all(p[1], text->data, text->len);
+		children[n_children].pid = pid;
+		children[n_children].item = item;
+		children[n_children++].session = pf_strdup(session);
+		n_sessions += item;
+		atomic_store(&state.sessions, (int64_t)n_sessions);
+	} else {
+		pf_wlog("error", "fork: %s", strerrordesc_np(e));
+	}
+	close(p[1]);
+	return pid > 0;
+}
 
 static void start_item(
 	struct pf_worker_opts *o, char **argv, const struct pf_work *w, const struct pf_buf *item)
 {
-	pid_t self = getpid();
-	int p[2];
+	PF_BUF struct pf_buf text = {0};
 
-	if (pipe2(p, O_CLOEXEC) < 0) {
-		pf_wlog("error", "pipe: %s", strerrordesc_np(errno));
-		return;
-	}
-	pid_t pid = fork();
-	if (pid == 0) {
-		char number[16];
-		sigset_t none;
-		sigemptyset(&none);
-		(void)sigprocmask(SIG_SETMASK, &none, NULL);
-		prctl(PR_SET_PDEATHSIG, SIGTERM);
-		if (getppid() != self)
-			_exit(1);
-		int fd = fcntl(p[0], F_DUPFD, 3);
-		(void)snprintf(number, sizeof(number), "%d", fd);
-		setenv(ITEM_FD_ENV, number, 1);
-		if (o->run.environment_id)
-			setenv("ANTHROPIC_ENVIRONMENT_ID", o->run.environment_id, 1);
-		setenv("ANTHROPIC_BASE_URL", o->run.base_url, 1);
-		execv("/proc/self/exe", argv);
-		_exit(1);
-	}
-	close(p[0]);
-	if (pid > 0) {
-		(void)pf_write_all(p[1], o->key, strlen(o->key));
-		(void)pf_write_all(p[1], "\n", 1);
-		(void)pf_write_all(p[1], item->data, item->len);
-		children[n_children].pid = pid;
-		children[n_children++].session = pf_strdup(w->session_id);
-		pf_wlog("info", "%s: work item %s, process %d", w->session_id, w->id, (int)pid);
-	} else {
-		pf_wlog("error", "fork: %s", strerrordesc_np(errno));
-	}
-	close(p[1]);
+	pf_buf_printf(&text, "%s\n", o->key);
+	pf_buf_add(&text, item->data, item->len);
+	if (start(o, argv, NULL, &text, w->session_id, true))
+		pf_wlog("info", "%s: work item %s, process %d", w->session_id, w->id,
+			(int)children[n_children - 1].pid);
+	explicit_bzero(text.data, text.len);
+}
+
+/* A session was deleted: its checkpoints go, and its sandbox if nobody works at it. */
+static void start_forget(struct pf_worker_opts *o, char **argv, const char *session)
+{
+	PF_FREE char *line = pf_asprintf(FORGET_ENV "=%s", session);
+	PF_BUF struct pf_buf none = {0};
+
+	pf_buf_str(&none, "");
+	(void)start(o, argv, line, &none, session, false);
 }
 
 static void reap(void)
@@ -83,20 +169,28 @@ static void reap(void)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		for (size_t i = 0; i < n_children; i++)
 			if (children[i].pid == pid) {
-				if (WIFSIGNALED(status))
+				if (WIFSIGNALED(status)) {
 					pf_wlog("error", "%s: its process was ended by signal %d",
 						children[i].session, WTERMSIG(status));
+					if (children[i].item)
+						pf_metric_add(PF_M_END_KILLED, 1);
+				}
+				n_sessions -= children[i].item;
 				free(children[i].session);
 				children[i] = children[--n_children];
 				break;
 			}
+	atomic_store(&state.sessions, (int64_t)n_sessions);
 }
 
-/* Sleep, but not over a signal. Returns true when we are told to end. */
-static bool rest(int signals, int64_t ms)
+/* ---- polling ---- */
+
+/* Sleep, but not over a signal or, with hooks, what a webhook says. Returns true when we are told to end. */
+static bool rest(int signals, int hooks, int64_t ms)
 {
 	int64_t end = pf_now_us() + ms * 1000;
 	struct signalfd_siginfo info;
+	uint64_t n;
 
 	for (;;) {
 		while (read(signals, &info, sizeof(info)) == sizeof(info))
@@ -107,8 +201,10 @@ static bool rest(int signals, int64_t ms)
 		int64_t left = (end - pf_now_us()) / 1000;
 		if (left <= 0 || n_children < before)
 			return false;
-		struct pollfd p = {.fd = signals, .events = POLLIN};
-		(void)poll(&p, 1, left > 60000 ? 60000 : (int)left + 1);
+		struct pollfd p[2] = {{.fd = signals, .events = POLLIN}, {.fd = hooks, .events = POLLIN}};
+		(void)poll(p, 2, left > 60000 ? 60000 : (int)left + 1);
+		if (p[1].revents && read(hooks, &n, sizeof(n)) == sizeof(n))
+			return false;
 	}
 }
 
@@ -122,25 +218,29 @@ static int64_t between(int64_t low, int64_t high)
 
 /* One poll, and the item started if there was one. *wait_ms: until the next. Returns -1 when it will never
  * work, 1 when the queue was empty. */
-static int poll_once(
-	struct pf_worker_opts *o, char **argv, struct pf_http *h, unsigned *failures, int64_t *wait_ms)
+static int poll_once(struct pf_worker_opts *o, char **argv, struct pf_http *h, bool hooked,
+	unsigned *failures, int64_t *wait_ms)
 {
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_http_resp resp;
 	struct pf_work w = {0};
-	int r = pf_api_poll(
-		h, o->run.environment_id, o->key, o->worker_id, o->drain ? 0 : 999, 5000, &resp, &err);
+	bool block = !o->drain && !hooked && !o->poll_every_ms;
+	int r = pf_api_poll(h, o->run.environment_id, o->key, o->worker_id, block ? BLOCK_MS : 0,
+		hooked ? RECLAIM_HOOK_MS : RECLAIM_MS, &resp, &err);
 
 	*wait_ms = 0;
 	if (r < 0) {
 		bool fatal = pf_http_fatal(&resp);
 		pf_wlog("error", "%s", err.msg);
+		pf_metric_add(PF_M_POLL_ERROR, 1);
 		pf_http_resp_done(&resp);
 		*wait_ms = pf_backoff_ms((*failures)++, 1000, 60000);
 		return fatal ? -1 : 0;
 	}
 	*failures = 0;
+	atomic_store(&state.polled_us, pf_now_us());
 	r = pf_work_parse(resp.body.data ? resp.body.data : "", resp.body.len, &w, &err);
+	pf_metric_add(r > 0 ? PF_M_POLL_ITEM : r < 0 ? PF_M_POLL_ERROR : PF_M_POLL_EMPTY, 1);
 	if (r > 0 && w.session_id) {
 		/* An item that is not acknowledged goes back into the queue by itself. */
 		if (pf_api_ack(h, o->run.environment_id, o->key, w.id, &err) < 0)
@@ -155,7 +255,7 @@ static int poll_once(
 		pf_wlog("error", "%s", err.msg);
 		*wait_ms = 1000;
 	} else {
-		*wait_ms = between(1000, 3000);
+		*wait_ms = o->poll_every_ms ? o->poll_every_ms : between(1000, 3000);
 	}
 	if (resp.body.data)
 		explicit_bzero(resp.body.data, resp.body.len);
@@ -164,13 +264,60 @@ static int poll_once(
 	return r == 0;
 }
 
+/* Returns the exit code. */
+static int poll_until_told(struct pf_worker_opts *o, char **argv, int signals, int hooks,
+	struct pf_serve *serve, struct pf_http *h)
+{
+	unsigned failures = 0;
+	/* The first polls are as after a webhook: nobody knows what happened before. */
+	bool told = false, hooked = o->poll_every_ms > 0;
+
+	while (!told) {
+		int64_t wait = 3600000;
+		char *gone;
+		while (serve && (gone = pf_serve_deleted(serve))) {
+			start_forget(o, argv, gone);
+			free(gone);
+		}
+		if (serve && pf_serve_work(serve))
+			hooked = true;
+		if ((int64_t)n_sessions < o->max_sessions) {
+			int r = poll_once(o, argv, h, hooked, &failures, &wait);
+			if (r < 0)
+				return 1;
+			if (r > 0)
+				hooked = false;
+			if (r > 0 && o->drain && n_children == 0)
+				return 0;
+			if (r > 0 && o->drain && wait > 3000)
+				wait = 3000;
+		}
+		told = rest(signals, hooks, wait);
+	}
+	return 0;
+}
+
+static struct pf_serve *listen_on(const struct pf_worker_opts *o, int hooks, struct pf_err *err)
+{
+	struct pf_serve_opts so = {.address = o->listen,
+		.keys_file = o->hook_keys_file,
+		.keys = o->hook_keys_file ? NULL : o->hook_keys,
+		.state = &state,
+		.ready_ms = READY_MS + o->poll_every_ms,
+		.wake_fd = hooks};
+	struct pf_serve *s = pf_serve_start(&so, err);
+
+	if (s)
+		pf_wlog("info", "listening on %s%s", pf_serve_address(s),
+			so.keys || so.keys_file ? ", for webhooks too" : "");
+	return s;
+}
+
 int pf_poll_loop(struct pf_worker_opts *o, char **argv)
 {
 	struct pf_err err = PF_ERR_INIT;
+	struct pf_serve *serve = NULL;
 	sigset_t set;
-	unsigned failures = 0;
-	int code = 0;
-	bool told = false;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -178,32 +325,27 @@ int pf_poll_loop(struct pf_worker_opts *o, char **argv)
 	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGCHLD);
 	PF_CLOSE int signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	PF_CLOSE int hooks = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	struct pf_http *h = pf_http_new(o->run.base_url, AGENT, &err);
-	if (!h || signals < 0) {
-		pf_wlog("error", "%s", err.msg);
+	atomic_store(&state.max_sessions, o->max_sessions);
+	if (!h || signals < 0 || hooks < 0 || (metrics = pf_metrics_make(&err)) < 0 ||
+		(o->listen && !(serve = listen_on(o, hooks, &err)))) {
+		pf_wlog("error", "%s", *err.msg ? err.msg : "no descriptors are left");
+		pf_http_free(h);
 		return 1;
 	}
 	pf_wlog("info", "polling %s as %s, %lld at a time", o->run.environment_id, o->worker_id,
 		(long long)o->max_sessions);
-	while (!told) {
-		int64_t wait = 3600000;
-		if ((int64_t)n_children < o->max_sessions) {
-			int r = poll_once(o, argv, h, &failures, &wait);
-			if (r < 0) {
-				code = 1;
-				break;
-			}
-			if (r > 0 && o->drain && n_children == 0)
-				break;
-		}
-		told = rest(signals, wait);
-	}
+	int code = poll_until_told(o, argv, signals, hooks, serve, h);
 	pf_http_free(h);
-	if (n_children)
-		pf_wlog("info", "ending; %zu sessions are put away", n_children);
+	atomic_store(&state.draining, true);
+	if (n_sessions)
+		pf_wlog("info", "ending; %zu sessions are put away", n_sessions);
 	for (size_t i = 0; i < n_children; i++)
 		(void)kill(children[i].pid, SIGTERM);
 	while (n_children)
-		(void)rest(signals, 60000);
+		(void)rest(signals, -1, 60000);
+	pf_serve_stop(serve);
+	close(metrics);
 	return code;
 }

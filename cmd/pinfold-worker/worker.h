@@ -9,6 +9,9 @@
 
 /* Tells a session's process the descriptor on which its key and item come. */
 #define ITEM_FD_ENV "PINFOLD_WORKER_ITEM_FD"
+/* And on which the memory for metrics; a session whose sandbox and checkpoints are to be removed. */
+#define METRICS_FD_ENV "PINFOLD_WORKER_METRICS_FD"
+#define FORGET_ENV "PINFOLD_WORKER_FORGET"
 #define AGENT "pinfold-worker/" PF_VERSION
 #define SESSIONS_MAX 1000
 
@@ -18,6 +21,9 @@ struct pf_worker_opts {
 	int64_t max_sessions;
 	bool drain, json, on_work;
 	char *key;
+	const char *listen, *hook_keys_file; /* NULL: no */
+	char *hook_keys;                     /* the keys themselves, from the environment */
+	int64_t poll_every_ms;               /* 0: as often as the contract has it */
 };
 
 /* Polls until it is told to end, or, with drain, until there is no work; then ends the sessions. argv is what
