@@ -69,7 +69,7 @@ struct running {
 	int64_t started_us;
 	int64_t kill_us; /* when the command is to be killed that was told to end; 0: it was not */
 	const char *limit;
-	bool control_over;
+	struct pf_channel control;
 	bool killed; /* all of it was sent SIGKILL */
 	char *weak_scratch;
 	cJSON *denied;
@@ -525,15 +525,25 @@ static cJSON *answer(struct running *r, const cJSON *m, struct pf_err *err)
 static void on_control(struct running *r)
 {
 	struct pf_err err = PF_ERR_INIT;
-	PF_JSON cJSON *m = pf_message_read(r->j->control_fd, &err);
+	cJSON *m = NULL;
+	int n;
 
-	if (m)
-		(void)pf_message_write(r->j->control_fd, answer(r, m, &err), &err);
-	else
-		end(r, NULL);
+	while ((n = pf_channel_serve(&r->control, &m, &err)) > 0) {
+		pf_channel_send(&r->control, answer(r, m, &err));
+		cJSON_Delete(m);
+		err = PF_ERR_INIT;
+	}
+	if (n == 0)
+		return;
 	/* Nobody is there any more, or nobody who can be understood. */
-	if (!m)
-		r->control_over = true;
+	if (r->control.over) {
+		cJSON *a = cJSON_CreateObject();
+		cJSON_AddStringToObject(a, "error", err.msg);
+		pf_channel_send(&r->control, a);
+	} else {
+		r->control.fd = -1;
+	}
+	end(r, NULL);
 }
 
 /* The shorter of best and what is left until a moment; 0: there is no such moment. */
@@ -567,7 +577,7 @@ static void serve(struct running *r)
 			{.fd = r->sinks[1].fd, .events = POLLIN},
 			{.fd = r->gate ? pf_gate_fd(r->gate) : -1, .events = POLLIN},
 			{.fd = r->limits.oom_fd, .events = POLLIN},
-			{.fd = r->control_over ? -1 : r->j->control_fd, .events = POLLIN}};
+			{.fd = r->control.fd, .events = pf_channel_events(&r->control)}};
 		int n = 7 + (r->j->tty ? pf_tty_poll(&r->tty, &p[7]) : 0);
 
 		if (poll(p, (nfds_t)n, wait_ms(r, deadline)) < 0)
@@ -662,6 +672,8 @@ static void clean_up(struct running *r)
 	if (r->weak_scratch)
 		(void)pf_rm_rf_at(AT_FDCWD, r->weak_scratch, &ignored);
 	free(r->weak_scratch);
+	pf_channel_flush(&r->control);
+	pf_channel_done(&r->control);
 	pf_tty_close(&r->tty);
 	pf_learn_free(r->learn);
 	if (r->gate)
@@ -690,6 +702,7 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 		.signals = -1,
 		.out_w = -1,
 		.err_w = -1,
+		.control = {.fd = j->control_fd},
 		.box = {.pidfd = -1}};
 	int status = -1;
 

@@ -281,8 +281,9 @@ API int pinfold_poll_fd(const pinfold_process *p)
 	return p->control;
 }
 
-/* Send a request and wait for its answer; the end of the command may come in between. */
-static int ask(pinfold_process *p, cJSON *request, char *why)
+/* Send a request and wait for its answer; the end of the command may come in between. done, if it is not
+ * NULL, gets what the answer holds, as text. */
+static int ask(pinfold_process *p, cJSON *request, char **done, char *why)
 {
 	cJSON *m;
 	const char *text;
@@ -302,6 +303,8 @@ static int ask(pinfold_process *p, cJSON *request, char *why)
 	text = cJSON_GetStringValue(member(m, "error"));
 	if (text)
 		(void)fail(why, "%s", text);
+	else if (done)
+		*done = cJSON_PrintUnformatted(member(m, "done"));
 	cJSON_Delete(m);
 	return text ? -1 : 0;
 }
@@ -312,7 +315,7 @@ API int pinfold_kill(pinfold_process *p, int sig, char *why)
 
 	cJSON_AddStringToObject(m, "op", "kill");
 	cJSON_AddNumberToObject(m, "signal", sig);
-	return ask(p, m, why);
+	return ask(p, m, NULL, why);
 }
 
 API int pinfold_policy_set(pinfold_process *p, const char *networking_json, char *why)
@@ -325,7 +328,16 @@ API int pinfold_policy_set(pinfold_process *p, const char *networking_json, char
 	}
 	cJSON_AddStringToObject(m, "op", "policy");
 	cJSON_AddItemToObject(m, "networking", n);
-	return ask(p, m, why);
+	return ask(p, m, NULL, why);
+}
+
+API int pinfold_snapshot(pinfold_process *p, const char *name, char **json, char *why)
+{
+	cJSON *m = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(m, "op", "snapshot");
+	cJSON_AddStringToObject(m, "name", name);
+	return ask(p, m, json, why);
 }
 
 /* ---- the end ---- */

@@ -77,6 +77,11 @@ int pinfold_kill(pinfold_process *p, int sig, char *why);
  * that the new policy would not admit are reset. */
 int pinfold_policy_set(pinfold_process *p, const char *networking_json, char *why);
 
+/* Make a checkpoint of what was written so far, in the configuration's "store" (see docs/jail.md, --keep).
+ * Only for one that was started with an overlay; its processes stand still for a moment. *json, if json is
+ * not NULL, is what is known of the checkpoint, to be given back by free(). */
+int pinfold_snapshot(pinfold_process *p, const char *name, char **json, char *why);
+
 /* Wait for the end. Afterwards only pinfold_stream_fd and pinfold_free make sense. */
 int pinfold_wait(pinfold_process *p, pinfold_result *result, char *why);
 void pinfold_result_free(pinfold_result *result);

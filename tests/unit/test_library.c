@@ -159,6 +159,54 @@ static void the_policy_changes_while_it_runs(void **state)
 	pinfold_free(p);
 }
 
+static void a_snapshot_is_taken_while_it_runs(void **state)
+{
+	const struct pinfold_stdio io = {.kind = {PINFOLD_PIPE, PINFOLD_PIPE, PINFOLD_NULL}};
+	char dir[] = "/tmp/pf-library.XXXXXX", config[512], clean[600], file[64], c, *json = NULL;
+	pinfold_result r;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(snprintf(file, sizeof(file), "%s/tree", dir) > 0 ? mkdir(file, 0700) : -1, 0);
+	(void)snprintf(config, sizeof(config),
+		"{\"command\": [\"sh\", \"-c\", \"echo kept >%s/tree/f; echo x; read x; echo late "
+		">%s/tree/g\"], "
+		"\"files\": [{\"rw\": \"%s/tree\"}], \"overlay\": true, \"store\": \"%s/store\"}",
+		dir, dir, dir, dir);
+	pinfold_process *p = spawn(config, &io);
+	assert_int_equal(read(pinfold_stream_fd(p, 1), &c, 1), 1);
+	if (pinfold_snapshot(p, "mid", &json, why) < 0)
+		fail_msg("%s", why);
+	assert_non_null(strstr(json, "sha256:"));
+	free(json);
+	/* A taken name is refused, and the command goes on all the same. */
+	assert_int_equal(pinfold_snapshot(p, "mid", NULL, why), -1);
+	assert_non_null(strstr(why, "mid"));
+	assert_int_equal(pinfold_snapshot(p, "../x", NULL, why), -1);
+	pinfold_close_stream(p, 0);
+	assert_int_equal(pinfold_wait(p, &r, why), 0);
+	assert_int_equal(r.exit_code, 0);
+	pinfold_result_free(&r);
+	pinfold_free(p);
+
+	(void)snprintf(config, sizeof(config),
+		"{\"command\": [\"sh\", \"-c\", \"grep -q kept %s/tree/f && test ! -e %s/tree/g\"], "
+		"\"files\": [{\"rw\": \"%s/tree\"}], \"from\": \"mid\", \"store\": \"%s/store\"}",
+		dir, dir, dir, dir);
+	p = spawn(config, NULL);
+	assert_int_equal(pinfold_wait(p, &r, why), 0);
+	assert_int_equal(r.exit_code, 0);
+	pinfold_result_free(&r);
+	pinfold_free(p);
+
+	p = spawn("{\"command\": [\"sleep\", \"60\"]}", NULL);
+	assert_int_equal(pinfold_snapshot(p, "none", NULL, why), -1);
+	assert_non_null(strstr(why, "without an overlay"));
+	pinfold_free(p);
+	(void)snprintf(clean, sizeof(clean), "rm -rf %s", dir);
+	assert_int_equal(system(clean), 0);
+}
+
 /* Whether pid is there and no zombie. */
 static int lives(pid_t pid)
 {
@@ -215,7 +263,8 @@ int main(void)
 		cmocka_unit_test(what_cannot_be_started_is_told),
 		cmocka_unit_test(a_signal_reaches_the_command),
 		cmocka_unit_test(a_limit_ends_it_and_is_named),
-		cmocka_unit_test(the_policy_changes_while_it_runs), cmocka_unit_test(free_ends_the_command),
+		cmocka_unit_test(the_policy_changes_while_it_runs),
+		cmocka_unit_test(a_snapshot_is_taken_while_it_runs), cmocka_unit_test(free_ends_the_command),
 		cmocka_unit_test(the_command_ends_with_its_host)};
 
 	return cmocka_run_group_tests(tests, set_program, NULL);
