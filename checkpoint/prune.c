@@ -21,8 +21,6 @@
 #include "base/str.h"
 #include "checkpoint/store.h"
 
-#define DAY_S 86400
-
 void pf_ckpt_prune_done(struct pf_ckpt_prune *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
@@ -53,108 +51,21 @@ int64_t pf_ckpt_last_used(int storefd, const struct pf_digest *digest)
 		       : st.st_mtim.tv_sec;
 }
 
-/* ---- which stay ---- */
-
-static bool has_labels(const struct pf_ckpt *c, const char *const *labels)
-{
-	const cJSON *have = cJSON_GetObjectItemCaseSensitive(c->record, "labels");
-
-	for (; labels && *labels; labels++) {
-		const char *eq = strchr(*labels, '=');
-		PF_FREE char *key = eq ? strndup(*labels, (size_t)(eq - *labels)) : pf_strdup(*labels);
-		const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(have, key));
-		if (!value || !eq || strcmp(value, eq + 1) != 0)
-			return false;
-	}
-	return true;
-}
-
-static bool looked_at(const struct pf_ckpt *c, const struct pf_ckpt_prune_rules *r)
-{
-	const cJSON *have = cJSON_GetObjectItemCaseSensitive(c->record, "labels");
-
-	if (r->sandbox_id && strcmp(r->sandbox_id, c->sandbox_id) != 0)
-		return false;
-	/* Of what cannot be read nobody knows the labels; without a rule about these it is shown as kept. */
-	if (!c->record)
-		return !r->only_auto && !r->labels;
-	return (!r->only_auto || cJSON_GetObjectItemCaseSensitive(have, PF_CKPT_AUTO_LABEL)) &&
-	       has_labels(c, r->labels);
-}
-
-/* The day (UTC) it was made on, as in "2026-01-31". */
-static bool same_day(const struct pf_ckpt *a, const struct pf_ckpt *b)
-{
-	return strncmp(a->created, b->created, 10) == 0;
-}
-
-/* Of the checkpoints of c's sandbox that are looked at and newer than v[at]: how many, on how many days, and
- * whether one of them is of the same day. */
-struct newer {
-	int64_t n, days;
-	bool today;
-};
-
-static struct newer newer_than(
-	const struct pf_ckpt *v, size_t n, size_t at, const struct pf_ckpt_prune_rules *r)
-{
-	struct newer x = {0};
-	const struct pf_ckpt *last = NULL;
-
-	for (size_t i = n; i-- > at + 1;) {
-		if (!v[i].record || !looked_at(&v[i], r) || strcmp(v[i].sandbox_id, v[at].sandbox_id) != 0)
-			continue;
-		x.n++;
-		x.days += !last || !same_day(last, &v[i]);
-		x.today = x.today || same_day(&v[i], &v[at]);
-		last = &v[i];
-	}
-	return x;
-}
-
-static const char *why_kept(
-	int storefd, const struct pf_ckpt *v, size_t n, size_t at, const struct pf_ckpt_prune_rules *r)
-{
-	struct newer x;
-
-	if (!v[at].record)
-		return "damaged";
-	x = newer_than(v, n, at, r);
-	if (r->keep_last >= 0 && x.n < r->keep_last)
-		return "last";
-	if (r->keep_daily >= 0 && !x.today && x.days < r->keep_daily)
-		return "daily";
-	if (r->older_than_ms >= 0 &&
-		(int64_t)time(NULL) - pf_ckpt_last_used(storefd, &v[at].digest) < r->older_than_ms / 1000)
-		return "recent";
-	return NULL;
-}
-
 /* ---- what is in use ---- */
 
 struct in_use {
-	const struct pf_ckpt *v;
+	struct pf_keep_item *v;
 	size_t n;
-	bool *used;
 };
 
-/* That one, and what it came from: sandbox → checkpoint → the sandbox that it was made of → its checkpoint.
- */
 static int mark_used(void *ctx, const char *sandbox, const char *digest, struct pf_err *err)
 {
 	struct in_use *u = ctx;
-	size_t i;
 
 	(void)sandbox;
 	(void)err;
-	while (digest && *digest) {
-		for (i = 0; i < u->n && strcmp(u->v[i].digest.s, digest) != 0;)
-			i++;
-		if (i == u->n || u->used[i])
-			break;
-		u->used[i] = true;
-		digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(u->v[i].record, "from"));
-	}
+	for (size_t i = 0; i < u->n; i++)
+		u->v[i].used = u->v[i].used || strcmp(u->v[i].digest, digest) == 0;
 	return 0;
 }
 
@@ -182,20 +93,28 @@ static int choose(
 
 	if (pf_ckpt_list(storefd, &v, &n, err) < 0)
 		return -1;
-	PF_FREE bool *used = pf_calloc(n + 1, sizeof(*used));
-	struct in_use u = {v, n, used};
+	PF_FREE struct pf_keep_item *items = pf_calloc(n + 1, sizeof(*items));
+	PF_FREE const char **why = pf_calloc(n + 1, sizeof(*why));
+	for (size_t i = 0; i < n; i++)
+		items[i] = (struct pf_keep_item){.digest = v[i].digest.s,
+			.sandbox_id = v[i].sandbox_id,
+			.from = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v[i].record, "from")),
+			.created = v[i].created,
+			.labels = cJSON_GetObjectItemCaseSensitive(v[i].record, "labels"),
+			.readable = v[i].record != NULL,
+			.last_used = pf_ckpt_last_used(storefd, &v[i].digest)};
+	struct in_use u = {items, n};
 	int r = pf_ckpt_each_user(storefd, mark_used, &u, err);
+	pf_keep_choose(items, n, rules, (int64_t)time(NULL), why);
 	out->v = pf_calloc(n + 1, sizeof(*out->v));
 	for (size_t i = 0; r == 0 && i < n; i++) {
-		if (!looked_at(&v[i], rules))
+		if (why[i] && !*why[i])
 			continue;
 		struct pf_ckpt_prune_entry *e = &out->v[out->n++];
 		e->digest = v[i].digest;
 		e->name = pf_strdup(v[i].name);
 		e->sandbox_id = pf_strdup(v[i].sandbox_id);
-		e->kept = why_kept(storefd, v, n, i, rules);
-		if (!e->kept && used[i])
-			e->kept = "in use";
+		e->kept = why[i];
 		out->removed += !e->kept;
 	}
 	pf_ckpt_list_free(v, n);

@@ -8,21 +8,8 @@
 
 #include "base/err.h"
 #include "checkpoint/gc.h"
+#include "checkpoint/keep.h"
 #include "checkpoint/sha256.h"
-
-/* The label of checkpoints that were made because the sandbox file says so; its value is the occasion. */
-#define PF_CKPT_AUTO_LABEL "io.pinfold.auto"
-
-/* First which checkpoints are looked at at all, then what keeps one of these; what no rule keeps goes. */
-struct pf_ckpt_prune_rules {
-	const char *sandbox_id;    /* only those of this sandbox; NULL: of all */
-	const char *const *labels; /* "K=V", all of which it must have; NULL-terminated or NULL */
-	bool only_auto;            /* only automatic ones */
-	int64_t keep_last;         /* the newest N of each sandbox stay; -1: not a rule */
-	int64_t keep_daily; /* the newest of each of the last N days (UTC) that have one, per sandbox; -1 */
-	int64_t older_than_ms; /* what was made or used more recently stays; -1: not a rule */
-	bool dry_run;          /* only say what would go */
-};
 
 struct pf_ckpt_prune_entry {
 	struct pf_digest digest;

@@ -27,7 +27,10 @@ _pinfold() {
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
 	image) _pinfold_words "build import ls inspect rm --help" ;;
-	checkpoint) _pinfold_words "ls inspect verify export import push pull rm --help" ;;
+	checkpoint) case " ${COMP_WORDS[*]} " in
+		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
+		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm --help" ;;
+		esac ;;
 	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --state-dir" ;;
 	gc) _pinfold_words "--stopped --help" ;;
 	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;

@@ -29,6 +29,8 @@ static const char export_help[] =
 	"CHECKPOINT --to oci:DIR [--complete] [--uncompressed] [--sandbox ID]   write "
 	"an OCI image layout";
 static const char import_help[] = "oci:DIR[:NAME] [--name NAME]   take one in from an OCI image layout";
+static const char push_help[] = "[options] CHECKPOINT HOST/REPOSITORY[:TAG]   send one to an OCI registry";
+static const char pull_help[] = "[options] HOST/REPOSITORY[:TAG|@DIGEST]   fetch one from an OCI registry";
 static const char gc_help[] = "   remove what nothing refers to";
 
 static void print_json(const cJSON *j)
@@ -476,6 +478,16 @@ static int cmd_import(int argc, char **argv)
 	return print_transfer(&s, NULL);
 }
 
+/* pinfold starts pinfold-registry for these: they are here to be listed among the others. */
+static int cmd_elsewhere(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	(void)argc;
+	pf_fail_kind(&err, PF_ERR_INVALID, 0, "start it as pinfold checkpoint %s", argv[0]);
+	return pf_store_error(NULL, &err);
+}
+
 const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"snapshot-write", pf_cmd_snapshot_write, "--upper-fd N [--live]   pack an upper (internal)"},
 	{"diff", pf_cmd_diff,
@@ -487,6 +499,10 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"checkpoint prepare", cmd_prepare, prepare_help},
 	{"checkpoint export", cmd_export, export_help},
 	{"checkpoint import", cmd_import, import_help},
+	{"checkpoint push", cmd_elsewhere, push_help},
+	{"checkpoint pull", cmd_elsewhere, pull_help},
+	{"checkpoint prune", pf_cmd_checkpoint_prune, pf_prune_help},
+	{"checkpoint stats", pf_cmd_checkpoint_stats, pf_stats_help},
 	{"checkpoint gc", cmd_gc, gc_help},
 	{0},
 };

@@ -2,8 +2,11 @@
 #ifndef PF_CMD_STORE_CHECKPOINT_H
 #define PF_CMD_STORE_CHECKPOINT_H
 
-int pf_cmd_snapshot_write(int argc, char **argv); /* checkpoint_write.c */
-int pf_cmd_diff(int argc, char **argv);           /* checkpoint_diff.c */
+int pf_cmd_snapshot_write(int argc, char **argv);   /* checkpoint_write.c */
+int pf_cmd_diff(int argc, char **argv);             /* checkpoint_diff.c */
+int pf_cmd_checkpoint_prune(int argc, char **argv); /* checkpoint_keep.c */
+int pf_cmd_checkpoint_stats(int argc, char **argv);
+extern const char pf_prune_help[], pf_stats_help[];
 
 /* Deep trees need a descriptor per level: raise the soft limit to the hard one. */
 void pf_checkpoint_raise_nofile(void);

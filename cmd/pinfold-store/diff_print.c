@@ -404,7 +404,7 @@ static int print_patch(const struct pf_diff_printer *p, const struct pf_diff_ent
 
 static bool in_patch(const struct pf_diff_at *at)
 {
-	return S_ISREG(at->st.st_mode) || S_ISLNK(at->st.st_mode);
+	return at && (S_ISREG(at->st.st_mode) || S_ISLNK(at->st.st_mode));
 }
 
 static int print_unified(const struct pf_diff_printer *p, const struct pf_diff_entry *e, struct pf_err *err)

@@ -91,7 +91,7 @@ static void usage(FILE *f)
 		f);
 	for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
 		for (const struct pf_store_verb *v = tables[t]; v->name; v++)
-			fprintf(f, "  %s %s\n", v->name, v->help);
+			fprintf(f, "  %s %.*s\n", v->name, (int)strcspn(v->help, "\n"), v->help);
 }
 
 /* Whether the verb is one of those that begin with this word; its rest then, else NULL. */
@@ -115,7 +115,7 @@ static bool group_help(const char *word, FILE *f)
 			if (!any)
 				fprintf(f, "usage: pinfold %s VERB ...\n\n", word);
 			any = true;
-			fprintf(f, "  %s %s\n", rest, v->help);
+			fprintf(f, "  %s %.*s\n", rest, (int)strcspn(v->help, "\n"), v->help);
 		}
 	return any;
 }

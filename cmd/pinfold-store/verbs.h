@@ -10,7 +10,8 @@ struct pf_store_verb {
 	/* argv[0] is the verb's last word; returns the exit code (0, or 125 after printing one line to
 	 * stderr). */
 	int (*fn)(int argc, char **argv);
-	const char *help; /* "SOURCE [--name NAME]   what it does": three blanks before what */
+	const char *help; /* "SOURCE [--name NAME]   what it does": three blanks before what, whose first line
+			     is for lists */
 };
 
 /* Each ends with an entry whose name is NULL. */

@@ -40,7 +40,7 @@ static const struct pf_verb verbs[] = {
 	{"logs", pf_cmd_logs, "ID [--follow] [--denied]", "its audit log"},
 	{"policy", pf_cmd_policy, "ID show|set FILE", "what may leave it"},
 	{"image", pf_cmd_image, "build|import|ls|inspect|rm …", "root file systems"},
-	{"checkpoint", pf_cmd_checkpoint, "ls|inspect|verify|export|rm …", "stored checkpoints"},
+	{"checkpoint", pf_cmd_checkpoint, "ls|inspect|verify|export|push|prune|rm …", "stored checkpoints"},
 	{"run", pf_cmd_run, "[--bundle DIR] [--detach] ID", OCI "create, start, wait for the end"},
 	{"start", pf_cmd_start, "ID", OCI "let a created container run"},
 	{"kill", pf_cmd_kill, "[--all] ID [SIGNAL]", OCI "send a signal"},

@@ -1,0 +1,100 @@
+# checkpoint prune and stats: what the rules do to a real store.
+
+load ../lib/common
+
+setup() {
+	need_root
+	need jq
+	common_setup
+	HELPER="$BUILD/libexec/pinfold/pinfold-store"
+	STORE="$PF_DIR/store" # what other tests made would be pruned too
+	mkdir -m 700 "$STORE" "$PF_DIR/upper"
+	HOST=$(pinfold image inspect host | jq -r .digest)
+}
+teardown() { common_teardown; }
+
+# take SANDBOX NAME [LABELS]: a checkpoint with a file of its own.
+take() {
+	head -c 20000 /dev/urandom >"$PF_DIR/upper/data"
+	printf '{"sandbox_id":"%s","name":"%s","base_image":{"ref":"host","digest":"%s"},"labels":%s}\n' "$1" "$2" "$HOST" "${3:-"{}"}" |
+		"$HELPER" --root "$ROOT" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null
+}
+
+names() {
+	pinfold checkpoint ls --json | jq -r '[.[].name]|join(" ")'
+}
+
+@test "prune keeps what its rules say, for each sandbox, and frees the rest" {
+	for i in 1 2 3; do
+		take a "a$i"
+		take b "b$i" '{"stage":"done"}'
+	done
+	local before
+	before=$(pinfold checkpoint stats --json | jq .stored_bytes)
+	pf checkpoint prune --keep-last 2 --dry-run
+	assert_status 0
+	assert_out "2 of 6 would go"
+	assert_equal "$(names)" "a1 b1 a2 b2 a3 b3"
+	pf checkpoint prune --keep-last 1 --label stage=done --json
+	assert_status 0
+	assert_json '([.removed[].name] == ["b1","b2"]) and ([.kept[]|[.name,.because]] == [["b3","last"]]) and .bytes > 40000'
+	assert_equal "$(names)" "a1 a2 a3 b3"
+	pf checkpoint prune --keep-last 2 --sandbox a
+	assert_status 0
+	assert_equal "$(names)" "a2 a3 b3"
+	pf checkpoint verify --all
+	assert_status 0
+	local after
+	after=$(pinfold checkpoint stats --json | jq .stored_bytes)
+	[ $((before - after)) -gt 60000 ]
+}
+
+@test "the clock of --older-than runs from the last use" {
+	take a old
+	take a unused
+	local digest
+	for n in old unused; do
+		digest=$(pinfold checkpoint inspect $n | jq -r .checkpoint)
+		find "$STORE/checkpoints" -name "${digest#sha256:}" -exec touch -d '40 days ago' {} +
+	done
+	create_sandbox '{}' --from old
+	pf destroy "$ID"
+	pf checkpoint prune --older-than 30d --json
+	assert_status 0
+	assert_json '([.removed[].name] == ["unused"]) and .kept[0].because == "recent"'
+}
+
+@test "what a sandbox was created from stays, whatever the rules say" {
+	take a first
+	create_sandbox '{}' --from first
+	pf checkpoint prune --keep-last 0 --json
+	assert_status 0
+	assert_json '.removed == [] and .kept[0].because == "in use"'
+	pf destroy "$ID"
+	pf checkpoint prune --keep-last 0 --json
+	assert_json '.removed[0].name == "first"'
+	assert_equal "$(names)" ""
+}
+
+@test "without a rule, or with a wrong one, nothing is removed" {
+	take a only
+	pf checkpoint prune
+	assert_refused --keep-last --older-than
+	pf checkpoint prune --sandbox a
+	assert_refused --keep-daily
+	pf checkpoint prune --keep-last -1
+	assert_refused --keep-last
+	pf checkpoint prune --keep-last 0 --label stage
+	assert_refused KEY=VALUE
+	pf checkpoint prune --keep-lost 1
+	assert_refused "did you mean --keep-last"
+	assert_equal "$(names)" only
+}
+
+@test "checkpoint --help lists all its verbs, push and pull too" {
+	pf checkpoint --help
+	assert_status 0
+	for v in ls inspect verify rm export import push pull prune stats gc; do
+		assert_out $'\n'"  $v "
+	done
+}
