@@ -6,6 +6,7 @@
 #   make asan       the tests under ASan+UBSan  make lint     clang-tidy, cppcheck, clang-format
 #   make install    DESTDIR= PREFIX=/usr/local  make format   lay the code out
 #   make dist       the release tarball         make test-dist   it works on other releases of Debian
+#   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
 #
@@ -170,6 +171,13 @@ FUZZ_SECONDS ?= 20
 fuzz:
 	$(Q)scripts/install-deps lint
 	$(Q)BUILD=$(BUILD) tests/fuzz/run $(FUZZ_SECONDS)
+
+# Minutes of jails: Pinfold built in one, five hundred at once.
+.PHONY: test-jail-long
+test-jail-long:
+	$(Q)scripts/install-deps test
+	$(Q)$(MAKE) --no-print-directory -j2 all test-programs
+	$(Q)BUILD=$(BUILD) JAIL_SOAK=500 tests/run jail-long jail/limits
 
 asan:
 	$(Q)scripts/install-deps test

@@ -67,6 +67,19 @@ set_policy() { # NETWORKING [ID]
 	pinfold policy "${2:-$ID}" set "$PF_DIR/policy.json" >/dev/null
 }
 
+# A registry with one package, as any web server can serve it.
+registry() {
+	local dir="$WORLD/pkg/package"
+	mkdir -p "$dir"
+	echo '{"name":"tiny","version":"1.0.0","main":"index.js"}' >"$dir/package.json"
+	echo 'module.exports = "tiny works"' >"$dir/index.js"
+	tar -C "$WORLD/pkg" -czf "$WORLD/www/tiny-1.0.0.tgz" package
+	local sum
+	sum=$(openssl dgst -sha512 -binary "$WORLD/www/tiny-1.0.0.tgz" | base64 -w0)
+	jq -n --arg sum "sha512-$sum" '{name:"tiny","dist-tags":{latest:"1.0.0"},versions:{"1.0.0":{name:"tiny",version:"1.0.0",
+		dist:{tarball:"https://a.cdn.test/tiny-1.0.0.tgz",integrity:$sum}}}}' >"$WORLD/www/tiny"
+}
+
 # ---- inside ------------------------------------------------------------------------------------------------
 
 # What a short Python program prints; probe.py is in front of it. Its arguments are in argv.

@@ -17,14 +17,18 @@ jail_file() {
 	local free=$((40000 + (BASHPID * 7 + RANDOM) % 20000))
 	while getent passwd "$free" >/dev/null; do free=$((free + 1)); done
 	export JAIL_UID=$free
-	JAIL_BIN=$(mktemp -d "${TMPDIR:-/tmp}/pfj.XXXXXX")
-	export JAIL_BIN
-	chmod 755 "$JAIL_BIN"
+	local prefix
+	prefix=$(mktemp -d "${TMPDIR:-/tmp}/pfj.XXXXXX")
+	export JAIL_BIN=$prefix/bin
+	mkdir -p "$JAIL_BIN" "$prefix/share/pinfold"
+	cp -r "$TESTS_DIR/../jail/profiles" "$prefix/share/pinfold"
+	chmod -R a+rX "$prefix"
 	cp "$BUILD/bin/pinfold-jail" "$BUILD/bin/pinfold-bwrap" "$JAIL_BIN"
 }
 
 jail_file_end() {
-	rm -rf "${JAIL_BIN:?}"
+	local prefix=${JAIL_BIN:?}
+	rm -rf "${prefix%/bin}"
 }
 
 jail_setup() {
@@ -61,12 +65,12 @@ as_owner_remove() { rm -rf "$PF_DIR"; }
 home() { echo "$PF_DIR/$AS"; }
 tree() { echo "$PF_DIR/$AS/tree"; }
 
-# A command as $AS, in the tree, with nothing but what an account has.
+# A command as $AS, in the tree, with nothing but what an account has. AT: what to begin it with as root.
 as() {
 	local who=()
 	[ "$AS" = root ] || who=(setpriv --reuid "$JAIL_UID" --regid "$JAIL_UID" --clear-groups --)
 	cd "${IN:-$(tree)}" || return
-	exec "${who[@]}" env -i HOME="$(home)" PATH=/usr/bin:/bin TERM=xterm \
+	exec "${AT[@]}" "${who[@]}" env -i HOME="$(home)" PATH=/usr/bin:/bin TERM=xterm \
 		${PINFOLD_TEST_RUN:+"PINFOLD_TEST_RUN=$PINFOLD_TEST_RUN"} "${WITH[@]}" "$@" 3>&-
 }
 
