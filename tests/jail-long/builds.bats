@@ -13,10 +13,10 @@ teardown() { jail_teardown; }
 	need gcc make git
 	git -C "$TESTS_DIR/.." archive HEAD | tar -C "$(tree)" -xf -
 	chown -R "$JAIL_UID:$JAIL_UID" "$(tree)"
-	pj --profile build -- make -s -j2 all build/tests/unit/test_json build/tests/unit/test_units
+	pj --profile build -- make -s -j2 all build/tests/unit/test_base_text build/tests/unit/test_policy
 	assert_status 0
 	assert_equal "$(find "$(tree)" ! -user "$JAIL_UID" -print -quit)" ""
-	inside 'build/bin/pinfold --version && build/tests/unit/test_units && build/tests/unit/test_json'
+	inside 'build/bin/pinfold --version && build/tests/unit/test_base_text && build/tests/unit/test_policy'
 	# Read-only, the same tree has nothing left to make, and could not.
 	pj -- make -s -q all
 	assert_status 0
