@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "jail/keep.h"
 #include "jail/run.h"
+#include "netpolicy/entry.h"
 
 static int who(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 {
@@ -55,8 +56,14 @@ static int where(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 
 	if (pf_json_str(doc, "", "cwd", &cwd, err) < 0)
 		return -1;
-	if (cwd && chdir(cwd) < 0)
-		return pf_fail_kind(err, PF_ERR_INVALID, errno, "cwd %s", cwd);
+	if (cwd) {
+		PF_FREE char *place = NULL;
+		PF_CLOSE int fd = pf_jail_open_path("--cwd", cwd, &place, err);
+		if (fd < 0)
+			return -1;
+		if (fchdir(fd) < 0)
+			return pf_fail_kind(err, PF_ERR_INVALID, errno, "--cwd %s", cwd);
+	}
 	if (!getcwd(real, sizeof(real)) || real[0] != '/')
 		return pf_fail_kind(err, PF_ERR_INVALID, errno, "the working directory");
 	j->cwd = pf_strdup(real);
@@ -112,10 +119,18 @@ static int add_allowed(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	cJSON *hosts = cJSON_GetObjectItemCaseSensitive(j->networking, "allowed_hosts");
 	if (!hosts)
 		hosts = cJSON_AddArrayToObject(j->networking, "allowed_hosts");
-	for (char **h = allow; *h; h++)
-		cJSON_AddItemToArray(hosts, cJSON_CreateString(*h));
+	for (char **h = allow; r > 0 && *h; h++) {
+		/* Here it still has the name that it was given by. */
+		struct pf_entry entry = {0};
+		PF_FREE char *where = pf_asprintf("--allow %s", *h);
+		if (pf_entry_parse_text(*h, where, &entry, err) < 0)
+			r = -1;
+		else
+			cJSON_AddItemToArray(hosts, cJSON_CreateString(*h));
+		pf_entry_done(&entry);
+	}
 	pf_strv_free(allow);
-	return 0;
+	return r < 0 ? -1 : 0;
 }
 
 static int network(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
@@ -209,7 +224,9 @@ static int environment(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	int r = 0;
 	for (char **b = bound; r == 0 && b && *b; b++) {
 		if (!getenv(*b))
-			r = pf_fail_kind(err, PF_ERR_NOT_FOUND, 0, "--bind-env %s: it is not set", *b);
+			r = pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
+				"--bind-env %s: no variable of this name is set (--env NAME=VALUE sets one)",
+				*b);
 		else
 			list[n++] = pf_asprintf("%s=%s", *b, getenv(*b));
 	}
@@ -271,11 +288,15 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	if (s && limit(doc, "size", &size, pf_parse_size, err) < 0)
 		return -1;
 	j->caller_uid = geteuid();
+	PF_FREE char *profile_path = NULL;
+	PF_JSON cJSON *profile_doc = profile ? pf_jail_profile_load(profile, &profile_path, err) : NULL;
+	if (profile && !profile_doc)
+		return -1;
 	if (!j->weak)
 		pf_jail_limits_scope(j);
 	if (who(j, doc, err) < 0 || (!j->weak && pf_jail_enter(j, err) < 0) || where(j, doc, err) < 0)
 		return -1;
-	if (profile && pf_jail_profile(j, profile, &size, err) < 0)
+	if (profile_doc && pf_jail_profile_apply(j, profile_path, profile_doc, &size, err) < 0)
 		return -1;
 	if (apply_rules(j, doc, size, err) < 0 || keeping(j, doc, err) < 0 ||
 		((overlay || j->commit || j->keep || j->from) && pf_jail_overlay(j, err) < 0) ||

@@ -14,9 +14,12 @@
  * "default"|"strict"|"off"|{…}; limits {memory, pids, cpus, timeout, grace} Unknown keys are errors. */
 int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err);
 
-/* Add a profile's rules and limits: a shipped one by name, or a file. *size is set when it was not given (-1)
- * and the profile has one. */
-int pf_jail_profile(struct pf_jail *j, const char *name, int64_t *size, struct pf_err *err);
+/* Read a profile: a shipped one by name, one of the caller's own or the machine's, or a file; *path is where
+ * it was. Before pf_jail_enter, since afterwards nobody can tell root from other users: a file that others
+ * can write is PF_ERR_INVALID. */
+cJSON *pf_jail_profile_load(const char *name, char **path, struct pf_err *err);
+/* Add its rules and limits. *size is set when it was not given (-1) and the profile has one. */
+int pf_jail_profile_apply(struct pf_jail *j, const char *path, cJSON *doc, int64_t *size, struct pf_err *err);
 
 /* The short list of variables that a command gets, and given ones over them ("NAME=value"). */
 void pf_jail_environment(struct pf_jail *j, char *const *given, size_t n);

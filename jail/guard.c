@@ -1,6 +1,7 @@
 /* Theory of operation: no command may write what later jails believe.
  *
- * A later jail takes its filter and its /etc from the caller's cache as it finds them. It finds them by a
+ * A later jail takes its filter and its /etc from the caller's cache as it finds them, and a profile from his
+ * own ones. It finds them by a
  * name, so it is not enough that the cache itself cannot be written: where a rule shows a directory above it
  * writable, every directory between is made a mount point as well, because one of those cannot be renamed
  * away, and the cache a read-only one. Directories are known by device and inode, wherever a rule shows them.
@@ -52,7 +53,7 @@ static int hold(
 		.read_only = read_only,
 		.devices = j->ops[i].devices,
 		.directory = true,
-		.why = "the jails' own cache"};
+		.why = "what later jails trust"};
 	pf_jail_add(j, op);
 	memmove(&j->ops[i + 2], &j->ops[i + 1], (j->n_ops - i - 2) * sizeof(*j->ops));
 	j->ops[i + 1] = op;
@@ -130,7 +131,7 @@ static const struct pf_jail_op *in_reach(const struct pf_jail *j, const char *pa
 	return found;
 }
 
-static int guard_place(struct pf_jail *j, const char *path, struct pf_err *err)
+static int guard_place(struct pf_jail *j, const char *variable, const char *path, struct pf_err *err)
 {
 	struct pf_err ignored = PF_ERR_INIT;
 	bool link;
@@ -139,8 +140,8 @@ static int guard_place(struct pf_jail *j, const char *path, struct pf_err *err)
 	if (rule && link)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"%s %s: it holds a symbolic link on the way to %s, which later jails trust; set "
-			"XDG_CACHE_HOME to where it leads",
-			rule->why, rule->dest, path);
+			"%s to where it leads",
+			rule->why, rule->dest, path, variable);
 	/* One that cannot be made by us cannot be made by the command either. */
 	if (rule && access(path, F_OK) < 0)
 		(void)pf_mkdirs(path, 0700, &ignored);
@@ -150,16 +151,20 @@ static int guard_place(struct pf_jail *j, const char *path, struct pf_err *err)
 
 int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err)
 {
-	const char *run = getenv("XDG_RUNTIME_DIR"), *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	char *places[] = {run && run[0] == '/' ? pf_asprintf("%s/pinfold", run) : NULL,
-		base && base[0] == '/' ? pf_asprintf("%s/pinfold", base) : NULL,
-		home && home[0] == '/' ? pf_asprintf("%s/.cache/pinfold", home) : NULL};
-	int r = 0;
+	/* As they are looked for: jail/etc.c, jail/profile.c. */
+	static const struct {
+		const char *base, *below, *variable;
+	} places[] = {{"XDG_RUNTIME_DIR", "", "XDG_RUNTIME_DIR"}, {"XDG_CACHE_HOME", "", "XDG_CACHE_HOME"},
+		{"HOME", "/.cache", "XDG_CACHE_HOME"}, {"XDG_CONFIG_HOME", "", "XDG_CONFIG_HOME"},
+		{"HOME", "/.config", "XDG_CONFIG_HOME"}};
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		if (places[i] && r == 0)
-			r = guard_place(j, places[i], err);
-		free(places[i]);
+		const char *base = getenv(places[i].base);
+		if (!base || base[0] != '/')
+			continue;
+		PF_FREE char *path = pf_asprintf("%s%s/pinfold", base, places[i].below);
+		if (guard_place(j, places[i].variable, path, err) < 0)
+			return -1;
 	}
-	return r;
+	return 0;
 }

@@ -141,8 +141,9 @@ int pf_jail_overlay(struct pf_jail *j, struct pf_err *err)
 			if (op->kind != PF_JAIL_BIND || op->read_only)
 				continue;
 			if (!op->directory)
-				return pf_fail_kind(
-					err, PF_ERR_INVALID, 0, "--overlay: %s is no directory", op->source);
+				return pf_fail_kind(err, PF_ERR_INVALID, 0,
+					"--overlay: %s is no directory; name the one that it is in",
+					op->source);
 			op->kind = PF_JAIL_OVERLAY;
 			n++;
 		}
@@ -152,6 +153,8 @@ int pf_jail_overlay(struct pf_jail *j, struct pf_err *err)
 
 int pf_jail_tmpfs(struct pf_jail *j, const char *option, const char *path, int64_t size, struct pf_err *err)
 {
+	if (!*path)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: the path is empty", option);
 	PF_FREE char *whole =
 		path[0] == '/' ? pf_strdup(path) : pf_asprintf("%s/%s", j->cwd ? j->cwd : "", path);
 	char *clean = pf_path_clean(whole, err);

@@ -5,14 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "jail/config.h"
 #include "session/config.h"
+
+#define MAX_PROFILE ((size_t)1 << 20)
 
 static char *find(const char *name, struct pf_err *err)
 {
@@ -43,6 +47,65 @@ static char *find(const char *name, struct pf_err *err)
 			"offline-strict; a file's name has a / or ends in .json)",
 			name);
 	return found;
+}
+
+/* Who can write a profile says what the next jail shows and lets out: that must be nobody but the caller,
+ * root, and whose this program is. what is the file, or a directory of profiles. */
+static int check_trust(const char *what, const struct stat *st, struct pf_err *err)
+{
+	struct stat self;
+
+	if (st->st_uid != 0 && st->st_uid != geteuid() &&
+		(stat("/proc/self/exe", &self) < 0 || st->st_uid != self.st_uid))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"--profile: %s belongs to user %u, who could change what your jails may do; use a "
+			"copy "
+			"of your own",
+			what, (unsigned)st->st_uid);
+	if (st->st_mode & 022)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"--profile: %s can be written by others (mode %04o), who could change what your "
+			"jails "
+			"may do: chmod go-w %s",
+			what, (unsigned)(st->st_mode & 07777), what);
+	return 0;
+}
+
+cJSON *pf_jail_profile_load(const char *name, char **path, struct pf_err *err)
+{
+	PF_FREE char *file = find(name, err), *text = NULL;
+	char link[64];
+	struct stat st;
+	size_t len;
+
+	if (!file)
+		return NULL;
+	if (strcmp(file, name) != 0) {
+		PF_FREE char *dir = pf_strdup(file);
+		*strrchr(dir, '/') = '\0';
+		if (stat(dir, &st) == 0 && check_trust(dir, &st, err) < 0)
+			return NULL;
+	}
+	PF_CLOSE int fd = open(file, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		pf_fail_kind(
+			err, errno == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, errno, "--profile %s", file);
+		return NULL;
+	}
+	if (check_trust(file, &st, err) < 0)
+		return NULL;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	if (pf_read_file_at(AT_FDCWD, link, MAX_PROFILE, &text, &len, err) < 0) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "--profile %s: it is no file, or one of more than 1 MiB",
+			file);
+		return NULL;
+	}
+	cJSON *doc = pf_json_parse(file, text, len, err);
+	if (doc)
+		*path = pf_take(file);
+	else
+		pf_wrap(err, "--profile");
+	return doc;
 }
 
 /* "~/x" and "./x" in the lists of paths become absolute, which is all that a sandbox file knows. */
@@ -125,29 +188,22 @@ static int apply(struct pf_jail *j, const struct pf_config *c, int64_t *size, st
 	return 0;
 }
 
-int pf_jail_profile(struct pf_jail *j, const char *name, int64_t *size, struct pf_err *err)
+int pf_jail_profile_apply(struct pf_jail *j, const char *path, cJSON *doc, int64_t *size, struct pf_err *err)
 {
-	PF_FREE char *path = NULL;
 	struct pf_config c;
-
-	path = find(name, err);
-	if (!path)
-		return -1;
-	PF_JSON cJSON *doc = pf_json_load(path, err);
-	if (!doc)
-		return -1;
 	/* A sandbox has a bound on its processes when its file says nothing; a jail is what was asked for. */
 	const cJSON *pids =
 		cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(doc, "resources"), "pids");
 	bool has_pids = pids != NULL;
+
 	expand(j, doc);
 	if (pf_config_parse(doc, &c, err) < 0)
-		return pf_wrap(err, "%s", path);
+		return pf_wrap(err, "--profile %s", path);
 	if (has_pids && j->pids < 0)
 		j->pids = c.resources.pids;
 	int r = check(&c, err);
 	if (r == 0)
 		r = apply(j, &c, size, err);
 	pf_config_done(&c);
-	return r < 0 ? pf_wrap(err, "%s", path) : 0;
+	return r < 0 ? pf_wrap(err, "--profile %s", path) : 0;
 }

@@ -121,7 +121,8 @@ static int compile_filter(struct running *r, struct pf_err *err)
 	int notify = 0;
 
 	if (j->learn && j->seccomp != PF_JAIL_SECCOMP_DEFAULT && j->seccomp != PF_JAIL_SECCOMP_STRICT)
-		return pf_fail_kind(err, PF_ERR_INVALID, 0, "--learn listens through the default filter");
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"--learn listens through the default filter; leave --seccomp out");
 	if (j->seccomp == PF_JAIL_SECCOMP_OFF)
 		return 0;
 	if (j->seccomp == PF_JAIL_SECCOMP_BPF)
@@ -398,8 +399,15 @@ static int start(struct running *r, struct pf_err *err)
 	}
 	r->started_us = pf_now_us();
 	if (j->weak ? pf_weak_start(j, r->weak_scratch, p.stdio, &r->filter, &r->box, err) < 0
-		    : pf_box_create(&p, &r->box, err) < 0)
+		    : pf_box_create(&p, &r->box, err) < 0) {
+		if (r->limits.cgroup && j->memory >= 0 && pf_cgroup_oom_kills(r->limits.cgroup) > 0)
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"--memory %lld: that is too little for anything to start; a few megabytes "
+				"are "
+				"needed",
+				(long long)j->memory);
 		return -1;
+	}
 	if (j->started)
 		j->started(j->started_arg, r->box.pid);
 	for (size_t i = 0; i < j->n_ops; i++)

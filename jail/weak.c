@@ -70,18 +70,19 @@ int pf_weak_check(const struct pf_jail *j, struct pf_err *err)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errno,
 			"--weak stands on Landlock, which this kernel has not (Linux 5.13, lsm=landlock)");
 	if (j->caller_uid == 0)
-		return pf_fail_kind(
-			err, PF_ERR_INVALID, 0, "--weak is for who is not root; root can have all of a jail");
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"--weak is for who is not root; root can have all of a jail: leave it out");
 	if (j->net == PF_JAIL_NET_GATE)
-		return pf_fail_kind(
-			err, PF_ERR_UNSUPPORTED, 0, "--weak has no gate: no network can be let through");
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"--weak has no gate: no network can be let through; leave --allow and --policy out");
 	if (j->seccomp != PF_JAIL_SECCOMP_DEFAULT && j->seccomp != PF_JAIL_SECCOMP_STRICT)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 			"--weak stands on its own seccomp list too: with another your session's sockets "
 			"could be "
 			"reached");
 	if (j->pids >= 0 || j->millicpus >= 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "--weak cannot keep --pids and --cpus");
+		return pf_fail_kind(
+			err, PF_ERR_UNSUPPORTED, 0, "--weak cannot keep --pids and --cpus; leave them out");
 	for (size_t i = 0; i < j->n_ops; i++) {
 		const struct pf_jail_op *op = &j->ops[i];
 		if (op->kind == PF_JAIL_HIDE || op->kind == PF_JAIL_OVERLAY ||

@@ -596,8 +596,15 @@ static int settle(struct parsed *p, const char *cwd, struct pf_err *err)
 	if (p->words.next >= p->words.n)
 		return usage("no command given%s", "", err);
 	j->net = p->unshare_net && !p->share_net ? PF_JAIL_NET_NONE : PF_JAIL_NET_HOST;
-	if (j->share_pid)
+	if (j->share_pid) {
+		/* A procfs shows a pid namespace, and may be mounted by who owns that: here the caller's. */
+		for (size_t i = 0; i < j->n_ops; i++)
+			if (j->ops[i].kind == PF_JAIL_PROC)
+				return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+					"--proc %s: this takes a pid namespace of its own; add --unshare-pid",
+					j->ops[i].dest);
 		j->as_pid_1 = true;
+	}
 	/* The list lets nobody make a namespace. */
 	if ((p->disable_userns || p->assert_no_userns) && j->seccomp == PF_JAIL_SECCOMP_OFF)
 		j->seccomp = PF_JAIL_SECCOMP_DEFAULT;

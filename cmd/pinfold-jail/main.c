@@ -252,6 +252,9 @@ static int seccomp(struct given *g, const char *arg, struct pf_err *err)
 		set_string(g->doc, "seccomp", arg);
 		return 0;
 	}
+	if (!*arg)
+		return pf_fail_kind(
+			err, PF_ERR_INVALID, 0, "--seccomp: default, strict, off or a file is expected");
 	return load(g, "--seccomp (default, strict, off or a file)", "seccomp", arg, err);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/str.h"
 #include "cmd/pinfold-jail/jail_cmd.h"
 #include "jail/config.h"
 #include "jail/message.h"
@@ -41,8 +42,12 @@ int pf_jail_serve(int fd)
 	struct pf_err err = PF_ERR_INIT, ignored = PF_ERR_INIT;
 	struct started s = {fd};
 
-	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+	if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+		PF_FREE char *text =
+			pf_asprintf("--serve %d: no such descriptor; this is for libpinfold (pinfold.h)", fd);
+		pf_jail_message("error", text);
 		return 125;
+	}
 	PF_JSON cJSON *doc = pf_message_read(fd, &err);
 	if (!doc)
 		return 125;

@@ -205,6 +205,79 @@ profiles() {
 	each profiles
 }
 
+trusted_profiles() {
+	local p="$PF_DIR/$AS/own.json" d="$PF_DIR/$AS/.config/pinfold/profiles"
+	mkdir -p "$d"
+	echo '{"env":{"FROM":"own"}}' >"$p"
+	cp "$p" "$d/mine.json"
+	own
+	chown -R "$(stat -c %u:%g "$(tree)")" "$p" "$PF_DIR/$AS/.config"
+	inside 'echo $FROM' --profile "$p"
+	assert_equal "$output" own
+	inside 'echo $FROM' --profile mine
+	assert_equal "$output" own
+	for mode in 664 646; do
+		chmod "$mode" "$p" "$d/mine.json"
+		pj --profile "$p" -- true
+		assert_refused "chmod go-w $p"
+		pj --profile mine -- true
+		assert_refused "chmod go-w $d/mine.json"
+	done
+	chmod 644 "$p" "$d/mine.json"
+	chmod 777 "$d"
+	pj --profile mine -- true
+	assert_refused "chmod go-w $d"
+	chmod 755 "$d"
+	chown 12345 "$p" "$d/mine.json"
+	pj --profile "$p" -- true
+	assert_refused "belongs to user 12345"
+	pj --profile mine -- true
+	assert_refused "belongs to user 12345"
+	# Nor can a command write one, whatever it is shown.
+	rm "$d/mine.json"
+	pj --rw "$(home)" -- sh -c "echo '{}' >$d/mine.json || mv $(home)/.config $(home)/other"
+	[ "$status" != 0 ] && [ ! -e "$d/mine.json" ] || show "a command wrote a profile"
+	mkfifo "$p.fifo"
+	chown "$(stat -c %u "$(tree)")" "$p.fifo"
+	pj --profile "$p.fifo" -- true
+	assert_refused "no file"
+	rm -rf "$p" "$p.fifo" "$PF_DIR/$AS/.config"
+}
+@test "a profile that somebody else could write is refused, with what to do; no command writes one" {
+	each trusted_profiles
+}
+
+texts() {
+	local want
+	while IFS='|' read -r args want; do
+		eval "pj $args -- true"
+		assert_status 125
+		assert_err "$want"
+	done <<-'END'
+		--cwd ''|--cwd: the path is empty
+		--cwd /etc/nope/x|(/etc is there)
+		--cwd /etc/passwd|--cwd /etc/passwd: Not a directory
+		--allow a..b:99999|--allow a..b:99999: 'a..b' is no host name
+		--allow a.example:99999|--allow a.example:99999: port: '99999'
+		--allow ''|--allow : '' is no host name
+		--tmpfs ''|--tmpfs: the path is empty
+		--bind-env ''|--env NAME=VALUE sets one
+		--seccomp ''|default, strict, off or a file
+		--profile ./nope.json|--profile ./nope.json
+		--learn --seccomp off|leave --seccomp out
+		--overlay --rw /etc/passwd|name the one that it is in
+	END
+	pj --memory 10 -- true
+	if [ "$AS" = root ]; then assert_refused "--memory 10"; else assert_status 137; fi
+	as_bwrap() { (as "$JAIL_BIN/pinfold-bwrap" "$@") 2>&1; }
+	output=$(as_bwrap --ro-bind / / --proc /proc true) || true
+	[[ "$output" == *"add --unshare-pid"* ]] || show "$output"
+	output=$(as_bwrap --ro-bind / / --unshare-pid --proc /proc true) || show "$output"
+}
+@test "what cannot be is said with what to do" {
+	each texts
+}
+
 explained() {
 	pj --rw . --hide "$(home)/.ssh" --allow example.com --memory 64M --timeout 5s --explain -- sh -c 'touch x; exit 3'
 	assert_status 0
