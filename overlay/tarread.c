@@ -60,6 +60,7 @@ struct pf_tar {
 	int64_t padding;  /* after them */
 	size_t extent;    /* index of the extent that is being read */
 	int64_t ext_done; /* bytes of it already delivered */
+	bool any;         /* there was a member */
 	bool ended;
 };
 
@@ -160,6 +161,19 @@ static int skip(struct pf_tar *t, int64_t len, struct pf_err *err)
 		len -= (int64_t)n;
 	}
 	return 0;
+}
+
+/* Behind a member's data. Who leaves the end mark out may leave this out as well. */
+static int skip_padding(struct pf_tar *t, struct pf_err *err)
+{
+	int r = 1;
+
+	while (t->padding > 0 && (r = fill(t, err)) > 0) {
+		size_t have = t->end - t->pos, n = (int64_t)have < t->padding ? have : (size_t)t->padding;
+		t->pos += n;
+		t->padding -= (int64_t)n;
+	}
+	return r < 0 ? -1 : 0;
 }
 
 static int64_t padding_of(int64_t size)
@@ -627,11 +641,18 @@ static int next(struct pf_tar *t, struct ext *x, struct pf_err *err)
 {
 	struct header h;
 	int64_t sum, size;
+	bool began = false; /* extended headers were read, so a member must follow */
 
 	for (;;) {
 		int r = fill(t, err);
 		if (r < 0)
 			return -1;
+		/* Some writers (umoci among them) leave the end mark out, and GNU tar and Go read their
+		 * archives. */
+		if (r == 0 && t->any && !began) {
+			t->ended = true;
+			return 0;
+		}
 		if (r == 0)
 			return corrupt(err, "the archive is cut short: its end mark is missing");
 		if (read_exact(t, &h, BLOCK, err) < 0)
@@ -644,6 +665,7 @@ static int next(struct pf_tar *t, struct ext *x, struct pf_err *err)
 			return corrupt(err, "not a tar archive, or a damaged header");
 		if (h.typeflag != 'x' && h.typeflag != 'g' && h.typeflag != 'L' && h.typeflag != 'K')
 			return build_entry(t, &h, x, err) < 0 ? -1 : 1;
+		began = true;
 
 		PF_FREE char *meta = NULL;
 		if (number(h.size, 12, false, &size, err) < 0 || read_meta(t, size, &meta, err) < 0)
@@ -665,12 +687,13 @@ int pf_tar_next(struct pf_tar *t, const struct pf_tar_entry **entry, struct pf_e
 
 	if (t->ended)
 		return 0;
-	if (skip(t, t->left, err) < 0 || skip(t, t->padding, err) < 0)
+	if (skip(t, t->left, err) < 0 || skip_padding(t, err) < 0)
 		return -1;
 	t->left = t->padding = 0;
 	clear_entry(&t->entry);
 	int r = next(t, &x, err);
 	clear_ext(&x);
+	t->any = t->any || r > 0;
 	*entry = &t->entry;
 	return r;
 }

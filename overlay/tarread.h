@@ -45,9 +45,10 @@ struct pf_tar;
 struct pf_tar *pf_tar_new(pf_tar_source source, void *arg);
 void pf_tar_free(struct pf_tar *t);
 
-/* The next member: 1 and *entry (valid until the next call), 0 after the end-of-archive mark, -1. An archive
- * that stops without the mark is PF_ERR_CORRUPT: it was cut short. What was not read of the member before is
- * skipped. */
+/* The next member: 1 and *entry (valid until the next call), 0 after the end-of-archive mark, -1. The mark is
+ * one block of zeros or more, or nothing but the end of the source behind a member's data. An archive that
+ * stops anywhere else, or has no member and no mark, is PF_ERR_CORRUPT: it was cut short. What was not read
+ * of the member before is skipped. */
 int pf_tar_next(struct pf_tar *t, const struct pf_tar_entry **entry, struct pf_err *err);
 
 /* Data of the current member: its next piece and the offset in the file where it belongs. Returns its length,

@@ -143,6 +143,10 @@ static int on_seek(void *arg, curl_off_t offset, int origin)
 
 	if (origin != SEEK_SET)
 		return CURL_SEEKFUNC_CANTSEEK;
+	/* curl by itself sends a request again when a kept connection ends without an answer. But it may have
+	 * been done: what must not be done twice is for its owner to find out. */
+	if (!x->q->retry && x->sent > 0)
+		return CURL_SEEKFUNC_FAIL;
 	reg_progress(x->r, offset - x->sent, false);
 	x->sent = offset;
 	return CURL_SEEKFUNC_OK;
@@ -357,7 +361,7 @@ static bool transient(CURLcode c)
 {
 	return c == CURLE_COULDNT_CONNECT || c == CURLE_RECV_ERROR || c == CURLE_SEND_ERROR ||
 	       c == CURLE_GOT_NOTHING || c == CURLE_OPERATION_TIMEDOUT || c == CURLE_PARTIAL_FILE ||
-	       c == CURLE_HTTP2 || c == CURLE_HTTP2_STREAM;
+	       c == CURLE_HTTP2 || c == CURLE_HTTP2_STREAM || c == CURLE_SEND_FAIL_REWIND;
 }
 
 static CURLcode attempt(struct reg *r, const struct reg_request *q, struct reg_reply *a, struct exchange *x)

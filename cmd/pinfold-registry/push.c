@@ -173,7 +173,10 @@ static int upload(struct reg *r, char **place, int fd, int64_t size, const char 
 	struct reg_reply a = {0};
 	if (reg_send(r, size > PIECE ? &end : &whole, &a, err) < 0)
 		return -1;
-	int rc = a.status == 201 ? 0 : reg_refused(r, &a, "finish an upload", err);
+	/* Sent twice, because the answer was lost: the first time ended the upload, and the second found
+	 * none. */
+	int there = a.status == 404 || a.status == 400 ? has_blob(r, digest, err) : a.status == 201;
+	int rc = there > 0 ? 0 : there < 0 ? -1 : reg_refused(r, &a, "finish an upload", err);
 	reg_reply_done(&a);
 	return rc;
 }

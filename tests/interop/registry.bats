@@ -202,6 +202,19 @@ tree_of() { # STORE CHECKPOINT
 	assert_status 0
 }
 
+@test "uploads whose answers are lost after they were done are not done twice" {
+	registry
+	faults mute
+	checkpoint 40
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$FPORT/m:1"
+	assert_status 0
+	jq -es 'map(select(.mute)) | length >= 4' "$PF_DIR/faults" >/dev/null || show "$(cat "$PF_DIR/faults")"
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/m:1"
+	assert_status 0
+	STORE="$OTHER" pf checkpoint verify --all
+	assert_status 0
+}
+
 @test "what is not what its digest says is refused, and nothing of it stays" {
 	registry
 	checkpoint

@@ -5,6 +5,7 @@ usage: registry_faults.py PORT-FILE UPSTREAM-PORT MODE LOG
 
 MODE: busy   every path answers 503 once, with Retry-After, then works
       cut    a blob of more than 1 MiB is cut in the middle, both ways, three times
+      mute   of each kind of upload request the first one is done, and its answer lost with the connection
       liar   every blob comes with its last byte changed
       token  wants a bearer token, and is the token service (user agent, password secret)
       stray  wants the password, and sends blobs and uploads to another host name (localhost), which asks for it too
@@ -102,6 +103,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         status, headers, data = self.forward(body, {})
         self.note(status=status, range=self.headers.get("Range"), bytes=len(data), sent=length)
+        kind = self.command + self.path.split("/")[-2][:5]  # uploads/ID, manifests/TAG
+        if mode == "mute" and self.command in ("POST", "PATCH", "PUT") and kind not in seen:
+            seen.add(kind)
+            self.note(mute=kind)
+            self.close_connection = True
+            return
         if mode == "liar" and blob and self.command == "GET" and status == 200:
             data = data[:-1] + bytes([data[-1] ^ 1])
         self.send_response(status)

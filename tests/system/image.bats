@@ -98,6 +98,19 @@ fs_of() { # IMAGE LAYER-INDEX (0 is the topmost)
 	assert_equal "$(layers)" 2
 }
 
+@test "a layer that umoci wrote itself, without an end mark, comes in" {
+	need umoci
+	umoci init --layout "$T/oci"
+	umoci new --image "$T/oci:t"
+	umoci insert --image "$T/oci:t" "$T/root" / >/dev/null
+	umoci insert --image "$T/oci:t" "$T/root/etc" /more >/dev/null
+	img import "oci:$T/oci:t" --name u
+	[ "$status" = 0 ] || { echo "$stderr"; false; }
+	local found=""
+	for i in 0 1; do [ ! -e "$(fs_of u $i)/more/passwd" ] || found=yes; done
+	assert_equal "$found" yes
+}
+
 @test "a root file system comes in as directory, tar, compressed tar and pipe" {
 	need zstd xz
 	img import "dir:$T/root" --name d

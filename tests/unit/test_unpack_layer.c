@@ -464,7 +464,28 @@ static void test_sizes(void **state)
 	refused(NULL, PF_ERR_INVALID, "65535");
 }
 
-/* Damage anywhere: cut short, no end mark, a flipped bit in a header, no archive at all. */
+/* The end of an archive is two blocks of zeros for tar, one for some writers, and for others the end of the
+ * file. */
+static void test_ends(void **state)
+{
+	PF_FREE char *path = pf_asprintf("%s/a.tar", dir_path);
+
+	(void)state;
+	python("add('none', b'x')\n");
+	assert_int_equal(truncate(path, 1024), 0);
+	unpack(NULL, NULL);
+	expect_text("none", "x");
+	python("add('unpadded', b'x')\n");
+	assert_int_equal(truncate(path, 513), 0);
+	unpack(NULL, NULL);
+	expect_text("unpadded", "x");
+	python("add('one', b'x')\n");
+	assert_int_equal(truncate(path, 1536), 0);
+	unpack(NULL, NULL);
+	expect_text("one", "x");
+}
+
+/* Damage anywhere: cut short, no end after extended headers, a flipped bit in a header, no archive at all. */
 static void test_damaged(void **state)
 {
 	PF_FREE char *path = pf_asprintf("%s/a.tar", dir_path);
@@ -473,9 +494,10 @@ static void test_damaged(void **state)
 	python("add('f', b'x' * 5000)\nadd('g', b'y')\n");
 	assert_int_equal(truncate(path, 3000), 0);
 	refused(NULL, PF_ERR_CORRUPT, "middle of a member");
-	python("add('f', b'x' * 512)\n");
+	python("add('f' * 200, b'x' * 512)\n");
 	assert_int_equal(truncate(path, 1024), 0);
 	refused(NULL, PF_ERR_CORRUPT, "end mark is missing");
+	python("add('f', b'x' * 512)\n");
 	{
 		PF_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
 		assert_int_equal(pwrite(fd, "X", 1, 3), 1);
@@ -606,6 +628,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_absolute, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_digests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
