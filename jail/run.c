@@ -715,7 +715,7 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 	int status = -1;
 
 	if (prepare(&r, err) == 0 && start(&r, err) == 0) {
-		if (r.gate && pf_confine_keeper(err) < 0) {
+		if (r.gate && pf_confine_jail(err) < 0) {
 			end(&r, NULL);
 			serve(&r);
 			collect(&r, result);

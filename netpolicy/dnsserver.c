@@ -89,7 +89,7 @@ static void lookup(void *arg, const char *asked, uint16_t qtype, struct pf_dns_a
 		deny(g, name, pf_verdict_reason(v), rule);
 		/* With an address the client connects, and can be told. Nothing is asked of anybody for it.
 		 */
-		if (!pf_policy_explains(g->policy) || g->tls.fd < 0 ||
+		if (!pf_policy_explains(g->policy) || !g->opts.authority ||
 			(v != PF_VERDICT_NOT_LISTED && v != PF_VERDICT_DENIED_HOST) ||
 			!pf_bucket_take(&g->new_names, PF_GATE_NAMES_PER_SECOND, PF_GATE_NAMES_BURST))
 			return;

@@ -319,8 +319,13 @@ static int open_from_thread(struct pf_gate *g, int *netns_fd, struct pf_err *err
 
 static int open_gate(struct pf_gate *g, int *netns_fd, struct pf_err *err)
 {
-	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0 ||
-		pf_handover_open(g, err) < 0 || pf_handover_check(g, g->policy, err) < 0)
+	if (pf_loop_init(&g->loop, err) < 0 || pf_synth_init(&g->synth, err) < 0)
+		return -1;
+	pf_handover_open(g);
+	if (pf_handover_check(g, g->policy, err) < 0)
+		return -1;
+	g->route = pf_route_open(err);
+	if (g->route < 0)
 		return -1;
 	return pf_in_first_userns() || pf_netns_can_return() ? open_inside(g, true, netns_fd, err)
 							     : open_from_thread(g, netns_fd, err);
@@ -331,7 +336,8 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
 	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = g->host_route = g->tls.fd = g->diag = g->conntrack = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->route = g->host_route = g->tls.fd = g->diag = g->conntrack =
+		-1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = g->udp[i].fd = -1;
 	if (opts)
@@ -374,6 +380,8 @@ void pf_gate_close(struct pf_gate *g)
 	pf_loop_done(&g->loop);
 	pf_synth_done(&g->synth);
 	pf_own_addrs_done(&g->own);
+	if (g->route >= 0)
+		close(g->route);
 	if (g->host_route >= 0)
 		close(g->host_route);
 	if (g->joined >= 0)
@@ -414,6 +422,33 @@ void pf_gate_dispatch(struct pf_gate *g)
 			(void)sigtimedwait(&pipe_only, NULL, &no_wait);
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 	}
+}
+
+struct other {
+	struct pf_src src;
+	bool (*fn)(void *arg);
+	void *arg;
+	bool over;
+};
+
+static void on_other(struct pf_src *src, uint32_t events)
+{
+	struct other *o = pf_container(src, struct other, src);
+
+	(void)events;
+	o->over = !o->fn(o->arg);
+}
+
+int pf_gate_run(struct pf_gate *g, int fd, bool (*on_fd)(void *arg), void *arg, struct pf_err *err)
+{
+	struct other o = {.src = {.fd = fd, .fn = on_other}, .fn = on_fd, .arg = arg};
+
+	if (pf_loop_add(&g->loop, &o.src, EPOLLIN) < 0)
+		return pf_fail(err, errno, "watch the keeper");
+	while (!o.over)
+		pf_loop_step(&g->loop);
+	(void)epoll_ctl(g->loop.epfd, EPOLL_CTL_DEL, fd, NULL);
+	return 0;
 }
 
 static bool same_resolver(const struct pf_policy *a, const struct pf_policy *b)
@@ -458,11 +493,18 @@ cJSON *pf_gate_stats(struct pf_gate *g)
 		{"connections_overload", g->count.conns_overload}, {"dns_answered", g->count.dns_answered},
 		{"dns_denied", g->count.dns_denied}, {"dns_malformed", g->count.dns_malformed},
 		{"requests", g->count.requests}, {"requests_denied", g->count.requests_denied},
-		{"bytes_out", g->count.bytes_out}, {"bytes_in", g->count.bytes_in}};
+		{"bytes_out", g->count.bytes_out}, {"bytes_in", g->count.bytes_in},
+		{"tls_started", g->count.tls_started}, {"tls_ended", g->count.tls_ended}};
+	static const char *const links[] = {[PF_LINK_NONE] = NULL,
+		[PF_LINK_ASLEEP] = "asleep",
+		[PF_LINK_WAKING] = "starting",
+		[PF_LINK_UP] = "up"};
 
 	for (size_t i = 0; i < sizeof(counters) / sizeof(*counters); i++)
 		pf_json_add_int(j, counters[i].key, (int64_t)counters[i].value);
 	if (packets >= 0)
 		pf_json_add_int(j, "packets_denied", packets);
+	if (links[g->tls_state])
+		cJSON_AddStringToObject(j, "tls", links[g->tls_state]);
 	return j;
 }

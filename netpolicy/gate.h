@@ -3,6 +3,7 @@
 #define PF_NETPOLICY_GATE_H
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -46,8 +47,10 @@ struct pf_gate_opts {
 	const char *
 		resolver; /* "IP[:PORT],…": when the policy names none; NULL: the host's; outlives the gate */
 	unsigned int max_connections; /* 0: 4096; never more than the descriptor limit allows */
-	/* The socket to pinfold-tls, set up; 0: there is none. The gate's once it is open. */
-	int tls_fd;
+	/* The sandbox has an authority of its own: connections may be given to pinfold-tls. wake_tls has it
+	 * started, and pf_gate_tls called in the end; it is called from where audit is. */
+	bool authority;
+	void (*wake_tls)(void *user);
 	const struct pf_creds *creds; /* must outlive the gate; may be NULL */
 };
 
@@ -78,6 +81,9 @@ int pf_gate_fd(const struct pf_gate *g);
 int pf_gate_timeout_ms(const struct pf_gate *g);
 /* Serve what is ready. Never blocks. */
 void pf_gate_dispatch(struct pf_gate *g);
+/* For a process that has nothing else to do: serve, and call on_fd when fd is readable, until that returns
+ * false. SIGPIPE must be ignored. -1 with err when fd cannot be watched. */
+int pf_gate_run(struct pf_gate *g, int fd, bool (*on_fd)(void *arg), void *arg, struct pf_err *err);
 
 /* Change the policy: one atomic update of the rules, then connections that the new policy would not admit are
  * reset; the others live on. On failure the old policy stays in force. */
@@ -85,8 +91,9 @@ int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct
 /* Tell pinfold-tls, if there is one, of the policy that was just set. On failure it is given up, and what
  * needs it is refused. */
 int pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking, struct pf_err *err);
-/* Give pinfold-tls a (new) secret: fd stays the caller's and is not read here. */
-int pf_gate_secret(struct pf_gate *g, const char *name, int fd, struct pf_err *err);
+/* The socket to pinfold-tls, set up, which is the gate's from here on; or -1, and why it could not be
+ * started. */
+int pf_gate_tls(struct pf_gate *g, int fd, const char *why, struct pf_err *err);
 const struct pf_policy *pf_gate_policy(const struct pf_gate *g);
 
 /* What would become of a connection to "HOST:PORT" or "[ADDRESS]:PORT": verdict, reason, rule, and what is

@@ -36,6 +36,15 @@ struct pf_gate_counters {
 	uint64_t conns_accepted, conns_denied, conns_failed, conns_overload;
 	uint64_t bytes_out, bytes_in;
 	uint64_t requests, requests_denied;
+	uint64_t tls_started, tls_ended;
+};
+
+/* pinfold-tls, as the gate sees it. */
+enum pf_link_state {
+	PF_LINK_NONE, /* the sandbox has no authority */
+	PF_LINK_ASLEEP,
+	PF_LINK_WAKING, /* asked for */
+	PF_LINK_UP,
 };
 
 enum pf_audit_kind { PF_AUDIT_DNS, PF_AUDIT_CONN, PF_AUDIT_PACKET, PF_AUDIT_KINDS };
@@ -49,8 +58,9 @@ struct pf_gate {
 	int joined; /* the namespace that was joined, -1: none; alone: it has no device but lo */
 	bool alone;
 	bool was_closed; /* joined a namespace in which rules of another keeper were in force */
-	int host_route;  /* NETLINK_ROUTE socket of the host's namespace, when dials leave from another; or -1
-			  */
+	/* NETLINK_ROUTE sockets, -1: none: of the namespace that dials leave from, and, when that is not the
+	 * host's, of the host's. */
+	int route, host_route;
 	struct pf_nft nft;
 	struct pf_synth synth;
 	struct pf_bucket new_names;
@@ -80,7 +90,9 @@ struct pf_gate {
 	int spare_pipes[PF_GATE_SPARE_PIPES][2];
 	unsigned int n_spare_pipes;
 
-	struct pf_src tls; /* to pinfold-tls; -1: there is none */
+	struct pf_src tls; /* to pinfold-tls; -1: not there now */
+	enum pf_link_state tls_state;
+	int64_t tls_not_before; /* pf_now_us: when it may be asked for again */
 	int64_t next_handed;
 	struct pf_conn *handed[PF_GATE_HANDED];
 	char **ca_names; /* what the sandbox's authority may speak for; NULL: anything, or there is none */
@@ -135,11 +147,17 @@ void pf_udp_recheck(struct pf_gate *g);
 void pf_udp_close(struct pf_gate *g);
 
 /* handover.c. */
-int pf_handover_open(struct pf_gate *g, struct pf_err *err);
+void pf_handover_open(struct pf_gate *g);
+/* Have pinfold-tls started if it is not there. false: that is not possible now. */
+bool pf_handover_wake(struct pf_gate *g);
 /* Whether this policy can be served with what there is. */
 int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_err *err);
 /* Whether connections of this rule to this name go to pinfold-tls. */
 bool pf_handover_wanted(const struct pf_gate *g, const struct pf_rule *rule, const char *name, uint16_t port);
+
+/* route.c: a NETLINK_ROUTE socket of the namespace that the caller is in, by which nothing can be changed:
+ * it is made without capabilities. -1 with err. */
+int pf_route_open(struct pf_err *err);
 
 /* upstream.c: resolve a name. fn is called once, maybe before pf_upstream_resolve returns: error is NULL and
  * there is at least one address, or error says what went wrong. */

@@ -5,8 +5,10 @@
  * and what was read, go to pinfold-tls, and what stays here is the entry in the books: it counts against the
  * limit, it ends with its rule, and the lines of the log about its requests come back over the socket.
  *
- * Without pinfold-tls there is no way for such a connection: it is refused (tls_down), never passed on
- * unseen. */
+ * pinfold-tls is not there until the first connection needs it: whoever holds the gate is asked to start it,
+ * and what came meanwhile waits. When it has died, that is told, its connections have ended with it, and the
+ * next one has it started anew. Where it cannot be started there is no way for such a connection: it is
+ * refused (tls_down), never passed on unseen. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,8 @@
 
 #define RETRY_US 1000
 #define PER_EVENT 64
+#define START_US 15000000 /* how long a connection waits for it */
+#define AGAIN_US 1000000  /* before one that could not be started is asked for again */
 
 static struct pf_conn *find(struct pf_gate *g, int64_t id)
 {
@@ -71,13 +75,51 @@ static int send_conn(struct pf_conn *c, const char *deny, struct pf_err *err)
 	return pf_tlslink_send(g->tls.fd, msg, c->head, c->head_len, fds, deny ? 1 : 2, err);
 }
 
+bool pf_handover_wake(struct pf_gate *g)
+{
+	if (g->tls_state == PF_LINK_ASLEEP && pf_now_us() >= g->tls_not_before) {
+		g->tls_state = PF_LINK_WAKING;
+		g->opts.wake_tls(g->opts.user);
+	}
+	return g->tls_state == PF_LINK_WAKING || g->tls_state == PF_LINK_UP;
+}
+
+static bool wait_for_link(struct pf_conn *c, bool denied)
+{
+	if (!pf_handover_wake(c->gate))
+		return false;
+	if (denied)
+		c->state = PF_CONN_REFUSED;
+	if (!c->waits_tls) {
+		c->waits_tls = true;
+		c->sniff_by = pf_now_us() + START_US;
+		pf_conn_arm(c);
+	}
+	return true;
+}
+
+static void link_is_there(struct pf_gate *g)
+{
+	for (struct pf_conn *c = g->conns, *next; c; c = next) {
+		next = c->next;
+		if (!c->waits_tls)
+			continue;
+		c->waits_tls = false;
+		c->sniff_by = 0;
+		if (c->state != PF_CONN_REFUSED)
+			pf_conn_flow(c);
+		else if (!pf_handover(c, c->refusal))
+			pf_conn_reset(c);
+	}
+}
+
 bool pf_handover(struct pf_conn *c, const char *deny)
 {
 	struct pf_gate *g = c->gate;
 	struct pf_err err = PF_ERR_INIT;
 
 	if (g->tls.fd < 0)
-		return false;
+		return wait_for_link(c, deny != NULL);
 	if (send_conn(c, deny, &err) < 0) {
 		if (err.errnum != EAGAIN || deny)
 			return false;
@@ -99,6 +141,14 @@ bool pf_handover(struct pf_conn *c, const char *deny)
 	return true;
 }
 
+/* Its keeper has the socket too; the end must be heard all the same. */
+static void hang_up(struct pf_gate *g)
+{
+	(void)shutdown(g->tls.fd, SHUT_RDWR);
+	pf_loop_close(&g->loop, &g->tls);
+	g->tls_state = PF_LINK_ASLEEP;
+}
+
 void pf_handover_drop(struct pf_conn *c)
 {
 	struct pf_gate *g = c->gate;
@@ -109,7 +159,7 @@ void pf_handover_drop(struct pf_conn *c)
 	pf_json_add_int(msg, "id", c->tls_id);
 	/* What cannot be told to end one connection is told to end them all. */
 	if (g->tls.fd >= 0 && pf_tlslink_send(g->tls.fd, msg, NULL, 0, NULL, 0, &err) < 0)
-		pf_loop_close(&g->loop, &g->tls);
+		hang_up(g);
 }
 
 static const char *text_of(const cJSON *msg, const char *key)
@@ -177,10 +227,10 @@ static void gone(struct pf_gate *g)
 	struct pf_gate_event ev = {.kind = "tls",
 		.verdict = "error",
 		.reason = "tls_down",
-		.detail =
-			"pinfold-tls has ended; what needs it is refused until the sandbox is started again"};
+		.detail = "pinfold-tls has ended, and its connections with it"};
 
-	pf_loop_close(&g->loop, &g->tls);
+	hang_up(g);
+	g->count.tls_ended++;
 	pf_gate_audit(g, PF_AUDIT_CONN, &ev);
 	for (size_t i = 0; i < PF_GATE_HANDED; i++)
 		while (g->handed[i])
@@ -212,13 +262,51 @@ static void on_link(struct pf_src *src, uint32_t events)
 	}
 }
 
-int pf_handover_open(struct pf_gate *g, struct pf_err *err)
+void pf_handover_open(struct pf_gate *g)
 {
-	g->tls = (struct pf_src){.fd = g->opts.tls_fd > 0 ? g->opts.tls_fd : -1, .fn = on_link};
-	if (g->tls.fd < 0)
-		return 0;
+	g->tls = (struct pf_src){.fd = -1, .fn = on_link};
+	if (!g->opts.authority)
+		return;
+	g->tls_state = PF_LINK_ASLEEP;
 	g->ca_names = pf_policy_ca_names(g->policy);
-	return pf_loop_add(&g->loop, &g->tls, EPOLLIN) < 0 ? pf_fail(err, errno, "watch pinfold-tls") : 0;
+}
+
+int pf_gate_tls(struct pf_gate *g, int fd, const char *why, struct pf_err *err)
+{
+	struct pf_gate_event ev = {.kind = "tls", .verdict = "error", .reason = "tls_down", .detail = why};
+
+	if (fd < 0) {
+		g->tls_state = PF_LINK_ASLEEP;
+		g->tls_not_before = pf_now_us() + AGAIN_US;
+		pf_gate_audit(g, PF_AUDIT_CONN, &ev);
+		for (struct pf_conn *c = g->conns, *next; c; c = next) {
+			next = c->next;
+			if (c->waits_tls)
+				pf_handover_gave_up(c);
+		}
+		return 0;
+	}
+	if (g->tls.fd >= 0)
+		gone(g);
+	g->tls.fd = fd;
+	if (pf_loop_add(&g->loop, &g->tls, EPOLLIN) < 0) {
+		int saved = errno;
+		hang_up(g);
+		return pf_fail(err, saved, "watch pinfold-tls");
+	}
+	g->tls_state = PF_LINK_UP;
+	g->count.tls_started++;
+	link_is_there(g);
+	return 0;
+}
+
+void pf_handover_gave_up(struct pf_conn *c)
+{
+	c->waits_tls = false;
+	if (c->state == PF_CONN_REFUSED)
+		pf_conn_reset(c);
+	else
+		pf_conn_abort(c, "deny", "tls_down", NULL);
 }
 
 int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_err *err)
@@ -228,7 +316,7 @@ int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_er
 
 	if (g->opts.creds && pf_creds_check(g->opts.creds, p, err) < 0)
 		return -1;
-	if (pf_policy_ends_tls(p) && g->tls.fd < 0)
+	if (pf_policy_ends_tls(p) && !g->opts.authority)
 		return pf_fail_kind(err, PF_ERR_STATE, 0,
 			"this sandbox was started without an authority of its own, because nothing in its "
 			"policy "
@@ -265,21 +353,4 @@ int pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking, struct pf_err
 		return -1;
 	}
 	return 0;
-}
-
-int pf_gate_secret(struct pf_gate *g, const char *name, int fd, struct pf_err *err)
-{
-	PF_JSON cJSON *msg = cJSON_CreateObject();
-
-	if (g->tls.fd < 0)
-		return pf_fail_kind(
-			err, PF_ERR_STATE, 0, "this sandbox has no pinfold-tls, which holds secrets");
-	bool known = false;
-	for (size_t i = 0; g->opts.creds && i < g->opts.creds->n; i++)
-		known = known || strcmp(g->opts.creds->list[i].name, name) == 0;
-	if (!known)
-		return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0, "this sandbox has no credential '%s'", name);
-	cJSON_AddStringToObject(msg, "op", "secret");
-	cJSON_AddStringToObject(msg, "name", name);
-	return pf_tlslink_send(g->tls.fd, msg, NULL, 0, &fd, 1, err);
 }

@@ -146,28 +146,43 @@ void pf_loop_wait(struct pf_loop *l)
 	(void)poll(&p, 1, pf_loop_timeout_ms(l));
 }
 
-void pf_loop_run(struct pf_loop *l)
+/* One batch of events. Returns how many there were. */
+static int serve(struct pf_loop *l, int timeout_ms)
 {
 	struct epoll_event ev[BATCH];
-	int n;
+	int n = epoll_wait(l->epfd, ev, BATCH, timeout_ms);
 
-	for (int batch = 0; batch < BATCHES_PER_RUN; batch++) {
-		n = epoll_wait(l->epfd, ev, BATCH, 0);
-		for (int i = 0; i < n; i++) {
-			struct pf_src *src = ev[i].data.ptr;
-			if (src->fd >= 0)
-				src->fn(src, ev[i].events);
-		}
-		take_out_garbage(l);
-		if (n < BATCH)
-			break;
+	for (int i = 0; i < n; i++) {
+		struct pf_src *src = ev[i].data.ptr;
+		if (src->fd >= 0)
+			src->fn(src, ev[i].events);
 	}
-	/* What a timer arms for "now" runs in the next round, so that nobody keeps the loop to himself. */
+	take_out_garbage(l);
+	return n;
+}
+
+/* What a timer arms for "now" runs in the next round, so that nobody keeps the loop to himself. */
+static void run_timers(struct pf_loop *l)
+{
 	int64_t now = l->n_timers ? pf_now_us() : 0;
+
 	while (l->n_timers && l->heap[0]->at <= now) {
 		struct pf_timer *t = l->heap[0];
 		pf_loop_cancel(l, t);
 		t->fn(t);
 	}
 	take_out_garbage(l);
+}
+
+void pf_loop_step(struct pf_loop *l)
+{
+	(void)serve(l, pf_loop_timeout_ms(l));
+	run_timers(l);
+}
+
+void pf_loop_run(struct pf_loop *l)
+{
+	for (int batch = 0; batch < BATCHES_PER_RUN && serve(l, 0) == BATCH; batch++)
+		;
+	run_timers(l);
 }

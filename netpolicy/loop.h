@@ -47,6 +47,8 @@ void pf_loop_cancel(struct pf_loop *l, struct pf_timer *t);
 int pf_loop_timeout_ms(const struct pf_loop *l);
 /* Wait until there is something to serve, for a program that has no other loop. */
 void pf_loop_wait(struct pf_loop *l);
+/* Wait until there is something to serve, and serve it: one round. */
+void pf_loop_step(struct pf_loop *l);
 /* Serve what is ready; never blocks, and returns after a bounded amount of work. */
 void pf_loop_run(struct pf_loop *l);
 

@@ -190,7 +190,7 @@ static bool may_explain(const struct pf_conn *c)
 {
 	uint16_t port = pf_sa_port(&c->orig.sa);
 
-	return port == 80 || (c->gate->tls.fd >= 0 && (port == 443 || port == 8443));
+	return port == 80 || (c->gate->opts.authority && (port == 443 || port == 8443));
 }
 
 void pf_conn_deny(struct pf_conn *c, const char *reason, const char *detail)
@@ -314,7 +314,7 @@ static void on_client_end(struct pf_conn *c)
 
 static bool wants_head(const struct pf_conn *c)
 {
-	return !c->judged && c->state != PF_CONN_GOODBYE && c->state != PF_CONN_HANDED &&
+	return !c->judged && !c->waits_tls && c->state != PF_CONN_GOODBYE && c->state != PF_CONN_HANDED &&
 	       c->state != PF_CONN_DEAD;
 }
 
@@ -432,7 +432,7 @@ void pf_conn_flow(struct pf_conn *c)
 	if (c->state != PF_CONN_CONNECTED)
 		return;
 	if (c->ends_tls) {
-		if (c->judged)
+		if (c->judged && !c->waits_tls)
 			hand_over(c);
 		return;
 	}
@@ -518,6 +518,11 @@ void pf_conn_connected(struct pf_conn *c)
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
+static bool head_is_due(const struct pf_conn *c)
+{
+	return c->sniff_by && (!c->judged || c->web || c->waits_tls || c->state == PF_CONN_GOODBYE);
+}
+
 void pf_conn_arm(struct pf_conn *c)
 {
 	int64_t at = INT64_MAX;
@@ -530,7 +535,7 @@ void pf_conn_arm(struct pf_conn *c)
 		at = c->next_try < c->dial_by ? c->next_try : c->dial_by;
 	else if (c->state == PF_CONN_CONNECTED && (c->out.eof || c->in.eof))
 		at = pf_now_us() + HALF_CLOSED_US;
-	if (c->sniff_by && (!c->judged || c->web || c->state == PF_CONN_GOODBYE) && c->sniff_by < at)
+	if (head_is_due(c) && c->sniff_by < at)
 		at = c->sniff_by;
 	if (at == INT64_MAX)
 		pf_loop_cancel(&c->gate->loop, &c->timer);
@@ -543,8 +548,10 @@ static void on_timer(struct pf_timer *t)
 	struct pf_conn *c = pf_container(t, struct pf_conn, timer);
 	int64_t now = pf_now_us();
 
-	if (c->sniff_by && now >= c->sniff_by && (!c->judged || c->web || c->state == PF_CONN_GOODBYE)) {
-		if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
+	if (head_is_due(c) && now >= c->sniff_by) {
+		if (c->waits_tls)
+			pf_handover_gave_up(c);
+		else if (c->state == PF_CONN_REFUSED || c->state == PF_CONN_GOODBYE)
 			pf_conn_reset(c);
 		else
 			pf_conn_abort(c, "deny", "slow_head", NULL);
@@ -615,7 +622,8 @@ static void admit(struct pf_conn *c)
 		return;
 	}
 	c->ends_tls = pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port);
-	if (c->ends_tls && g->tls.fd < 0) {
+	/* Now, and not with its first bytes: it starts while the connection is made. */
+	if (c->ends_tls && !pf_handover_wake(g)) {
 		pf_conn_deny(c, "tls_down", NULL);
 	} else if (c->rule && c->rule->max_connections && count_rule(c) > c->rule->max_connections) {
 		pf_conn_deny(c, "rate", "max_connections");

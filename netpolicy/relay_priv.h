@@ -60,6 +60,7 @@ struct pf_conn {
 	bool tls;       /* they were a ClientHello */
 	bool ends_tls;  /* pinfold-tls is to have it */
 	bool handed_denied;
+	bool waits_tls;    /* pinfold-tls is being started */
 	bool client_ended; /* the client sent its end before it was judged */
 	struct pf_end client, up;
 	struct pf_flow out, in; /* client → up, up → client */
@@ -126,9 +127,11 @@ void pf_conn_flow(struct pf_conn *c);
 /* relay.c: pinfold-tls has ended it; error NULL: as it should. */
 void pf_conn_handed_end(struct pf_conn *c, const char *error);
 
-/* handover.c: give it to pinfold-tls, to be answered with 403 if deny is given. false: that is not possible.
- */
+/* handover.c: give it to pinfold-tls, to be answered with 403 if deny is given; or have it wait until that is
+ * there. false: that is not possible. */
 bool pf_handover(struct pf_conn *c, const char *deny);
+/* It has waited in vain. */
+void pf_handover_gave_up(struct pf_conn *c);
 /* Have pinfold-tls end it. */
 void pf_handover_drop(struct pf_conn *c);
 void pf_handover_forget(struct pf_conn *c);

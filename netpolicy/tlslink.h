@@ -7,6 +7,7 @@
  * by "ca"
  *            {"op":"policy"} + a memfd with the same
  *            {"op":"secret","name"} + a memfd with the secret
+ *            {"op":"rest"}                                        end: the vault has it all
  *            {"op":"conn","id","name","port","tls":bool} + client, upstream
  *            {"op":"conn", …, "deny":reason} + client             to be answered with 403
  *            {"op":"drop","id"}                                   end it: the policy has changed
@@ -26,6 +27,11 @@
 
 #define PF_TLSLINK_MAX ((size_t)64 << 10) /* bytes of a message */
 #define PF_TLSLINK_FDS 2
+
+/* The vault is descriptor 4, if it is open: the authority first, then a place for each credential. */
+#define PF_TLSLINK_VAULT_CA ((size_t)128 << 10)
+#define PF_TLSLINK_VAULT_SECRET ((size_t)20 << 10)
+#define PF_TLSLINK_VAULT_SIZE(n) (PF_TLSLINK_VAULT_CA + (n)*PF_TLSLINK_VAULT_SECRET)
 
 /* Both ends. A message that does not fit now is EAGAIN in err->errnum. tail may be NULL. */
 int pf_tlslink_send(int sock, const cJSON *msg, const void *tail, size_t tail_len, const int *fds,

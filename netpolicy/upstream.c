@@ -252,9 +252,9 @@ const struct pf_own_addrs *pf_upstream_own(struct pf_gate *g)
 
 	if (g->own.addrs && now - g->own_read < OWN_US)
 		return &g->own;
-	if (pf_own_addrs_read(&g->own, &err) < 0)
-		return NULL;
-	if (g->host_route >= 0 && pf_own_addrs_add(&g->own, g->host_route, &err) < 0) {
+	pf_own_addrs_done(&g->own);
+	if (pf_own_addrs_add(&g->own, g->route, &err) < 0 ||
+		(g->host_route >= 0 && pf_own_addrs_add(&g->own, g->host_route, &err) < 0)) {
 		pf_own_addrs_done(&g->own);
 		return NULL;
 	}

@@ -2,47 +2,113 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/landlock.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/proc.h"
 #include "sandbox/caps.h"
+#include "sandbox/idrange.h"
 #include "sandbox/seccomp.h"
 
-/* Refused with EPERM. A list of what to refuse, not of what to allow: libc's and c-ares' calls differ from
- * release to release, and a keeper that is killed takes its sandbox along. */
-static const char *const refused[] = {"execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv",
-	"process_vm_writev", "pidfd_getfd", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount",
-	"fspick", "fsconfig", "open_tree", "move_mount", "mount_setattr", "setns", "unshare", "bpf",
-	"perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
-	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon",
-	"swapoff", "keyctl", "add_key", "request_key", "open_by_handle_at", "name_to_handle_at", "acct",
-	"quotactl", "iopl", "ioperm", "mknod", "mknodat", "setuid", "setgid", "setresuid", "setresgid",
-	"capset", "personality", "settimeofday", "clock_settime", "sethostname", "setdomainname", "syslog"};
+#define FIRST_TLS_UID 1879048192u  /* 0x70000000: above what systemd and we give to containers */
+#define FIRST_GATE_UID 1879113728u /* 65536 further */
+#define GATE_DATA ((rlim_t)1 << 30)
 
-int pf_confine_filter(const char *const *more, struct pf_err *err)
+uid_t pf_confine_tls_uid(uint32_t id_base)
 {
-	PF_JSON cJSON *list = cJSON_CreateObject();
+	return FIRST_TLS_UID + id_base / PF_IDRANGE_SIZE;
+}
+
+uid_t pf_confine_gate_uid(uint32_t id_base)
+{
+	return FIRST_GATE_UID + id_base / PF_IDRANGE_SIZE;
+}
+
+/* Refused with EPERM. Lists of what to refuse, not of what to allow: libc's and c-ares' calls differ from
+ * release to release, and a keeper that is killed takes its sandbox along. */
+static const char *const refused[] = {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
+	"mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount", "fspick", "fsconfig", "open_tree",
+	"move_mount", "mount_setattr", "setns", "unshare", "bpf", "perf_event_open", "userfaultfd",
+	"io_uring_setup", "io_uring_enter", "io_uring_register", "init_module", "finit_module",
+	"delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff", "keyctl", "add_key",
+	"request_key", "open_by_handle_at", "name_to_handle_at", "acct", "quotactl", "iopl", "ioperm",
+	"mknod", "mknodat", "personality", "settimeofday", "clock_settime", "sethostname", "setdomainname",
+	"syslog", NULL};
+/* Of who starts no program. */
+static const char *const starting[] = {
+	"execve", "execveat", "fork", "vfork", "setuid", "setgid", "setresuid", "setresgid", "capset", NULL};
+/* Of a gate: it signals nobody and makes no files. */
+static const char *const gate_refused[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
+	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioctl", "mkdir", "mkdirat", "rename", "renameat",
+	"renameat2", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod",
+	"fchmodat", "chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "truncate",
+	"prlimit64", "setrlimit", "sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open",
+	"clone", "clone3", NULL};
+
+static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
+{
 	cJSON *rule = cJSON_CreateObject(), *names = cJSON_AddArrayToObject(rule, "names");
+
+	for (size_t i = 0; i < n; i++)
+		for (const char *const *s = lists[i]; s && *s; s++)
+			cJSON_AddItemToArray(names, cJSON_CreateString(*s));
+	cJSON_AddStringToObject(rule, "action", "SCMP_ACT_ERRNO");
+	cJSON_AddItemToArray(syscalls, rule);
+}
+
+/* One call, where its argument compares so. */
+static void refuse_if(cJSON *syscalls, const char *name, int arg, const char *op, int64_t value)
+{
+	cJSON *rule = cJSON_CreateObject(), *names = cJSON_AddArrayToObject(rule, "names"),
+	      *a = cJSON_CreateObject();
+
+	cJSON_AddItemToArray(names, cJSON_CreateString(name));
+	cJSON_AddStringToObject(rule, "action", "SCMP_ACT_ERRNO");
+	pf_json_add_int(a, "index", arg);
+	pf_json_add_int(a, "value", value);
+	cJSON_AddStringToObject(a, "op", op);
+	cJSON_AddItemToArray(cJSON_AddArrayToObject(rule, "args"), a);
+	cJSON_AddItemToArray(syscalls, rule);
+}
+
+static int load(const cJSON *list, struct pf_err *err)
+{
 	PF_BPF struct pf_bpf filter = {0};
 	unsigned flags;
 	int notify;
 
-	cJSON_AddStringToObject(list, "defaultAction", "SCMP_ACT_ALLOW");
-	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
-		cJSON_AddItemToArray(names, cJSON_CreateString(refused[i]));
-	for (; more && *more; more++)
-		cJSON_AddItemToArray(names, cJSON_CreateString(*more));
-	cJSON_AddStringToObject(rule, "action", "SCMP_ACT_ERRNO");
-	cJSON_AddItemToArray(cJSON_AddArrayToObject(list, "syscalls"), rule);
 	if (pf_seccomp_oci(list, &filter, &flags, &notify, err) < 0)
 		return -1;
 	return pf_seccomp_load(&filter, flags) < 0 ? pf_fail(err, errno, "seccomp filter") : 0;
+}
+
+static cJSON *new_list(cJSON **syscalls)
+{
+	cJSON *list = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(list, "defaultAction", "SCMP_ACT_ALLOW");
+	*syscalls = cJSON_AddArrayToObject(list, "syscalls");
+	return list;
+}
+
+int pf_confine_filter(const char *const *more, struct pf_err *err)
+{
+	const char *const *const lists[] = {refused, starting, more};
+	cJSON *syscalls;
+	PF_JSON cJSON *list = new_list(&syscalls);
+
+	refuse(syscalls, lists, 3);
+	return load(list, err);
 }
 
 #define READS (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
@@ -62,15 +128,16 @@ static int allow_below(int ruleset, const char *const *paths, uint64_t rights, s
 			continue;
 		struct landlock_path_beneath_attr a = {.allowed_access = rights, .parent_fd = fd};
 		if (!S_ISDIR(st.st_mode))
-			a.allowed_access &= LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE;
+			a.allowed_access &= LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE |
+					    LANDLOCK_ACCESS_FS_EXECUTE;
 		if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &a, 0) < 0)
 			return pf_fail(err, errno, "landlock: %s", *paths);
 	}
 	return 0;
 }
 
-int pf_confine_files(
-	const char *const *rw, const char *const *ro, const char *const *list, struct pf_err *err)
+int pf_confine_files(const char *const *rw, const char *const *ro, const char *const *list,
+	const char *const *exec, struct pf_err *err)
 {
 	const struct landlock_ruleset_attr all = {.handled_access_fs = READS | WRITES | NEVER};
 	PF_CLOSE int ruleset = (int)syscall(SYS_landlock_create_ruleset, &all, sizeof(all), 0);
@@ -78,21 +145,120 @@ int pf_confine_files(
 	if (ruleset < 0)
 		return 0;
 	if (allow_below(ruleset, rw, READS | WRITES, err) < 0 || allow_below(ruleset, ro, READS, err) < 0 ||
-		allow_below(ruleset, list, LANDLOCK_ACCESS_FS_READ_DIR, err) < 0)
+		allow_below(ruleset, list, LANDLOCK_ACCESS_FS_READ_DIR, err) < 0 ||
+		allow_below(ruleset, exec, READS | LANDLOCK_ACCESS_FS_EXECUTE, err) < 0)
 		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
 		return pf_fail(err, errno, "landlock");
 	return 0;
 }
 
-int pf_confine_keeper(struct pf_err *err)
+static int privileges(uint64_t keep, uint64_t bounding, struct pf_err *err)
 {
-	const uint64_t keep = PF_CAP_BIT(CAP_NET_ADMIN) | PF_CAP_BIT(CAP_KILL);
 	const struct pf_caps caps = {.effective = keep, .permitted = keep};
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
-		return pf_fail(err, errno, "confine the keeper");
-	if (pf_caps_apply_bounding(0) < 0 || pf_caps_apply(&caps) < 0)
-		return pf_fail(err, errno, "confine the keeper: capabilities");
-	return pf_confine_filter(NULL, err) < 0 ? pf_wrap(err, "confine the keeper") : 0;
+		return pf_fail(err, errno, "no new privileges");
+	if (pf_caps_apply_bounding(bounding) < 0 || pf_caps_apply(&caps) < 0)
+		return pf_fail(err, errno, "capabilities");
+	return 0;
+}
+
+int pf_confine_keeper(bool starts_tls, struct pf_err *err)
+{
+	/* A program that root starts gets what is in the bounding set, as far as it was here. */
+	const uint64_t more =
+		starts_tls ? PF_CAP_BIT(CAP_SETUID) | PF_CAP_BIT(CAP_SETGID) | PF_CAP_BIT(CAP_IPC_LOCK) : 0;
+	const char *const *const lists[] = {refused, starts_tls ? NULL : starting};
+	cJSON *syscalls;
+	PF_JSON cJSON *list = new_list(&syscalls);
+
+	refuse(syscalls, lists, 2);
+	return privileges(more | PF_CAP_BIT(CAP_KILL), more, err) < 0 || load(list, err) < 0
+		       ? pf_wrap(err, "confine the keeper")
+		       : 0;
+}
+
+int pf_confine_jail(struct pf_err *err)
+{
+	return privileges(PF_CAP_BIT(CAP_NET_ADMIN) | PF_CAP_BIT(CAP_KILL), 0, err) < 0 ||
+			       pf_confine_filter(NULL, err) < 0
+		       ? pf_wrap(err, "confine the jail's keeper")
+		       : 0;
+}
+
+static int bounds(struct pf_err *err)
+{
+	static const struct {
+		__rlimit_resource_t what;
+		rlim_t max;
+	} limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_NPROC, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0},
+		{RLIMIT_DATA, GATE_DATA}};
+
+	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++) {
+		struct rlimit r;
+		if (getrlimit(limits[i].what, &r) < 0)
+			return pf_fail(err, errno, "resource limits");
+		if (r.rlim_max > limits[i].max)
+			r.rlim_max = limits[i].max;
+		r.rlim_cur = r.rlim_max;
+		if (setrlimit(limits[i].what, &r) < 0)
+			return pf_fail(err, errno, "resource limits");
+	}
+	return 0;
+}
+
+static int become(uid_t uid, struct pf_err *err)
+{
+	bool first = pf_in_first_userns();
+
+	/* The bounding set needs root's capabilities, the change of user must come before the rest goes. */
+	if (pf_caps_apply_bounding(0) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
+		return pf_fail(err, errno, "capabilities");
+	if (setgroups(0, NULL) < 0 && first)
+		return pf_fail(err, errno, "drop the groups");
+	if ((setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0) && (first || errno != EINVAL))
+		return pf_fail(err, errno, "become user %u", uid);
+	return 0;
+}
+
+int pf_confine_gate(uid_t uid, struct pf_err *err)
+{
+	const char *const *const lists[] = {refused, starting, gate_refused};
+	cJSON *syscalls;
+	PF_JSON cJSON *list = new_list(&syscalls);
+
+	refuse(syscalls, lists, 3);
+	/* CAP_NET_ADMIN is good for the host's network too; what could use it there is taken away: netlink,
+	 * raw and packet sockets, ioctl, and the options of IP sockets by which tables are replaced. */
+	refuse_if(syscalls, "socket", 0, "SCMP_CMP_LT", AF_INET);
+	refuse_if(syscalls, "socket", 0, "SCMP_CMP_GT", AF_INET6);
+	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_EQ", IPPROTO_IP);
+	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_EQ", IPPROTO_IPV6);
+	if (bounds(err) < 0 || become(uid, err) < 0 || privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 ||
+		load(list, err) < 0)
+		return pf_wrap(err, "confine the gate");
+	return 0;
+}
+
+int pf_confine_descriptors(int *const fds[], size_t n)
+{
+	int high[8];
+
+	for (size_t i = 0; i < n; i++) {
+		high[i] = *fds[i] < 0 ? -1 : fcntl(*fds[i], F_DUPFD_CLOEXEC, 3 + (int)n);
+		if (*fds[i] >= 0 && high[i] < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < n; i++)
+		if (high[i] >= 0 && (*fds[i] = dup3(high[i], 3 + (int)i, O_CLOEXEC)) < 0)
+			return -1;
+	for (size_t i = 0; i < n; i++)
+		if (high[i] < 0)
+			close(3 + (int)i);
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i < 3; i++)
+		if (dup2(null, i) < 0)
+			return -1;
+	return close_range(3 + (unsigned)n, ~0U, 0);
 }

@@ -1,23 +1,47 @@
-/* What a keeper gives up once its sandbox runs: it reads names, packets and TLS heads that a payload wrote.
- */
+/* What the processes around a sandbox give up. */
 #ifndef PF_SESSION_CONFINE_H
 #define PF_SESSION_CONFINE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
 #include "base/err.h"
 
-/* Of capabilities keep those that change the packet filter and signal the box; no new privileges; not
- * dumpable; no system call that starts a program, mounts, traces, loads code into the kernel or makes a
- * namespace. */
-int pf_confine_keeper(struct pf_err *err);
+/* The user ids of helpers of a sandbox, one of each kind for every id range: nothing allocates them, and no
+ * two processes share one. Containers' ids end below (sandbox/idrange.c). id_base 0: of all that have no
+ * range. */
+uid_t pf_confine_tls_uid(uint32_t id_base);
+uid_t pf_confine_gate_uid(uint32_t id_base);
+
+/* A session's keeper, which reads nothing that a payload wrote: of capabilities keep what signals the box,
+ * and, if it is to start pinfold-tls, what makes that another user; no new privileges; not dumpable; no
+ * system call that mounts, traces, loads code into the kernel or makes a namespace, nor, unless it is to
+ * start pinfold-tls, one that starts a program. */
+int pf_confine_keeper(bool starts_tls, struct pf_err *err);
+
+/* A gate: all of that, and another user id and no groups, of capabilities what changes the packet filter
+ * alone, no new sockets but of IP, no ioctl, no memory, processes or core files without bounds. In a user
+ * namespace that does not have uid, the user stays who he is. */
+int pf_confine_gate(uid_t uid, struct pf_err *err);
+
+/* pinfold-jail, which is both, of whoever called it. */
+int pf_confine_jail(struct pf_err *err);
+
+/* Keep these descriptors as 3, 4, …, and nothing else of what the caller has open: locks, the ends of pipes
+ * that somebody reads to their end. 0 to 2 become /dev/null. -1 stays -1; at most 8. -1 with errno. */
+int pf_confine_descriptors(int *const fds[], size_t n);
 
 /* The filter of system calls alone: what no part of a keeper has any use for is refused, and more (names,
  * NULL-terminated; may be NULL). */
 int pf_confine_filter(const char *const *more, struct pf_err *err);
 
 /* Where the kernel has Landlock: from here on files can be opened below these directories only, to read those
- * of ro, for anything but to execute those of rw; list has directories that are only listed. What does not
- * exist is left out; all lists are NULL-terminated. Without Landlock nothing changes. */
-int pf_confine_files(
-	const char *const *rw, const char *const *ro, const char *const *list, struct pf_err *err);
+ * of ro, for anything but to execute those of rw; list has directories that are only listed, exec what may be
+ * executed too. What does not exist is left out; all lists are NULL-terminated or NULL. Without Landlock
+ * nothing changes. */
+int pf_confine_files(const char *const *rw, const char *const *ro, const char *const *list,
+	const char *const *exec, struct pf_err *err);
 
 #endif

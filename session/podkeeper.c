@@ -50,7 +50,7 @@
 struct keeper {
 	const struct pf_podkeeper *p;
 	struct pf_gate *gate;
-	int sock, audit, pidfd, listen, conn;
+	int sock, audit, rewrite, pidfd, listen, conn; /* rewrite: the log, not to append to */
 	int64_t conn_by;
 	/* The cgroups (of v2) of the containers that are or were in the namespace, the newest last. */
 	struct {
@@ -62,22 +62,31 @@ struct keeper {
 
 /* ---- the log ---- */
 
-static void rotate(struct keeper *k)
+/* In place, since it may make no files: the newer half, from the beginning of a line on, becomes all of it.
+ */
+static void shorten(struct keeper *k)
 {
-	struct pf_err ignored = PF_ERR_INIT;
+	char chunk[65536];
+	off_t from, to = 0;
 	struct stat st;
+	ssize_t n;
 
-	if (fstat(k->audit, &st) < 0 || st.st_size < MAX_LOG)
+	if (k->rewrite < 0 || fstat(k->audit, &st) < 0 || st.st_size < MAX_LOG)
 		return;
-	PF_FREE char *name = pf_asprintf("%s/logs/%s.jsonl", k->p->dirs->store, k->p->id);
-	PF_FREE char *old = pf_asprintf("%s.1", name);
-	if (rename(name, old) < 0)
-		return;
-	int fd = pf_audit_open(k->p->dirs, k->p->id, &ignored);
-	if (fd >= 0) {
-		close(k->audit);
-		k->audit = fd;
+	for (from = st.st_size / 2; (n = pread(k->rewrite, chunk, sizeof(chunk), from)) > 0; from += n) {
+		const char *end = memchr(chunk, '\n', (size_t)n);
+		if (end) {
+			from += end + 1 - chunk;
+			break;
+		}
 	}
+	while ((n = pread(k->rewrite, chunk, sizeof(chunk), from)) > 0) {
+		if (pwrite(k->rewrite, chunk, (size_t)n, to) != n)
+			return;
+		from += n;
+		to += n;
+	}
+	(void)!ftruncate(k->rewrite, to);
 }
 
 static void say(struct keeper *k, const char *event, cJSON *fields)
@@ -86,7 +95,7 @@ static void say(struct keeper *k, const char *event, cJSON *fields)
 
 	/* A full disk must not open the gate nor stop it; the line is lost. */
 	(void)pf_audit_write(k->audit, event, fields, &ignored);
-	rotate(k);
+	shorten(k);
 }
 
 static void on_verdict(void *arg, const struct pf_gate_event *e)
@@ -235,28 +244,16 @@ static void run(struct keeper *k)
 	}
 }
 
-/* Keep these descriptors as 3, 4, …, and nothing else of what the creator has open: locks, the ends of pipes
- * that somebody reads to their end. -1 stays -1. */
-static int keep_only(int *const fds[], size_t n)
+static int open_log(struct keeper *k, struct pf_err *err)
 {
-	int high[8];
+	PF_CLOSE int dir = pf_dirs_open(k->p->dirs->store, "logs", err);
+	PF_FREE char *name = pf_asprintf("%s.jsonl", k->p->id);
 
-	for (size_t i = 0; i < n; i++) {
-		high[i] = *fds[i] < 0 ? -1 : fcntl(*fds[i], F_DUPFD_CLOEXEC, 3 + (int)n);
-		if (*fds[i] >= 0 && high[i] < 0)
-			return -1;
-	}
-	for (size_t i = 0; i < n; i++)
-		if (high[i] >= 0 && (*fds[i] = dup3(high[i], 3 + (int)i, O_CLOEXEC)) < 0)
-			return -1;
-	for (size_t i = 0; i < n; i++)
-		if (high[i] < 0)
-			close(3 + (int)i);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int i = 0; i < 3; i++)
-		if (dup2(null, i) < 0)
-			return -1;
-	return close_range(3 + (unsigned)n, ~0U, 0);
+	k->audit = dir < 0 ? -1 : pf_audit_open(k->p->dirs, k->p->id, err);
+	if (k->audit < 0)
+		return -1;
+	k->rewrite = openat(dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return k->rewrite < 0 ? pf_fail(err, errno, "audit log %s", name) : 0;
 }
 
 static int open_all(struct keeper *k, int *made, struct pf_err *err)
@@ -268,29 +265,27 @@ static int open_all(struct keeper *k, int *made, struct pf_err *err)
 		.hostname = p->hostname,
 		.resolver = p->resolver};
 
-	k->audit = pf_audit_open(p->dirs, p->id, err);
-	if (k->audit < 0)
+	if (open_log(k, err) < 0)
 		return -1;
 	k->gate = p->netns < 0 ? pf_gate_open(p->policy, &opts, made, err)
 			       : pf_gate_join(p->policy, &opts, p->netns, err);
 	return k->gate ? 0 : -1;
 }
 
-/* Of files it needs the log, and what resolving a name reads. */
-static int confine_files(const struct keeper *k, struct pf_err *err)
+/* Of files it needs what resolving a name reads. It has no id range: all of its kind are one user. */
+static int confine(struct pf_err *err)
 {
-	PF_FREE char *logs = pf_asprintf("%s/logs", k->p->dirs->store);
-	const char *const rw[] = {logs, NULL}, *const list[] = {k->p->dirs->store, NULL};
-	const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
+	static const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
 		"/run/resolvconf", "/run/NetworkManager", NULL};
 
-	return pf_confine_files(rw, ro, list, err);
+	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1
+							       : pf_confine_gate(pf_confine_gate_uid(0), err);
 }
 
 static int stay(struct keeper *k, struct pf_err *err)
 {
 	k->listen = pf_control_listen(k->p->dir, err);
-	return k->listen < 0 || confine_files(k, err) < 0 || pf_confine_keeper(err) < 0 ? -1 : 0;
+	return k->listen < 0 ? -1 : confine(err);
 }
 
 static void settle(void)
@@ -313,14 +308,15 @@ static void settle(void)
 __attribute__((noreturn)) static void keeper_main(const struct pf_podkeeper *params, int sock)
 {
 	struct pf_podkeeper p = *params;
-	struct keeper k = {.p = &p, .sock = sock, .audit = -1, .pidfd = -1, .listen = -1, .conn = -1};
+	struct keeper k = {
+		.p = &p, .sock = sock, .audit = -1, .rewrite = -1, .pidfd = -1, .listen = -1, .conn = -1};
 	int *const keep[] = {&k.sock, &p.dir, &p.netns};
 	struct pf_err err = PF_ERR_INIT;
 	int made = -1, r;
 
 	settle();
-	r = keep_only(keep, 3) < 0 || chdir("/") < 0 ? pf_fail(&err, errno, "keeper")
-						     : open_all(&k, &made, &err);
+	r = pf_confine_descriptors(keep, 3) < 0 || chdir("/") < 0 ? pf_fail(&err, errno, "keeper")
+								  : open_all(&k, &made, &err);
 	if (r < 0) {
 		(void)send(k.sock, &err, sizeof(err), MSG_NOSIGNAL);
 		_exit(125);

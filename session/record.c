@@ -33,13 +33,13 @@ int pf_session_policy_save(int sandbox_dirfd, const cJSON *networking, uint64_t 
 	pf_json_add_int(j, "revision", (int64_t)revision);
 	cJSON_AddItemToObject(j, "networking", cJSON_Duplicate(networking, true));
 	PF_FREE char *text = pf_json_text(j);
-	return pf_replace_file_at(sandbox_dirfd, "policy.json", text, strlen(text), 0600, true, err);
+	return pf_replace_file_at(sandbox_dirfd, PF_SESSION_POLICY_FILE, text, strlen(text), 0600, true, err);
 }
 
 int pf_session_live_policy(int sandbox_dirfd, cJSON *record, uint64_t *revision, struct pf_err *err)
 {
 	struct pf_err e = PF_ERR_INIT;
-	PF_JSON cJSON *j = load(sandbox_dirfd, "policy.json", &e);
+	PF_JSON cJSON *j = load(sandbox_dirfd, PF_SESSION_POLICY_FILE, &e);
 	cJSON *config = cJSON_GetObjectItemCaseSensitive(record, "config");
 	const cJSON *n = cJSON_GetObjectItemCaseSensitive(j, "revision");
 	cJSON *networking;

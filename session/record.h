@@ -13,6 +13,7 @@
 cJSON *pf_session_record_load(int sandbox_dirfd, struct pf_err *err);
 
 /* Durably remember the networking that is in force and its revision. */
+#define PF_SESSION_POLICY_FILE "policy.json"
 int pf_session_policy_save(int sandbox_dirfd, const cJSON *networking, uint64_t revision, struct pf_err *err);
 /* Put what was remembered into record's config.networking; *revision is its, or 0 when none was ever set. */
 int pf_session_live_policy(int sandbox_dirfd, cJSON *record, uint64_t *revision, struct pf_err *err);

@@ -86,7 +86,7 @@ static char *to_pem(X509 *x)
 	return pem;
 }
 
-int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_err *err)
+static int make(char *const *names, int64_t lifetime_s, struct pf_err *err)
 {
 	int64_t now = time(NULL);
 	char cn[64];
@@ -96,9 +96,8 @@ int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_er
 		return pf_fail(err, 0, "getrandom");
 	snprintf(cn, sizeof(cn), "Pinfold sandbox %08x", id);
 	ca.key = EVP_EC_gen("P-256");
-	ca.leaf_key = EVP_EC_gen("P-256");
 	ca.not_after = now + lifetime_s;
-	X509 *x = ca.key && ca.leaf_key ? new_cert(cn, ca.key, now - BACKDATE_S, ca.not_after) : NULL;
+	X509 *x = ca.key ? new_cert(cn, ca.key, now - BACKDATE_S, ca.not_after) : NULL;
 	if (!x)
 		return broken(err, "make the sandbox's authority");
 	PF_BUF struct pf_buf constraint = {0};
@@ -115,7 +114,18 @@ int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_er
 		return broken(err, "make the sandbox's authority");
 	}
 	ca.cert = x;
-	*pem = to_pem(x);
+	return vault_put_authority(ca.key, ca.cert, ca.not_after, err);
+}
+
+int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_err *err)
+{
+	ca.leaf_key = EVP_EC_gen("P-256");
+	if (!ca.leaf_key)
+		return broken(err, "make a key");
+	if (vault_authority(&ca.key, &ca.cert, &ca.not_after, err) < 0 ||
+		(!ca.key && make(names, lifetime_s, err) < 0))
+		return -1;
+	*pem = to_pem(ca.cert);
 	return *pem ? 0 : broken(err, "write the sandbox's authority");
 }
 

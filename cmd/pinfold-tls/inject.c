@@ -24,6 +24,14 @@
 
 #define SECRET_MAX 16384
 
+static void set(struct pf_cred *k, char *secret, size_t len)
+{
+	if (k->secret)
+		OPENSSL_secure_clear_free(k->secret, k->secret_len);
+	k->secret = secret;
+	k->secret_len = len;
+}
+
 int secret_take(struct tls *t, const char *name, int fd, struct pf_err *err)
 {
 	PF_CLOSE int f = fd;
@@ -56,10 +64,25 @@ int secret_take(struct tls *t, const char *name, int fd, struct pf_err *err)
 			"the secret of %s is empty or has a line break or another control character in it",
 			name);
 	}
-	if (k->secret)
-		OPENSSL_secure_clear_free(k->secret, k->secret_len);
-	k->secret = s;
-	k->secret_len = (size_t)n;
+	set(k, s, (size_t)n);
+	vault_put_secret((size_t)(k - t->creds.list), s, (size_t)n);
+	return 0;
+}
+
+int secret_recall(struct tls *t, struct pf_err *err)
+{
+	for (size_t i = 0; i < t->creds.n; i++) {
+		size_t len;
+		const char *kept = vault_secret(i, &len);
+		char *s = kept ? OPENSSL_secure_malloc(len + 1) : NULL;
+		if (kept && !s)
+			return pf_fail(err, 0, "no locked memory is left for the secret of %s",
+				t->creds.list[i].name);
+		if (kept) {
+			memcpy(s, kept, len);
+			set(&t->creds.list[i], s, len);
+		}
+	}
 	return 0;
 }
 

@@ -1,8 +1,10 @@
 /* Theory of operation.
  *
- * One of these per sandbox whose policy asks for it, started by the keeper while the box is being built; file
- * descriptor 3 is the socket to it (netpolicy/tlslink.h). It dials nobody: both ends of a connection come as
- * descriptors, after the keeper has decided that and where it may go. What it decides is about requests.
+ * One of these per sandbox whose policy asks for it, started by the keeper while the box is being built, to
+ * make the sandbox's authority, and again with the first connection that needs it; what the first one leaves
+ * to the second is in the vault (descriptor 4). Descriptor 3 is the socket to the gate (netpolicy/tlslink.h).
+ * It dials nobody: both ends of a connection come as descriptors, after the gate has decided that and where
+ * it may go. What it decides is about requests.
  *
  * It reads what the sandbox sends, and it holds secrets; so it has nothing else: a user id that no other
  * process has, no capabilities, no file system (Landlock, and a filter that refuses to open anything), no new
@@ -171,7 +173,7 @@ static int set_up(struct tls *t, const cJSON *msg, int fd, struct pf_err *err)
 	int r = tls_ca_make(
 		names, cJSON_IsNumber(lifetime) ? (int64_t)lifetime->valuedouble : 86400, &pem, err);
 	pf_strv_free(names);
-	if (r < 0 || make_server(t, err) < 0)
+	if (r < 0 || secret_recall(t, err) < 0 || make_server(t, err) < 0)
 		return -1;
 	say(t, "ca", "pem", pem);
 	return 0;
@@ -195,6 +197,8 @@ static void on_message(struct tls *t, const cJSON *msg, const char *tail, size_t
 		r = set_up(t, msg, pf_take_fd(&fds[0]), &err);
 	else if (op && strcmp(op, "policy") == 0)
 		r = load(t, pf_take_fd(&fds[0]), false, &err);
+	else if (op && strcmp(op, "rest") == 0 && t->policy && vault_is_there())
+		_exit(0);
 	else if (op && strcmp(op, "secret") == 0 && name && fds[0] >= 0)
 		r = secret_take(t, name, pf_take_fd(&fds[0]), &err);
 	for (size_t i = 0; i < 2; i++)
@@ -247,7 +251,7 @@ static int confine(uid_t uid, struct pf_err *err)
 	/* Changing the user resets both of these. */
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "confine pinfold-tls");
-	if (pf_confine_files(NULL, NULL, NULL, err) < 0)
+	if (pf_confine_files(NULL, NULL, NULL, NULL, err) < 0)
 		return -1;
 	return pf_confine_filter(more, err);
 }
@@ -270,7 +274,7 @@ int main(int argc, char **argv)
 	int flags = fcntl(LINK, F_GETFL);
 	if (flags < 0 || fcntl(LINK, F_SETFL, flags | O_NONBLOCK) < 0 || pf_set_cloexec(LINK, true) < 0)
 		return 125;
-	if (!OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) || !locked ||
+	if (vault_open(&err) < 0 || !OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) || !locked ||
 		confine((uid_t)uid, &err) < 0 || pf_loop_init(&t.loop, &err) < 0 ||
 		pf_loop_add(&t.loop, &t.link, EPOLLIN) < 0) {
 		say(&t, "error", "text", *err.msg ? err.msg : "OpenSSL, or its locked memory, cannot be had");

@@ -31,10 +31,23 @@ struct tls {
 
 /* ---- ca.c: the sandbox's authority, and the certificates it makes */
 
-/* Make the authority; *pem is its certificate, malloc'ed. names (NULL: any) are what it may speak for. */
+/* Take the authority from the vault, or make it; *pem is its certificate, malloc'ed. names (NULL: any) are
+ * what one that is made may speak for. */
 int tls_ca_make(char *const *names, int64_t lifetime_s, char **pem, struct pf_err *err);
 /* Give a server-side connection the certificate for a name, from the cache or fresh. */
 int tls_ca_leaf(SSL *ssl, const char *name);
+
+/* ---- vault.c: what is there again after a start; without a vault nothing is kept */
+
+/* Before confinement. One that was given and cannot be had is an error. */
+int vault_open(struct pf_err *err);
+bool vault_is_there(void);
+/* By the credential's number. */
+void vault_put_secret(size_t i, const char *secret, size_t len);
+const char *vault_secret(size_t i, size_t *len);
+int vault_put_authority(EVP_PKEY *key, X509 *cert, int64_t not_after, struct pf_err *err);
+/* *key NULL: there is none yet. */
+int vault_authority(EVP_PKEY **key, X509 **cert, int64_t *not_after, struct pf_err *err);
 
 /* ---- end.c: one end of a connection, with TLS or without */
 
@@ -80,6 +93,8 @@ uint8_t *fifo_room(struct fifo *f, size_t want);
 
 /* Take a secret from a descriptor (which is closed). */
 int secret_take(struct tls *t, const char *name, int fd, struct pf_err *err);
+/* Those that are in the vault. */
+int secret_recall(struct tls *t, struct pf_err *err);
 
 struct request {
 	const char *name; /* of the host, as its certificate proves it */

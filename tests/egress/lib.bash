@@ -80,6 +80,9 @@ registry() {
 		dist:{tarball:"https://a.cdn.test/tiny-1.0.0.tgz",integrity:$sum}}}}' >"$WORLD/www/tiny"
 }
 
+# The process that reads what the sandbox sends.
+gate_pid() { pgrep -P "$(state_of .pinfold.keeper)" -x pinfold-gate; }
+
 # ---- inside ------------------------------------------------------------------------------------------------
 
 # What a short Python program prints; probe.py is in front of it. Its arguments are in argv.

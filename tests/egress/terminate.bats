@@ -193,20 +193,47 @@ except e.HTTPError as x: print(x.code, x.read().decode().split(" ")[0])'
 	refute_left secret.other
 }
 
-@test "pinfold-tls holds nothing but its sockets, and when it is gone what needs it is refused" {
+@test "pinfold-tls is not there before the first connection that needs it, and holds nothing but its sockets" {
 	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"},"b.cdn.test"]}'
 	local pid uid
+	wait_for 5 sh -c "! pgrep -P $(state_of .pinfold.keeper) -f pinfold-tls"
+	expect_dial ok b.cdn.test 7
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.gate.tls,.gate.tls_started]')" '["asleep",0]'
+	# No process of this sandbox has loaded OpenSSL.
+	refute grep -lq libcrypto "/proc/$(state_of .pinfold.keeper)/maps" "/proc/$(gate_pid)/maps"
+	inside curl -sS -o /dev/null -w '%{http_code}' https://a.cdn.test:8444/
+	assert_equal "$output" 200
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.gate.tls,.gate.tls_started]')" '["up",1]'
 	pid=$(pgrep -P "$(state_of .pinfold.keeper)" -f pinfold-tls)
 	uid=$(awk '/^Uid/ {print $2}' "/proc/$pid/status")
 	[ "$uid" -gt 1879000000 ] || show "uid $uid"
 	[ "$(awk '/^CapEff/ {print $2}' "/proc/$pid/status")" = 0000000000000000 ]
 	[ "$(awk '/^Seccomp:/ {print $2}' "/proc/$pid/status")" = 2 ]
 	[ "$(awk '/^NoNewPrivs/ {print $2}' "/proc/$pid/status")" = 1 ]
-	kill -9 "$pid"
-	assert_audit '.reason=="tls_down"'
+}
+
+@test "pinfold-tls dies in mid-traffic: it is told, nothing goes past it, and the next connection starts another, not for ever" {
+	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"},"b.cdn.test"]}'
+	local ca i
+	inside sh -c 'tail -c 300 /run/pinfold/ca-certificates.crt'
+	ca=$output
+	tls() { pgrep -P "$(state_of .pinfold.keeper)" -f pinfold-tls; }
+	for i in 1 2 3 4; do
+		inside curl -sS -o /dev/null -w '%{http_code}' https://a.cdn.test:8444/
+		assert_equal "$i $output" "$i 200"
+		kill -9 "$(tls)"
+		assert_audit '.event=="tls_died" and .times=='"$i"' and .error=="pinfold-tls was killed by signal 9"'
+		assert_audit '.event=="egress_error" and .kind=="tls" and .reason=="tls_down"'
+	done
 	inside curl -sS https://a.cdn.test:8444/
 	[ "$status" != 0 ]
+	assert_audit '.event=="egress_error" and .kind=="tls" and (.detail|test("has died 4 times"))'
+	assert_audit '.event=="egress_denied" and .kind=="connect" and .reason=="tls_down" and .name=="a.cdn.test"'
+	# The authority was the same all the time, and the rest goes on.
+	inside sh -c 'tail -c 300 /run/pinfold/ca-certificates.crt'
+	assert_equal "$output" "$ca"
 	expect_dial ok b.cdn.test 7
+	assert_equal "$(state_of .status)" running
 }
 
 @test "a root that is read-only, an image without certificates, and a start after a stop: trusted all the same" {

@@ -242,11 +242,14 @@ refused"
 	assert_equal "$(cat "$ROOT/.netns/$name")" "$ID"
 }
 
-@test "a log that has grown large is set aside once" {
+@test "a log that has grown large loses its older half" {
 	start_bundle
-	truncate -s 16M "$STORE/logs/$ID.jsonl"
+	local log="$STORE/logs/$ID.jsonl"
+	{ head -c 9000000 /dev/zero | tr '\0' x; echo; head -c 8000000 /dev/zero | tr '\0' y; echo; } >"$log"
 	fetch http://other.example.com/
-	wait_for 5 test -s "$STORE/logs/$ID.jsonl.1"
+	shortened() { [ "$(stat -c %s "$log")" -lt 9000000 ]; }
+	wait_for 5 shortened
 	fetch http://third.example.com/
-	wait_for 5 grep -q third.example.com "$STORE/logs/$ID.jsonl"
+	wait_for 5 grep -q third.example.com "$log"
+	assert_equal "$(grep -c xxxxx "$log") $(grep -c yyyyy "$log") $(grep -c other.example.com "$log")" "0 1 1"
 }

@@ -43,7 +43,7 @@ static int files(void)
 	struct pf_err err = PF_ERR_INIT;
 	const char *rw[] = {dir, NULL}, *ro[] = {"/etc", "/nowhere/at/all", NULL}, *list[] = {"/var", NULL};
 
-	CHECK(chdir(dir) == 0 && pf_confine_files(rw, ro, list, &err) == 0);
+	CHECK(chdir(dir) == 0 && pf_confine_files(rw, ro, list, NULL, &err) == 0);
 	CHECK(open("mine", O_RDWR | O_CREAT | O_CLOEXEC, 0600) >= 0 && rename("mine", "ours") == 0);
 	CHECK(open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0);
 	CHECK(open("/etc/passwd", O_WRONLY | O_CLOEXEC) < 0 && errno == EACCES);
@@ -62,7 +62,7 @@ static int nothing(void)
 	static const char *const more[] = {"openat", "socket", NULL};
 	struct pf_err err = PF_ERR_INIT;
 
-	CHECK(pf_confine_files(NULL, NULL, NULL, &err) == 0 && pf_confine_filter(more, &err) == 0);
+	CHECK(pf_confine_files(NULL, NULL, NULL, NULL, &err) == 0 && pf_confine_filter(more, &err) == 0);
 	CHECK(open("/dev/null", O_RDONLY | O_CLOEXEC) < 0);
 	CHECK(socket(AF_INET, SOCK_STREAM, 0) < 0 && errno == EPERM);
 	CHECK(fork() < 0 || errno == EPERM);

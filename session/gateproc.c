@@ -1,0 +1,351 @@
+/* Theory of operation.
+ *
+ * A session has two processes outside: the keeper, which is root's, answers root alone and holds cgroups,
+ * files and process 1; and this one, which holds the sockets of the gate and reads names, packets, TLS and
+ * HTTP heads that a payload wrote. It is forked before there is a payload and has nothing of the keeper's but
+ * the log and one socket; when its own sockets are open it becomes a user that nobody else is, and keeps one
+ * capability, that over the packet filter, in a filter of system calls that leaves it nothing else to use it
+ * for (confine.h).
+ *
+ *     keeper → gate   {"op":"box"} + cgroup        {"op":"tls"[,"error"]} [+ socket to pinfold-tls]
+ *                     {"op":"policy"|"policy-test"|"policy-set",…}           answered with one
+ *     gate → keeper   {"op":"ready"} + namespace   {"op":"failed","error"}   at the beginning
+ *                     {"op":"answer",…} or {"op":"answer","error"}
+ *                     {"op":"wake-tls"}
+ *
+ * The end of the socket is the end of the gate. When the gate ends by itself, its sockets close and nothing
+ * leaves any more; the keeper then ends the sandbox, which could not be trusted to say why it is cut off. */
+#include "session/gateproc.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "base/proc.h"
+#include "base/sys.h"
+#include "netpolicy/gate.h"
+#include "netpolicy/tlslink.h"
+#include "session/attribution.h"
+#include "session/audit.h"
+#include "session/confine.h"
+#include "session/control.h"
+
+/* For an answer: loading a policy of many thousand names takes a tenth of a second. */
+#define ANSWER_MS 15000
+#define END_MS 2000
+
+/* ---- the gate ---- */
+
+struct gate {
+	struct pf_gate *gate;
+	int sock, audit, cgroup;
+};
+
+static void on_verdict(void *arg, const struct pf_gate_event *e)
+{
+	const struct gate *g = arg;
+	struct pf_err ignored = PF_ERR_INIT;
+	const char *event = strcmp(e->verdict, "deny") == 0    ? "egress_denied"
+			    : strcmp(e->verdict, "allow") == 0 ? "egress_allowed"
+							       : "egress_error";
+
+	/* A full disk must not open the gate nor stop it; the line is lost. */
+	(void)pf_audit_write(g->audit, event, pf_gate_event_json(e), &ignored);
+}
+
+static void on_whois(void *arg, uint64_t cgroup_id, char **exec, char **process)
+{
+	const struct gate *g = arg;
+
+	*exec = *process = NULL;
+	if (g->cgroup >= 0)
+		pf_attribute(g->cgroup, cgroup_id, exec, process);
+}
+
+static int say(const struct gate *g, const char *op, const char *error, int fd)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+	struct pf_err ignored = PF_ERR_INIT;
+
+	cJSON_AddStringToObject(msg, "op", op);
+	if (error)
+		cJSON_AddStringToObject(msg, "error", error);
+	return pf_control_send(g->sock, msg, fd, &ignored);
+}
+
+static void on_wake_tls(void *arg)
+{
+	(void)say(arg, "wake-tls", NULL, -1);
+}
+
+static cJSON *set_policy(struct gate *g, int doc, struct pf_err *err)
+{
+	PF_JSON cJSON *j = pf_tlslink_read_document(doc, err);
+	const cJSON *networking = cJSON_GetObjectItemCaseSensitive(j, "networking");
+	const cJSON *revision = cJSON_GetObjectItemCaseSensitive(j, "revision");
+	struct pf_policy *next = j ? pf_policy_compile(networking, err) : NULL;
+
+	if (!next)
+		return NULL;
+	pf_policy_set_revision(next, cJSON_IsNumber(revision) ? (uint64_t)revision->valuedouble : 0);
+	int r = pf_gate_set_policy(g->gate, next, err);
+	if (r == 0)
+		r = pf_gate_tls_policy(g->gate, networking, err);
+	pf_policy_unref(next);
+	return r < 0 ? NULL : cJSON_CreateObject();
+}
+
+static cJSON *answer(struct gate *g, const char *op, const cJSON *msg, int fd, struct pf_err *err)
+{
+	if (strcmp(op, "policy-set") == 0)
+		return set_policy(g, fd, err);
+	if (strcmp(op, "policy-test") == 0)
+		return pf_gate_explain(
+			g->gate, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "target")), err);
+	cJSON *a = cJSON_CreateObject();
+	pf_json_add_int(a, "revision", (int64_t)pf_policy_revision(pf_gate_policy(g->gate)));
+	cJSON_AddItemToObject(a, "policy", pf_policy_describe(pf_gate_policy(g->gate)));
+	cJSON_AddItemToObject(a, "gate", pf_gate_stats(g->gate));
+	return a;
+}
+
+/* false: the keeper is gone. */
+static bool on_keeper(void *arg)
+{
+	struct gate *g = arg;
+	struct pf_err err = PF_ERR_INIT;
+	PF_CLOSE int fd = -1;
+	PF_JSON cJSON *msg = pf_control_recv(g->sock, &fd, &err);
+	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "op"));
+
+	if (!msg)
+		return err.errnum == EAGAIN || err.errnum == EINTR;
+	if (!op)
+		return false;
+	if (strcmp(op, "box") == 0) {
+		if (g->cgroup >= 0)
+			close(g->cgroup);
+		g->cgroup = pf_take_fd(&fd);
+		return true;
+	}
+	if (strcmp(op, "tls") == 0) {
+		/* One that cannot be watched is as one that cannot be started: it is asked for again. */
+		if (pf_gate_tls(g->gate, pf_take_fd(&fd),
+			    cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, "error")), &err) < 0)
+			(void)pf_gate_tls(g->gate, -1, err.msg, &err);
+		return true;
+	}
+	PF_JSON cJSON *a = answer(g, op, msg, fd, &err);
+	if (!a)
+		return say(g, "answer", err.msg, -1) == 0;
+	cJSON_AddStringToObject(a, "op", "answer");
+	if (pf_control_send(g->sock, a, -1, &err) == 0)
+		return true;
+	return err.kind == PF_ERR_INVALID && say(g, "answer", err.msg, -1) == 0;
+}
+
+/* What resolving a name reads, and who made a connection. */
+static int confine(uid_t uid, struct pf_err *err)
+{
+	static const char *const ro[] = {"/etc", "/proc", "/sys/fs/cgroup", "/usr", "/lib", "/lib64",
+		"/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", NULL};
+
+	if (pf_confine_files(NULL, ro, NULL, NULL, err) < 0 || pf_confine_gate(uid, err) < 0)
+		return -1;
+	/* Becoming another user has undone it. */
+	return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? pf_fail(err, errno, "gate") : 0;
+}
+
+__attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params *p, int sock)
+{
+	struct gate g = {.sock = sock, .audit = p->audit, .cgroup = -1};
+	int *const keep[] = {&g.sock, &g.audit};
+	struct pf_err err = PF_ERR_INIT;
+	const struct pf_gate_opts opts = {.audit = on_verdict,
+		.whois = on_whois,
+		.user = &g,
+		.hostname = p->hostname,
+		.authority = p->authority,
+		.wake_tls = on_wake_tls,
+		.creds = p->creds};
+	int netns = -1;
+
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	(void)prctl(PR_SET_NAME, "pinfold-gate", 0, 0, 0);
+	/* A service manager that ends everything at once means the keeper, who tells us. */
+	(void)signal(SIGTERM, SIG_IGN);
+	if (pf_confine_descriptors(keep, 2) < 0) {
+		pf_fail(&err, errno, "gate");
+	} else {
+		g.gate = pf_gate_open(p->policy, &opts, &netns, &err);
+		/* Said before the rest, which takes as long as the keeper needs for the next step. */
+		if (g.gate && say(&g, "ready", NULL, netns) < 0)
+			_exit(125);
+	}
+	if (!g.gate) {
+		(void)say(&g, "failed", err.msg, -1);
+		_exit(125);
+	}
+	close(netns);
+	if (confine(p->uid, &err) < 0 || pf_gate_run(g.gate, g.sock, on_keeper, &g, &err) < 0) {
+		struct pf_err ignored = PF_ERR_INIT;
+		cJSON *line = cJSON_CreateObject();
+		cJSON_AddStringToObject(line, "error", err.msg);
+		(void)pf_audit_write(g.audit, "gate_failed", line, &ignored);
+		_exit(125);
+	}
+	pf_gate_close(g.gate);
+	_exit(0);
+}
+
+/* ---- the keeper's side ---- */
+
+int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g, struct pf_err *err)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return pf_fail(err, errno, "line to the gate");
+	g->pid = fork();
+	if (g->pid == 0)
+		gate_main(p, pair[1]);
+	int saved = errno;
+	close(pair[1]);
+	if (g->pid < 0) {
+		g->pid = 0;
+		close(pair[0]);
+		return pf_fail(err, saved, "start the gate");
+	}
+	g->sock = pair[0];
+	return 0;
+}
+
+/* Its next message, within the time. */
+static cJSON *next(const struct pf_gateproc *g, int *fd, struct pf_err *err)
+{
+	struct pollfd p = {.fd = g->sock, .events = POLLIN};
+	int64_t until = pf_now_us() + (int64_t)ANSWER_MS * 1000;
+	int r;
+
+	do
+		r = poll(&p, 1, (int)((until - pf_now_us()) / 1000));
+	while (r < 0 && errno == EINTR);
+	cJSON *msg = r > 0 ? pf_control_recv(g->sock, fd, err) : NULL;
+	if (!msg && !*err->msg)
+		pf_fail_kind(err, PF_ERR_STATE, 0, r > 0 ? "the gate has ended" : "the gate does not answer");
+	return msg;
+}
+
+static const char *text_of(const cJSON *msg, const char *key)
+{
+	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, key));
+	return s ? s : "";
+}
+
+int pf_gateproc_ready(struct pf_gateproc *g, int *netns, struct pf_err *err)
+{
+	PF_CLOSE int fd = -1;
+	PF_JSON cJSON *msg = next(g, &fd, err);
+
+	if (!msg)
+		return -1;
+	if (strcmp(text_of(msg, "op"), "ready") != 0 || fd < 0)
+		return pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s", text_of(msg, "error"));
+	*netns = pf_take_fd(&fd);
+	return 0;
+}
+
+static int tell(const struct pf_gateproc *g, const char *op, const char *error, int fd, struct pf_err *err)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(msg, "op", op);
+	if (error)
+		cJSON_AddStringToObject(msg, "error", error);
+	return pf_control_send(g->sock, msg, fd, err);
+}
+
+int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, struct pf_err *err)
+{
+	return cgroup < 0 ? 0 : tell(g, "box", NULL, cgroup, err);
+}
+
+int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct pf_err *err)
+{
+	return tell(g, "tls", why, fd, err);
+}
+
+static bool is_wish(const struct pf_gateproc *g, const cJSON *msg)
+{
+	if (strcmp(text_of(msg, "op"), "wake-tls") != 0)
+		return false;
+	if (g->wake_tls)
+		g->wake_tls(g->arg);
+	return true;
+}
+
+cJSON *pf_gateproc_ask(struct pf_gateproc *g, const cJSON *msg, int fd, struct pf_err *err)
+{
+	if (g->sock < 0) {
+		pf_fail_kind(err, PF_ERR_STATE, 0, "the gate has ended");
+		return NULL;
+	}
+	cJSON *a = NULL;
+	if (pf_control_send(g->sock, msg, fd, err) == 0)
+		do {
+			cJSON_Delete(a);
+			a = next(g, NULL, err);
+		} while (a && is_wish(g, a));
+	if (!a) {
+		/* What does not answer is not trusted to hold anything back: the end of the line is its end.
+		 */
+		(void)kill(g->pid, SIGKILL);
+		return NULL;
+	}
+	const cJSON *error = cJSON_GetObjectItemCaseSensitive(a, "error");
+	if (cJSON_IsString(error)) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s", error->valuestring);
+		cJSON_Delete(a);
+		return NULL;
+	}
+	cJSON_DeleteItemFromObjectCaseSensitive(a, "op");
+	return a;
+}
+
+bool pf_gateproc_hear(struct pf_gateproc *g)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_JSON cJSON *msg = pf_control_recv(g->sock, NULL, &err);
+
+	return msg && is_wish(g, msg);
+}
+
+void pf_gateproc_hang_up(struct pf_gateproc *g)
+{
+	if (g->sock >= 0)
+		close(pf_take_fd(&g->sock));
+}
+
+void pf_gateproc_end(struct pf_gateproc *g)
+{
+	siginfo_t si = {0};
+
+	pf_gateproc_hang_up(g);
+	if (g->pid <= 0)
+		return;
+	PF_CLOSE int pidfd = pidfd_open(g->pid, 0);
+	if (pidfd >= 0 && pf_pidfd_wait(pidfd, END_MS) != 1)
+		(void)kill(g->pid, SIGKILL);
+	while (waitid(P_PID, (id_t)g->pid, &si, WEXITED) < 0 && errno == EINTR)
+		;
+	g->pid = 0;
+}
