@@ -417,14 +417,19 @@ static bool flow_web(struct pf_conn *c)
 
 static void hand_over(struct pf_conn *c)
 {
-	if (!c->reported) {
+	bool ended = c->client_ended && !c->head_len;
+
+	if (!ended && !pf_handover(c, NULL)) {
+		pf_conn_abort(c, "deny", "tls_down", NULL);
+		return;
+	}
+	/* Not before it is handed over: it may have to wait for that, in vain. */
+	if (!c->reported && (ended || c->state == PF_CONN_HANDED)) {
 		c->reported = true;
 		report(c, "connect", "allow", "allowed", NULL);
 	}
-	if (c->client_ended && !c->head_len)
+	if (ended)
 		pf_conn_finish(c);
-	else if (!pf_handover(c, NULL))
-		pf_conn_abort(c, "deny", "tls_down", NULL);
 }
 
 void pf_conn_flow(struct pf_conn *c)
