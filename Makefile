@@ -110,7 +110,7 @@ $(BUILD)/libexec/pinfold/pinfold-registry: $(REGISTRY_OBJ) $(LIBS)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(REGISTRY_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lcurl -lcrypto $(CORE_LIBS)
 
 # The environment worker speaks through libcurl too, and answers through libmicrohttpd.
-WORKER_LIBS := -lcurl -lmicrohttpd -lcrypto -lcjson -lm -lpthread
+WORKER_LIBS := -l:libhttp_parser.a -lcurl -lmicrohttpd -lcrypto -lcjson -lm -lpthread
 $(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)

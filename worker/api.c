@@ -142,7 +142,8 @@ int pf_api_heartbeat(struct pf_http *h, const char *env, const char *bearer, con
 	return r;
 }
 
-cJSON *pf_api_session(struct pf_http *h, const char *bearer, const char *session_id, struct pf_err *err)
+cJSON *pf_api_session(
+	struct pf_http *h, const char *bearer, const char *session_id, long *status, struct pf_err *err)
 {
 	PF_FREE char *path = pf_asprintf("/v1/sessions/%s", session_id);
 	struct pf_http_req req = {.method = "GET", .path = path, .bearer = bearer, .timeout_ms = TIMEOUT_MS};
@@ -155,6 +156,7 @@ cJSON *pf_api_session(struct pf_http *h, const char *bearer, const char *session
 		else if (!(j = cJSON_ParseWithLength(resp.body.data, resp.body.len)))
 			pf_fail_kind(err, PF_ERR_CORRUPT, 0, "session: the answer is no JSON");
 	}
+	*status = resp.status;
 	pf_http_resp_done(&resp);
 	return j;
 }

@@ -24,8 +24,10 @@ enum pf_beat { PF_BEAT_OK, PF_BEAT_STOPPING, PF_BEAT_LOST };
 int pf_api_heartbeat(struct pf_http *h, const char *env, const char *bearer, const char *work_id, char **last,
 	int64_t timeout_ms, int64_t *ttl_ms, enum pf_beat *beat, struct pf_err *err);
 
-/* GET /v1/sessions/ID. The document, to be deleted; NULL on failure. */
-cJSON *pf_api_session(struct pf_http *h, const char *bearer, const char *session_id, struct pf_err *err);
+/* GET /v1/sessions/ID. The document, to be deleted; NULL on failure, with *status what it was answered (0:
+ * nothing). */
+cJSON *pf_api_session(
+	struct pf_http *h, const char *bearer, const char *session_id, long *status, struct pf_err *err);
 /* The whole list of events into the ledger. */
 int pf_api_history(struct pf_http *h, const char *bearer, const char *session_id, struct pf_ledger *l,
 	int64_t now_us, struct pf_err *err);

@@ -35,7 +35,7 @@
 
 #define TOOL_TARGET "/run/pinfold-tool"
 #define OUTPUT_MAX ((size_t)8 << 20)
-#define ARGS_MAX 24
+#define ARGS_MAX 128
 
 extern char **environ;
 
@@ -251,11 +251,13 @@ static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
 		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: filesystem.mounts must be an array", o->config);
 		return NULL;
 	}
-	cJSON *m = cJSON_CreateObject();
-	cJSON_AddStringToObject(m, "source", o->tool);
-	cJSON_AddStringToObject(m, "target", TOOL_TARGET);
-	cJSON_AddTrueToObject(m, "read_only");
-	cJSON_AddItemToArray(mounts, m);
+	if (o->tool) {
+		cJSON *m = cJSON_CreateObject();
+		cJSON_AddStringToObject(m, "source", o->tool);
+		cJSON_AddStringToObject(m, "target", TOOL_TARGET);
+		cJSON_AddTrueToObject(m, "read_only");
+		cJSON_AddItemToArray(mounts, m);
+	}
 	return pf_json_text(j);
 }
 
@@ -322,6 +324,25 @@ bool pf_box_runs(const struct pf_box_opts *o, const char *id)
 	j = cJSON_Parse(text);
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
 	return status && strcmp(status, "running") == 0;
+}
+
+int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_t *start, struct pf_err *err)
+{
+	const char *words[] = {"state", id, NULL};
+	PF_FREE char *text = NULL;
+	PF_JSON cJSON *j = NULL;
+
+	if (run(o, words, NULL, &text, err) < 0)
+		return -1;
+	j = cJSON_Parse(text);
+	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pid"),
+		    *began = cJSON_GetObjectItemCaseSensitive(
+			    cJSON_GetObjectItemCaseSensitive(j, "pinfold"), "pid_start");
+	if (!cJSON_IsNumber(p) || p->valuedouble < 1 || !cJSON_IsNumber(began))
+		return pf_fail_kind(err, PF_ERR_STATE, 0, "the sandbox does not run");
+	*pid = (pid_t)p->valuedouble;
+	*start = (uint64_t)began->valuedouble;
+	return 0;
 }
 
 int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
@@ -425,6 +446,54 @@ int pf_tool_start(const struct pf_box_opts *o, const char *id, struct pf_tool *t
 		return pf_fail(err, e, "start %s exec", o->pinfold);
 	}
 	*t = (struct pf_tool){.pid = pid, .in = in[1], .out = out[0]};
+	return 0;
+}
+
+int pf_box_start_worker(const struct pf_box_opts *o, const char *id, const char *const *env,
+	const char *const *command, struct pf_tool *t, struct pf_err *err)
+{
+	/* Some want the secret in a file that only they can read. It is in memory, hence in no checkpoint. */
+	static const char begin[] =
+		"m=$(umask); umask 077\n"
+		"f=$(mktemp /dev/shm/work-secret.XXXXXX 2>/dev/null) && printf %s \"$ANTHROPIC_WORK_SECRET\" "
+		">\"$f\" && export ANTHROPIC_WORK_SECRET_FILE=\"$f\"\n"
+		"umask \"$m\"; exec \"$@\"";
+	const char *words[ARGS_MAX - 10], *argv[ARGS_MAX];
+	size_t n = 0, max = sizeof(words) / sizeof(words[0]) - 1;
+	int out[2];
+
+	words[n++] = "exec";
+	words[n++] = id;
+	words[n++] = "--timeout";
+	words[n++] = "3650d";
+	for (; *env; env++) {
+		words[n++] = "--env";
+		words[n++] = *env;
+	}
+	words[n++] = "--";
+	words[n++] = "/bin/sh";
+	words[n++] = "-c";
+	words[n++] = begin;
+	words[n++] = "worker";
+	for (; *command; command++) {
+		if (n == max)
+			return pf_fail_kind(
+				err, PF_ERR_INVALID, 0, "the worker's command has too many words");
+		words[n++] = *command;
+	}
+	words[n] = NULL;
+	make_argv(o, words, argv);
+	PF_CLOSE int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (in < 0 || pipe2(out, O_CLOEXEC) < 0)
+		return pf_fail(err, errno, "pipe");
+	pid_t pid = spawn(argv, in, out[1], out[1], true);
+	close(out[1]);
+	if (pid < 0 || fcntl(out[0], F_SETFL, O_NONBLOCK) < 0) {
+		int e = errno;
+		close(out[0]);
+		return pf_fail(err, e, "start %s exec", o->pinfold);
+	}
+	*t = (struct pf_tool){.pid = pid, .in = -1, .out = out[0]};
 	return 0;
 }
 

@@ -12,7 +12,7 @@
 /* How sandboxes are made here. Strings belong to the caller. */
 struct pf_box_opts {
 	const char *pinfold; /* the program */
-	const char *tool;    /* pinfold-tool, on the host */
+	const char *tool;    /* pinfold-tool, on the host; NULL: not brought into sandboxes */
 	const char *root, *store;
 	const char *config;      /* the administrator's sandbox file; NULL: the default sandbox */
 	const char *credentials; /* for create; NULL */
@@ -32,6 +32,8 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, s
 int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 /* Whether it runs. */
 bool pf_box_runs(const struct pf_box_opts *o, const char *id);
+/* Its first process, with when that was started (clock ticks since boot). */
+int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_t *start, struct pf_err *err);
 /* End all its processes. Its files stay, for whoever opens it next. */
 int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 /* A checkpoint; older ones beyond opts.keep are removed. */
@@ -46,6 +48,10 @@ struct pf_tool {
 	int in, out;
 };
 #define PF_TOOL_INIT ((struct pf_tool){.in = -1, .out = -1})
+/* A worker inside: the command (NULL-terminated) with these variables. in stays closed, out is what it
+ * prints, for reading without blocking. SIGTERM to pid reaches it. */
+int pf_box_start_worker(const struct pf_box_opts *o, const char *id, const char *const *env,
+	const char *const *command, struct pf_tool *t, struct pf_err *err);
 int pf_tool_start(const struct pf_box_opts *o, const char *id, struct pf_tool *t, struct pf_err *err);
 /* With all that it has started. */
 void pf_tool_stop(struct pf_tool *t);

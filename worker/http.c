@@ -9,6 +9,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,8 +101,7 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 	if (!colon) {
 		if (len > 2 || !f->req->opened || f->opened)
 			return len;
-		long status = 0;
-		curl_easy_getinfo(f->h->easy, CURLINFO_RESPONSE_CODE, &status);
+		long status = pf_http_status(f->h);
 		f->opened = status >= 200 && status < 300;
 		if (f->opened)
 			f->req->opened(f->req->arg);
@@ -115,6 +115,9 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 		f->resp->retry_after_ms = (int64_t)(strtod(colon, NULL) * 1000);
 	else if (strcasecmp(line, "x-should-retry") == 0)
 		f->resp->should_retry = strncasecmp(colon, "true", 4) == 0;
+	colon[strcspn(colon, "\r\n")] = '\0';
+	if (f->req->header)
+		f->req->header(f->req->arg, line, colon);
 	return len;
 }
 
@@ -122,11 +125,10 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
 	struct flight *f = arg;
 	size_t len = size * n;
-	long status = 0;
+	long status = pf_http_status(f->h);
 
 	f->last_us = pf_now_us();
-	curl_easy_getinfo(f->h->easy, CURLINFO_RESPONSE_CODE, &status);
-	if (f->req->sink && status >= 200 && status < 300) {
+	if (f->req->sink && (f->req->sink_all || (status >= 200 && status < 300))) {
 		f->ended = !f->req->sink(f->req->arg, data, len);
 		return f->ended ? 0 : len;
 	}
@@ -154,15 +156,29 @@ static struct curl_slist *make_headers(const struct pf_http_req *req)
 	struct curl_slist *l = NULL;
 
 	l = curl_slist_append(l, auth);
-	l = curl_slist_append(l, "Accept: application/json");
-	l = curl_slist_append(l, "anthropic-version: 2023-06-01");
-	l = curl_slist_append(l, "anthropic-beta: managed-agents-2026-04-01");
 	l = curl_slist_append(l, "Expect:");
-	if (req->body)
-		l = curl_slist_append(l, "Content-Type: application/json");
+	if (req->bare) {
+		/* Those that libcurl would add by itself; one of extra comes after and counts. */
+		l = curl_slist_append(l, "Accept:");
+		l = curl_slist_append(l, "Content-Type:");
+	} else {
+		l = curl_slist_append(l, "Accept: application/json");
+		l = curl_slist_append(l, "anthropic-version: 2023-06-01");
+		l = curl_slist_append(l, "anthropic-beta: managed-agents-2026-04-01");
+		if (req->body)
+			l = curl_slist_append(l, "Content-Type: application/json");
+	}
 	for (const char *const *e = req->extra; e && *e; e++)
 		l = curl_slist_append(l, *e);
 	return l;
+}
+
+/* Something to read here is the end: nobody sends a second request before the answer to the first. */
+static bool peer_left(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+
+	return fd > 0 && poll(&p, 1, 0) > 0;
 }
 
 /* Until it is done, cancelled or silent for too long. */
@@ -176,9 +192,12 @@ static int transfer(struct flight *f, CURLcode *code, struct pf_err *err)
 		if (f->req->silence_ms && pf_now_us() - f->last_us > f->req->silence_ms * 1000)
 			return pf_fail(err, ETIMEDOUT, "nothing came for %lld s",
 				(long long)f->req->silence_ms / 1000);
+		struct curl_waitfd peer = {.fd = f->req->peer, .events = CURL_WAIT_POLLIN};
 		CURLMcode m = curl_multi_perform(f->h->multi, &running);
 		if (m == CURLM_OK && running)
-			m = curl_multi_poll(f->h->multi, NULL, 0, 1000, NULL);
+			m = curl_multi_poll(f->h->multi, &peer, f->req->peer > 0, 1000, NULL);
+		if (running && peer_left(f->req->peer))
+			return pf_fail(err, ECONNRESET, "%s: whoever asked is gone", f->req->method);
 		if (m != CURLM_OK)
 			return pf_fail(err, 0, "%s", curl_multi_strerror(m));
 	}
@@ -212,6 +231,8 @@ int pf_http_once(
 	curl_easy_setopt(h->easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(h->easy, CURLOPT_WRITEDATA, &f);
 	curl_easy_setopt(h->easy, CURLOPT_ERRORBUFFER, why);
+	if (strcmp(req->method, "DELETE") == 0)
+		curl_easy_setopt(h->easy, CURLOPT_CUSTOMREQUEST, "DELETE");
 	if (strcmp(req->method, "POST") == 0) {
 		curl_easy_setopt(h->easy, CURLOPT_POST, 1L);
 		curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE,
@@ -239,6 +260,14 @@ int pf_http_once(
 	if (code != CURLE_OK && !f.ended)
 		return pf_fail(err, 0, "%s", *why ? why : curl_easy_strerror(code));
 	return 0;
+}
+
+long pf_http_status(struct pf_http *h)
+{
+	long status = 0;
+
+	curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status;
 }
 
 bool pf_http_fatal(const struct pf_http_resp *resp)

@@ -21,18 +21,25 @@ void pf_http_free(struct pf_http *h);
 void pf_http_cancel(struct pf_http *h);
 
 struct pf_http_req {
-	const char *method;       /* GET or POST */
+	const char *method;       /* GET, POST, DELETE */
 	const char *path;         /* below the base URL, with its query */
 	const char *bearer;       /* Authorization */
 	const char *body;         /* JSON, or NULL: none */
 	const char *const *extra; /* further "Name: value" headers, NULL-terminated; or NULL */
+	bool bare;                /* no headers but Authorization and those */
 	bool once;                /* never sent again by libcurl itself, whatever the connection did */
 	int64_t timeout_ms;       /* 0: none, for streams */
 	int64_t silence_ms;       /* a stream that says nothing for so long has broken; 0: never */
-	/* A 2xx body as it comes, instead of into the response. Returns false to end the request. */
+	/* A 2xx body (sink_all: any body) as it comes, instead of into the response. Returns false to end the
+	 * request. */
 	bool (*sink)(void *arg, const char *data, size_t len);
+	bool sink_all;
+	/* Each header of the answer that is shorter than 200 bytes, its name and its value without the line's
+	 * end. */
+	void (*header)(void *arg, const char *name, const char *value);
 	void (*opened)(void *arg); /* a stream's: the 2xx head is here */
 	void *arg;
+	int peer; /* > 0: a socket whose other end gives the request up by closing it */
 };
 
 struct pf_http_resp {
@@ -50,6 +57,10 @@ int pf_http_once(
 /* The same with two more tries, half a second to eight apart, where a try makes sense (pf_http_transient). */
 int pf_http_retry(
 	struct pf_http *h, const struct pf_http_req *req, struct pf_http_resp *resp, struct pf_err *err);
+
+/* The status that the request which runs, or ran last, was answered with so far; 0: none. In its callbacks
+ * and after it, by its thread. */
+long pf_http_status(struct pf_http *h);
 
 /* Whether the same request may succeed later: 408, 409, 429, 5xx, or as the server said. */
 bool pf_http_transient(const struct pf_http_resp *resp);

@@ -10,7 +10,7 @@
  * nothing is posted, neither result nor stop nor checkpoint; the sandbox's processes are ended and its files
  * left for whoever has the session now. */
 
-#include "worker/runner.h"
+#include "worker/runner_priv.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -25,10 +25,8 @@
 #include "base/proc.h"
 #include "worker/api.h"
 #include "worker/call.h"
-#include "worker/lease.h"
 #include "worker/log.h"
 #include "worker/metrics.h"
-#include "worker/stream.h"
 
 /* Of the half minute that whoever stops us gives: for the call that runs, and for its result. The rest is for
  * the checkpoint. */
@@ -40,27 +38,7 @@
 #define HISTORY_AGAIN_MS 2000
 #define LOCK_WAIT_MS 120000
 
-enum end { GOING_ON, IDLE, TERMINATED, DELETED, STOPPING, LOST, SIGNALLED, FAILED };
-
-struct run {
-	const struct pf_runner_opts *o;
-	const struct pf_work *w;
-	const char *bearer, *env;
-	struct pf_http *http; /* cut short when the lease is lost or the item is to be stopped */
-	struct pf_lease *lease;
-	struct pf_stream *stream;
-	struct pf_ledger ledger;
-	struct pf_tool tool;
-	int wake, signals, lock;
-	bool signalled, made;
-	bool suspect; /* the helper died: perhaps the sandbox has, too */
-	int64_t signalled_us;
-	int64_t history_us; /* when to read the list of events; 0: it is known */
-	char *refused;      /* why the stream was refused for good */
-};
-
-/* What has happened to us meanwhile. */
-static enum end look(struct run *r)
+enum end pf_run_look(struct run *r)
 {
 	struct signalfd_siginfo info;
 	uint64_t n;
@@ -81,8 +59,7 @@ static enum end look(struct run *r)
 	}
 }
 
-/* Wait for something to happen, or for fd (-1: none) to be ready, or ms (-1: for ever). */
-static void wait_for(struct run *r, int fd, short events, int64_t ms)
+void pf_run_wait(struct run *r, int fd, short events, int64_t ms)
 {
 	struct pollfd p[3] = {{.fd = r->wake, .events = POLLIN}, {.fd = r->signals, .events = POLLIN},
 		{.fd = fd, .events = events}};
@@ -120,7 +97,7 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 	for (unsigned n = 0;; n++) {
 		struct pf_err err = PF_ERR_INIT;
 		bool again = true;
-		enum end e = look(r);
+		enum end e = pf_run_look(r);
 		if (e == LOST || e == STOPPING)
 			return e;
 		int known = doubtful ? arrived(r, call_id) : 0;
@@ -156,10 +133,10 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 		until = pf_now_us() + pf_backoff_ms(n, POST_BACKOFF_MS, POST_BACKOFF_MAX_MS) * 1000;
 		/* What wakes us is mostly an event, which makes it no later; a lost lease is. */
 		while ((wait = (until - pf_now_us()) / 1000) > 0) {
-			e = look(r);
+			e = pf_run_look(r);
 			if (e == LOST || e == STOPPING)
 				return e;
-			wait_for(r, -1, 0, wait);
+			pf_run_wait(r, -1, 0, wait);
 		}
 	}
 }
@@ -190,7 +167,7 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 		enum pf_exchange_state s = pf_exchange_step(&x, &r->tool, is_error, text);
 		if (s == PF_EXCHANGE_DONE)
 			break;
-		e = look(r);
+		e = pf_run_look(r);
 		if (e == LOST || e == STOPPING)
 			break;
 		int64_t left = deadline - pf_now_us();
@@ -214,7 +191,7 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 				pf_buf_printf(text, "%s: timed out after %dms", c->name, PF_CALL_CEILING_MS);
 			break;
 		}
-		wait_for(r, s == PF_EXCHANGE_WRITING ? r->tool.in : r->tool.out,
+		pf_run_wait(r, s == PF_EXCHANGE_WRITING ? r->tool.in : r->tool.out,
 			s == PF_EXCHANGE_WRITING ? POLLOUT : POLLIN, left / 1000 + 1);
 	}
 	pf_exchange_end(&x);
@@ -269,7 +246,7 @@ static void take_events(struct run *r)
 static enum end work(struct run *r)
 {
 	for (;;) {
-		enum end e = look(r);
+		enum end e = pf_run_look(r);
 		if (e != GOING_ON)
 			return e;
 		take_events(r);
@@ -304,7 +281,7 @@ static enum end work(struct run *r)
 			if (wait <= 0)
 				return IDLE;
 		}
-		wait_for(r, -1, 0, wait);
+		pf_run_wait(r, -1, 0, wait);
 	}
 }
 
@@ -319,7 +296,7 @@ static enum end lock_session(struct run *r, struct pf_err *err)
 		int got = pf_box_lock(&r->o->box, r->w->session_id, &r->lock, err);
 		if (got)
 			return got < 0 ? FAILED : GOING_ON;
-		enum end e = look(r);
+		enum end e = pf_run_look(r);
 		if (e != GOING_ON)
 			return e;
 		if (pf_now_us() > end) {
@@ -327,21 +304,25 @@ static enum end lock_session(struct run *r, struct pf_err *err)
 				err, PF_ERR_EXISTS, 0, "another worker on this machine keeps the session");
 			return FAILED;
 		}
-		wait_for(r, -1, 0, 100);
+		pf_run_wait(r, -1, 0, 100);
 	}
 }
 
 /* Whether there is anything to do for this session, and all that it asks for can be given. */
 static enum end check_session(struct run *r, struct pf_err *err)
 {
-	PF_JSON cJSON *s = pf_api_session(r->http, r->bearer, r->w->session_id, err);
+	long answered;
+	cJSON *s = r->session = pf_api_session(r->http, r->bearer, r->w->session_id, &answered, err);
 	const cJSON *item;
 
 	if (!s)
-		return look(r) == GOING_ON ? FAILED : look(r);
+		return pf_run_look(r) == GOING_ON ? FAILED : pf_run_look(r);
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "status"));
 	if (status && strcmp(status, "terminated") == 0)
 		return TERMINATED;
+	/* A worker inside knows itself how to come by the rest. */
+	if (r->o->command)
+		return GOING_ON;
 	cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(s, "resources"))
 	{
 		const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "type"));
@@ -362,7 +343,7 @@ static enum end check_session(struct run *r, struct pf_err *err)
 static enum end begin(struct run *r, struct pf_err *err)
 {
 	const char *how = "";
-	enum end e = look(r);
+	enum end e = pf_run_look(r);
 
 	if (e == GOING_ON)
 		e = check_session(r, err);
@@ -382,6 +363,8 @@ static enum end begin(struct run *r, struct pf_err *err)
 		1);
 	pf_metric_time(PF_H_BOX_OPEN, pf_now_us() - begun);
 	pf_wlog("info", "sandbox %s in %.1f ms", how, (double)(pf_now_us() - begun) / 1000);
+	if (r->o->command)
+		return GOING_ON;
 	r->stream = pf_stream_start(r->o->base_url, r->o->agent, r->bearer, r->w->session_id, r->wake, err);
 	return r->stream ? GOING_ON : FAILED;
 }
@@ -448,7 +431,7 @@ static int finish(struct run *r, enum end e, struct pf_err *err)
 	return e == FAILED ? -1 : 0;
 }
 
-int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, struct pf_err *err)
+int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, struct pf_err *err)
 {
 	struct run r = {.o = o,
 		.w = w,
@@ -459,8 +442,9 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, struc
 		.signals = -1,
 		.lock = -1};
 	sigset_t set;
-	int result = -1;
+	int result = -1, code = 0;
 
+	*exit_code = 1;
 	if (!r.bearer || !r.env)
 		return pf_fail_kind(
 			err, PF_ERR_INVALID, 0, "neither a session token nor an environment key and id");
@@ -477,11 +461,13 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, struc
 			  o->base_url, o->agent, r.bearer, r.env, w->id, r.wake, r.http, err))) {
 		enum end e = begin(&r, err);
 		if (e == GOING_ON)
-			e = work(&r);
+			e = o->command ? pf_run_inside(&r, &code, err) : work(&r);
 		result = finish(&r, e, err);
+		*exit_code = code ? code : result < 0;
 	}
 	pf_http_free(r.http);
 	pf_ledger_done(&r.ledger);
+	cJSON_Delete(r.session);
 	free(r.refused);
 	if (r.wake >= 0)
 		close(r.wake);

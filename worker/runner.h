@@ -14,12 +14,18 @@ struct pf_runner_opts {
 	const char *environment_id;
 	const char *key; /* the environment key, for items without a token; NULL: none */
 	int64_t max_idle_ms;
+	/* The words of a worker's command, NULL-terminated: that one, in the sandbox, does the work. NULL: we
+	 * do it from outside. */
+	const char *const *command;
+	int64_t grace_ms; /* for that worker, from SIGTERM until it is killed */
 };
 
 /* Works at the item until its session is idle for max_idle_ms or over, the item is to be stopped, its lease
  * is lost or SIGTERM, SIGINT or SIGHUP comes (which the caller has blocked). Returns 0 when it ended in
  * order; -1 when not, with *err. The sandbox is gone afterwards; its files are in a checkpoint, or still
- * there if that could not be made or was not ours to make. */
-int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, struct pf_err *err);
+ * there if that could not be made or was not ours to make. *exit_code is for our own end: that of the worker
+ * inside, else 0 or 1. */
+int pf_runner_run(
+	const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, struct pf_err *err);
 
 #endif

@@ -38,7 +38,8 @@ extern char **environ;
 
 static const char help[] =
 	"usage: pinfold-worker [options]            poll for work and do it\n"
-	"       pinfold on-work [options] <ITEM     do one work item, for another poller\n\n"
+	"       pinfold on-work [options] <ITEM     do one work item, for another poller\n"
+	"       … [options] -- COMMAND…             with COMMAND, a worker that runs in the sandbox\n\n"
 	"  --environment-id ID   (ANTHROPIC_ENVIRONMENT_ID)\n"
 	"  --key-file FILE       the environment key (ANTHROPIC_ENVIRONMENT_KEY)\n"
 	"  --base-url URL        the control plane (ANTHROPIC_BASE_URL)\n"
@@ -50,6 +51,7 @@ static const char help[] =
 	"  --credentials FILE    as for pinfold create\n"
 	"  --keep N              checkpoints kept of each session (5; 0: all)\n"
 	"  --rebase              resume on another version of the image\n"
+	"  --grace D             for COMMAND, from SIGTERM until it is killed (25s)\n"
 	"  --drain               end when there is no work\n"
 	"  --listen HOST:PORT    serve /healthz, /readyz, /metrics, and with a key /webhook\n"
 	"  --webhook-key-file F  webhook keys, read anew for each (ANTHROPIC_WEBHOOK_SIGNING_KEY)\n"
@@ -59,7 +61,7 @@ static const char help[] =
 	"  --version, --help\n\n"
 	"Without options, PINFOLD_CONFIG (else /etc/pinfold/sandbox.json, if it is there), _CREDENTIALS, "
 	"_ROOT,\n"
-	"_STORE, _STATE_DIR, _MAX_IDLE and _KEEP count.\n";
+	"_STORE, _STATE_DIR, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) count.\n";
 
 static int fail(const struct pf_err *err)
 {
@@ -91,6 +93,29 @@ static int from_env(struct pf_worker_opts *o, int64_t *keep, struct pf_err *err)
 		pf_parse_duration("PINFOLD_MAX_IDLE", v, &o->run.max_idle_ms, err) < 0)
 		return -1;
 	return (v = getenv("PINFOLD_KEEP")) ? pf_parse_int("PINFOLD_KEEP", v, 0, 10000, keep, err) : 0;
+}
+
+/* The command of a worker inside, from the command line or word by word from the environment. */
+static void take_command(struct pf_worker_opts *o, char **words)
+{
+	const char *v = getenv("PINFOLD_WORKER_COMMAND");
+
+	if (*words) {
+		o->run.command = (const char *const *)words;
+		return;
+	}
+	size_t n = 0, len = v ? strlen(v) : 0;
+	const char **list = pf_calloc(len / 2 + 2, sizeof(*list));
+	char *copy = pf_strdup(v ? v : ""), *save = NULL;
+	for (char *w = strtok_r(copy, " \t\n", &save); w; w = strtok_r(NULL, " \t\n", &save))
+		list[n++] = w;
+	if (n) {
+		/* Lives as long as the process. */
+		o->run.command = list;
+		return;
+	}
+	free(copy);
+	free(list);
 }
 
 static const char *env_or(const char *name, const char *other)
@@ -156,9 +181,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
 		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
 		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
-		{"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'},
-		{"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
-		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"grace", 1, NULL, 'g'}, {"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'},
+		{"webhook-key-file", 1, NULL, 'W'}, {"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'},
+		{"version", 0, NULL, 'v'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
 	const char *base = strrchr(argv[0], '/');
@@ -224,6 +249,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		case 'p':
 			bad = pf_parse_duration("--poll-every", optarg, &o->poll_every_ms, err);
 			break;
+		case 'g':
+			bad = pf_parse_duration("--grace", optarg, &o->run.grace_ms, err);
+			break;
 		case 'o':
 			o->on_work = true;
 			break;
@@ -239,8 +267,11 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		if (bad < 0)
 			return -1;
 	}
-	if (optind != argc)
-		return pf_fail_kind(err, PF_ERR_INVALID, 0, "'%s': there are options only", argv[optind]);
+	/* Only after --, so that a misspelt option does not become a command. */
+	if (optind != argc && (optind == 0 || strcmp(argv[optind - 1], "--") != 0))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"'%s': there are options only, and a worker's command after --", argv[optind]);
+	take_command(o, argv + optind);
 	o->run.box.keep = (int)keep;
 	if (key_file && read_key(key_file, &o->key, err) < 0)
 		return -1;
@@ -270,7 +301,8 @@ static int complete(struct pf_worker_opts *o, struct pf_err *err)
 	if (o->key && strpbrk(o->key, "\r\n"))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "the environment key has a line end in it");
 	o->run.box.pinfold = find_program("pinfold", err);
-	o->run.box.tool = o->run.box.pinfold ? find_program("pinfold-tool", err) : NULL;
+	if (o->run.box.pinfold && !o->run.command)
+		o->run.box.tool = find_program("pinfold-tool", err);
 	/* From here on the key is in our memory alone, as far as those we start can see. */
 	for (char **e = environ; *e;)
 		if (strncasecmp(*e, "ANTHROPIC_", 10) == 0) {
@@ -282,7 +314,7 @@ static int complete(struct pf_worker_opts *o, struct pf_err *err)
 		} else {
 			e++;
 		}
-	return o->run.box.tool ? 0 : -1;
+	return o->run.box.pinfold && (o->run.box.tool || o->run.command) ? 0 : -1;
 }
 
 /* ---- one item ---- */
@@ -305,6 +337,7 @@ static int do_item(struct pf_worker_opts *o, const char *text, size_t len)
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_work w;
 	sigset_t chld;
+	int code = 1;
 
 	/* A child that ends is waited for, not told. */
 	sigemptyset(&chld);
@@ -319,9 +352,9 @@ static int do_item(struct pf_worker_opts *o, const char *text, size_t len)
 		return 0;
 	}
 	pf_wlog_setup(o->json, w.session_id);
-	r = pf_runner_run(&o->run, &w, &err);
+	(void)pf_runner_run(&o->run, &w, &code, &err);
 	pf_work_done(&w);
-	return r < 0 ? 1 : 0;
+	return code;
 }
 
 /* The item from a descriptor: for a session's process the key in the first line. */
@@ -395,7 +428,8 @@ int main(int argc, char **argv)
 	static struct pf_worker_opts o = {.run = {.box = {.root = PF_DEFAULT_ROOT,
 							  .store = PF_DEFAULT_STORE,
 							  .state_dir = "/run/pinfold-worker"},
-						  .max_idle_ms = 60000},
+						  .max_idle_ms = 60000,
+						  .grace_ms = 25000},
 		.max_sessions = 1};
 	struct pf_err err = PF_ERR_INIT;
 	int code = 1, fd = given_fd(ITEM_FD_ENV);

@@ -108,3 +108,44 @@ session() { # TURN...
 	for turn; do turns=$(jq -c --argjson c "$turn" '. + [{calls: $c}]' <<<"$turns"); done
 	jq -cn --arg id "$SESSION" --argjson t "$turns" '{id: $id, turns: $t}'
 }
+
+# ---- a worker inside -----------------------------------------------------------------------------------------
+
+# The platform's SDK and a Node that runs it, fetched once with npm: in SDK; and a sandbox file in CONFIG that has them
+# at /opt/agent, made of the members of $1. INSIDE is the command of its worker.
+need_sdk() { # [MEMBERS]
+	SDK="$BUILD/sdk"
+	(
+		flock 9
+		[ ! -e "$SDK/complete" ] || exit 0
+		command -v npm >/dev/null && mkdir -p "$SDK" || exit 1
+		timeout 200 npm install --prefix "$SDK" --silent --no-audit --no-fund @anthropic-ai/sdk@1.11.0 node@22 >/dev/null 2>&1 &&
+			touch "$SDK/complete"
+	) 9>"$BUILD/sdk.lock" || skip "needs @anthropic-ai/sdk and node from npm"
+	cp "$TESTS_DIR/../examples/inside/worker.mjs" "$TESTS_DIR/worker/compare/sdk.mjs" "$SDK/"
+	config "$(jq -cn --arg sdk "$SDK" --argjson more "${1:-{\}}" \
+		'{filesystem: {mounts: [{source: $sdk, target: "/opt/agent"}]}} * $more')"
+	INSIDE=(/opt/agent/node_modules/node/bin/node /opt/agent/worker.mjs)
+}
+
+# Takes the item that is queued as a poller does: ITEM.
+take_item() {
+	local headers=(-H "Authorization: Bearer $KEY" -H 'anthropic-beta: managed-agents-2026-04-01' -H 'anthropic-version: 2023-06-01'
+		-H 'accept: application/json')
+	ITEM=$(curl -sf "${headers[@]}" -H 'anthropic-worker-id: x' "$URL/v1/environments/$ENVIRONMENT/work/poll?block_ms=900")
+	curl -sf -o /dev/null -X POST -H 'content-length: 0' "${headers[@]}" \
+		"$URL/v1/environments/$ENVIRONMENT/work/$(jq -r .id <<<"$ITEM")/ack"
+}
+
+# Does it as the script of another poller; status.
+on_work() { # [OPTION...]
+	status=0
+	ANTHROPIC_ENVIRONMENT_KEY=$KEY ANTHROPIC_ENVIRONMENT_ID=$ENVIRONMENT ANTHROPIC_BASE_URL=$URL \
+		timeout 120 "$PINFOLD" --root "$ROOT" --store "$STORE" on-work --state-dir "$PF_DIR/state" --max-idle "${IDLE:-500ms}" "$@" \
+		<<<"$ITEM" >>"$PF_DIR/worker.log" 2>&1 || status=$?
+}
+
+# The text of one of $SESSION's results, counted from 0.
+result_text() { # N
+	stub_says ".sessions[\"$SESSION\"].results[$1].text"
+}

@@ -180,7 +180,7 @@ class Stub:
     # Faults: down (until this time nothing is answered), lose (412 to every heartbeat), stopping (heartbeats say it),
     # post_lost (that many posts are taken and the connection closed without an answer), post_500 (that many are
     # refused), list_500, break_stream (streams end after that many events), slow_stream (seconds between bytes),
-    # garbage (the stream sends frames that are none), fatal_poll (a status for polls)
+    # garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
     def __init__(self, script):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -290,6 +290,8 @@ class Stub:
             raise Refused(400, "invalid_request_error", "session read before its item was acknowledged")
         for i in self.active(s, ("starting",)):
             i.got_session = True
+        if self.faults.get("gone"):
+            raise Refused(404, "not_found_error", "session", violation=False)
         out = {"type": "session", "id": s.id, "status": s.status, "environment_id": self.env, "metadata": {},
                "resources": [], "agent": {"id": "agent_1", "skills": [], "tools": []}, "unknown": {}}
         out.update(s.extra)

@@ -1,0 +1,41 @@
+/* The control plane as a worker inside of a sandbox sees it. */
+#ifndef PF_WORKER_GATEWAY_H
+#define PF_WORKER_GATEWAY_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/err.h"
+#include "worker/lease.h"
+
+/* Strings and documents belong to the caller and live longer than the gateway. */
+struct pf_gateway_opts {
+	const char *base_url, *agent;
+	const char *placeholder; /* what the sandbox shows in place of a credential */
+	const char *bearer;      /* for the session: its token, else the environment key */
+	const char *token;       /* for memory stores, which know no key; NULL: none */
+	const char *key;         /* for skills; NULL: the bearer */
+	const char *env, *work_id, *session_id;
+	const cJSON *session; /* its skills and memory stores are within reach */
+	struct pf_lease *lease;
+	int wake_fd; /* an eventfd, written to when the worker inside has said that it is done */
+};
+
+struct pf_gateway;
+
+/* A socket that listens on 127.0.0.1 of the network that process pid, which was started at start (clock ticks
+ * since boot), is in. Returns it; *port is its port. */
+int pf_gateway_listen(pid_t pid, uint64_t start, uint16_t *port, struct pf_err *err);
+
+/* Serve those who connect to fd, which is taken in any case. */
+struct pf_gateway *pf_gateway_start(const struct pf_gateway_opts *o, int fd, struct pf_err *err);
+/* Whether the worker inside has stopped its item. */
+bool pf_gateway_done(struct pf_gateway *g);
+/* When it beat last, on the monotonic clock; 0: never. */
+int64_t pf_gateway_beat_us(struct pf_gateway *g);
+/* Ends all connections and frees it. */
+void pf_gateway_stop(struct pf_gateway *g);
+
+#endif
