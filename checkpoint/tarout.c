@@ -22,6 +22,7 @@
 #include <zstd.h>
 
 #include "base/fd.h"
+#include "base/progress.h"
 #include "base/str.h"
 
 #define BUF_SIZE ((size_t)1 << 20)
@@ -309,6 +310,7 @@ int pf_tarout_write(struct pf_tarout *o, const void *data, size_t len, struct pf
 		memcpy(s->data + s->len, p, n);
 		s->len += n;
 		o->pos += n;
+		pf_progress_done((int64_t)n);
 		p += n;
 		len -= n;
 	}
@@ -342,6 +344,7 @@ int pf_tarout_from_fd(struct pf_tarout *o, int fd, int64_t len, int64_t *got, st
 		*got += r;
 		s->len += n;
 		o->pos += n;
+		pf_progress_done((int64_t)n);
 		len -= (int64_t)n;
 	}
 	return 0;

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/path.h"
+#include "base/progress.h"
 #include "base/str.h"
 #include "checkpoint/pack.h"
 #include "checkpoint/store.h"
@@ -67,6 +68,8 @@ static int copy_checkpoint(int from_fd, const struct pf_ckpt *c, int to_fd,
 	if (copy_blob(from_fd, &c->digest, c->manifest_size, NULL, to_fd, err) < 0 ||
 		copy_blob(from_fd, &c->config_digest, c->config_size, NULL, to_fd, err) < 0)
 		return -1;
+	for (size_t i = 0; i < c->n_layers; i++)
+		pf_progress_expect(c->layers[i].size);
 	for (size_t i = 0; i < c->n_layers; i++) {
 		if (copy_blob(from_fd, &c->layers[i].digest, c->layers[i].size, &c->layers[i].diff_id, to_fd,
 			    err) < 0)

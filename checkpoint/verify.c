@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/progress.h"
 
 struct check {
 	EVP_MD_CTX *file, *tar;
@@ -96,6 +97,7 @@ int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, con
 			continue;
 		if (n < 0)
 			return pf_fail(err, errno, "read blob %.19s", digest->s);
+		pf_progress_done(n);
 		if ((c.size += n) > size)
 			return corrupt_blob(digest, "longer than its descriptor says", err);
 		if (feed(&c, c.in, (size_t)n, inside, digest, &inner) < 0) {

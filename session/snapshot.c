@@ -54,7 +54,7 @@ static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool l
 {
 	int in[2], out[2];
 	PF_FREE char *path = pf_helper_path("pinfold-store", err);
-	char fd_text[16];
+	char fd_text[16], tty_text[16];
 
 	if (!path)
 		return -1;
@@ -62,15 +62,27 @@ static int spawn(struct helper *h, const struct pf_dirs *d, int upper_fd, bool l
 	h->errors = memfd_create("pinfold-errors", MFD_CLOEXEC);
 	if (h->errors < 0 || pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
 		return pf_fail(err, errno, "pipe");
+	/* Somebody may be watching. */
+	PF_CLOSE int tty = isatty(STDERR_FILENO) ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) : -1;
 	snprintf(fd_text, sizeof(fd_text), "%d", upper_fd);
-	const char *argv[] = {path, "--root", d->root, "--store", d->store, "snapshot-write", "--upper-fd",
-		fd_text, live ? "--live" : NULL, NULL};
+	snprintf(tty_text, sizeof(tty_text), "%d", tty);
+	const char *argv[12] = {
+		path, "--root", d->root, "--store", d->store, "snapshot-write", "--upper-fd", fd_text};
+	size_t n = 8;
+	if (live)
+		argv[n++] = "--live";
+	if (tty >= 0) {
+		argv[n++] = "--progress";
+		argv[n++] = tty_text;
+	}
 	h->pid = fork();
 	if (h->pid == 0) {
 		dup2(in[0], 0);
 		dup2(out[1], 1);
 		dup2(h->errors, 2);
 		pf_set_cloexec(upper_fd, false);
+		if (tty >= 0)
+			pf_set_cloexec(tty, false);
 		execv(path, (char *const *)argv);
 		_exit(127);
 	}

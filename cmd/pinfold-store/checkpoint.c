@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/progress.h"
 #include "base/str.h"
 #include "base/units.h"
 #include "checkpoint/gc.h"
@@ -16,6 +17,7 @@
 #include "checkpoint/transfer.h"
 #include "checkpoint/verify.h"
 #include "cmd/pinfold-store/checkpoint.h"
+#include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "overlay/image.h"
 
@@ -244,6 +246,9 @@ static int cmd_verify(int argc, char **argv)
 		return pf_store_usage("checkpoint verify", verify_help);
 	if (list_all(&storefd, &v, &n, &err) < 0)
 		return pf_store_error("checkpoint verify", &err);
+	pf_show_begin(STDERR_FILENO, "verify");
+	for (size_t i = 0; all && i < n; i++)
+		pf_progress_expect(stored_bytes(&v[i]));
 	for (size_t i = 0; all && i < n; i++)
 		bad += verify_one(storefd, &v[i], &good, out) < 0;
 	for (; optind < argc; optind++) {
@@ -252,9 +257,11 @@ static int cmd_verify(int argc, char **argv)
 			(void)pf_store_error("checkpoint verify", &err);
 			bad++;
 		} else {
+			pf_progress_expect(stored_bytes(&one));
 			bad += verify_one(storefd, &one, &good, out) < 0;
 		}
 	}
+	pf_show_end();
 	print_json(out);
 	pf_ckpt_verified_done(&good);
 	pf_ckpt_list_free(v, n);
@@ -446,8 +453,10 @@ static int cmd_export(int argc, char **argv)
 	PF_JSON cJSON *config = whole && r == 0 ? image_config(&img) : NULL;
 	opts.base_layers = whole ? img.layers : NULL;
 	opts.base_config = config;
+	pf_show_begin(STDERR_FILENO, "export");
 	if (r == 0)
 		r = pf_ckpt_export(pf_store.store, argv[optind], sandbox, dir, &opts, &s, &err);
+	pf_show_end();
 	pf_image_done(&img);
 	return r < 0 ? pf_store_error("checkpoint export", &err) : print_transfer(&s, dir);
 }
@@ -473,8 +482,10 @@ static int cmd_import(int argc, char **argv)
 	char *ref = strrchr(dir, ':');
 	if (ref)
 		*ref++ = '\0';
+	pf_show_begin(STDERR_FILENO, "import");
 	if (pf_ckpt_import(pf_store.store, dir, ref && *ref ? ref : NULL, name, &s, &err) < 0)
 		return pf_store_error("checkpoint import", &err);
+	pf_show_end();
 	return print_transfer(&s, NULL);
 }
 

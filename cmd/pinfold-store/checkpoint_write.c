@@ -1,8 +1,9 @@
-/* snapshot-write --upper-fd N [--live]
+/* snapshot-write --upper-fd N [--live] [--progress N]
  *
  * One line of JSON on standard input says what to make: sandbox_id, base_image{ref,digest}; optional name,
  * from (digest of the checkpoint below the upper), parent, labels, sandbox_file, policy, exclude[], level,
- * threads. The upper is an inherited directory. On standard output, one JSON object per line:
+ * threads. The upper is an inherited directory; progress goes to an inherited terminal. On standard output,
+ * one JSON object per line:
  *
  *   with --live   {"phase":"ready"}   packed once; stop the writers, then send one byte
  *                 {"phase":"thaw"}    what had changed is copied; let them go on
@@ -25,6 +26,7 @@
 #include "base/units.h"
 #include "checkpoint/write.h"
 #include "cmd/pinfold-store/checkpoint.h"
+#include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
 
 #define VERB "snapshot-write"
@@ -204,30 +206,36 @@ static int run(int upper_fd, bool live_writers, struct pf_err *err)
 
 int pf_cmd_snapshot_write(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"upper-fd", required_argument, NULL, 'u'}, {"live", no_argument, NULL, 'l'}, {0}};
+	static const struct option options[] = {{"upper-fd", required_argument, NULL, 'u'},
+		{"live", no_argument, NULL, 'l'}, {"progress", required_argument, NULL, 'p'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
-	int64_t upper_fd = -1;
+	int64_t upper_fd = -1, progress_fd = -1;
 	bool live = false;
 	int c;
 
 	optind = 0;
 	while ((c = pf_store_getopt(VERB, argc, argv, options)) != -1) {
+		if (c == '?')
+			return 125;
 		if (c == 'l')
 			live = true;
-		else if (c != 'u')
-			return 125;
-		else if (pf_parse_int("--upper-fd", optarg, 0, 1 << 20, &upper_fd, &err) < 0)
+		else if (pf_parse_int(c == 'u' ? "--upper-fd" : "--progress", optarg, 0, 1 << 20,
+				 c == 'u' ? &upper_fd : &progress_fd, &err) < 0)
 			return pf_store_error(VERB, &err);
 	}
 	if (upper_fd < 0 || optind != argc) {
-		pf_fail_kind(
-			&err, PF_ERR_INVALID, 0, "usage: snapshot-write --upper-fd N [--live] < request");
+		pf_fail_kind(&err, PF_ERR_INVALID, 0,
+			"usage: snapshot-write --upper-fd N [--live] [--progress N] < request");
 		return pf_store_error(VERB, &err);
 	}
 	/* A caller that is gone is an error to clean up after, not a reason to die half-way. */
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)pf_set_cloexec((int)upper_fd, true);
 	pf_checkpoint_raise_nofile();
-	return run((int)upper_fd, live, &err) < 0 ? pf_store_error(VERB, &err) : 0;
+	if (progress_fd >= 0)
+		(void)pf_set_cloexec((int)progress_fd, true);
+	pf_show_begin((int)progress_fd, "snapshot");
+	int r = run((int)upper_fd, live, &err);
+	pf_show_end();
+	return r < 0 ? pf_store_error(VERB, &err) : 0;
 }

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "session/log.h"
 
@@ -26,6 +27,8 @@ static const struct pf_store_verb *const tables[] = {pf_image_verbs, pf_checkpoi
 int pf_store_error(const char *verb, const struct pf_err *err)
 {
 	PF_FREE char *msg = pf_asprintf("%s%s%s", verb ? verb : "", verb ? ": " : "", err->msg);
+
+	pf_show_end(); /* the message must not stand behind it */
 
 	pf_log_say(&log_to, "error", msg, pf_err_kind_name(err->kind));
 	return 125;

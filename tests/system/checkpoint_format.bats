@@ -172,7 +172,7 @@ fill() {
 	[ "$output" = "/capable
 /umläut" ]
 	run store diff --stat first second
-	[[ "$output" == "0 added"*"1 changed"*"1 deleted"* ]]
+	[[ "$output" == *"0 added"*"1 changed"*"1 deleted"* ]]
 	# a sandbox's live files, as pinfold passes them
 	mkdir -p "$STORE/sandboxes/s1"
 	printf '{"id":"s1","image":"%s"}' "$T/image" >"$STORE/sandboxes/s1/sandbox.json"
