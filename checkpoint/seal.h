@@ -44,8 +44,9 @@ int pf_seal_no_key(const char *what, struct pf_err *err);
 /* Whether a document is a sealed one (by its first PF_SEAL_MAGIC_LEN bytes). */
 bool pf_is_sealed(const void *data, size_t len);
 
-/* Seal a document in memory. kind is a short word ("manifest", "layer", "files"), name what it is called in
- * the store (a digest, an id), each at most 200 bytes. *out is malloc'ed. */
+/* Seal a document in memory. kind is a short word, name what it is called in the store, each at most 200
+ * bytes. Rotation knows these, and needs the name to be that of the file: "manifest" in manifests/, "layer"
+ * in layers/, "files" in files/. *out is malloc'ed. */
 int pf_seal_doc(const struct pf_seal *s, const char *kind, const char *name, const void *data, size_t len,
 	uint8_t **out, size_t *out_len, struct pf_err *err);
 /* Open one. *out is malloc'ed, with a NUL after its len bytes. Errors: INVALID for the wrong key, CORRUPT for
