@@ -33,14 +33,13 @@ int pf_chunker_init(
 	struct pf_chunker *c, const struct pf_chunk_params *params, const uint8_t key[32], struct pf_err *err)
 {
 	uint8_t text[14] = "pinfold gear", md[32];
-	unsigned bits = 0, n = 0;
+	unsigned bits, n = 0;
 
 	if (params->min < 256 || params->min >= params->average || params->average >= params->max ||
 		params->max > PF_CHUNK_MAX || (params->average & (params->average - 1)))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "chunk lengths %u, %u, %u", params->min,
 			params->average, params->max);
-	while ((UINT32_C(1) << bits) < params->average)
-		bits++;
+	bits = (unsigned)__builtin_ctz(params->average);
 	c->params = *params;
 	c->early = top_bits(bits + 2);
 	c->late = top_bits(bits - 2);

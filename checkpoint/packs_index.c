@@ -169,19 +169,20 @@ static bool entry_possible(const struct pf_pack_entry *e, uint64_t data_end, uin
 	return e->codec == PF_PACK_ZSTD || e->stored == e->len + tag;
 }
 
-static int decode_entries(const uint8_t *in, bool sealed, struct pf_pack_index *x, struct pf_err *err)
+static int decode_entries(
+	const uint8_t *in, const struct pf_pack_index *x, struct pf_pack_entry *entries, struct pf_err *err)
 {
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < x->count; i++, in += PF_PACK_ENTRY) {
-		struct pf_pack_entry *e = &x->entries[i];
+		struct pf_pack_entry *e = &entries[i];
 		memcpy(e->id.b, in, 32);
 		e->offset = get32(in + 32);
 		e->stored = get32(in + 36);
 		e->len = get32(in + 40);
 		e->codec = get32(in + 44);
 		sum += e->stored;
-		if (!entry_possible(e, x->data_end, sealed ? PF_SEAL_TAG : 0))
+		if (!entry_possible(e, x->data_end, x->sealed ? PF_SEAL_TAG : 0))
 			return bad(err, "an entry leads nowhere");
 		if (i && memcmp(e[-1].id.b, e->id.b, 32) >= 0)
 			return bad(err, "not sorted");
@@ -215,11 +216,10 @@ int pf_pack_index_decode(const uint8_t *block, size_t len, const uint8_t id[16],
 			return pf_wrap(err, "index of a pack");
 		body = clear;
 	}
-	got.entries = entries;
-	if (decode_entries(body, key != NULL, &got, err) < 0)
+	if (decode_entries(body, &got, entries, err) < 0)
 		return -1;
-	entries = NULL;
 	*x = got;
+	x->entries = pf_take(entries);
 	return 0;
 }
 

@@ -48,16 +48,18 @@ static inline uint64_t w_rnd(void)
 /* Chunk i of a test: half of them compress well, half do not. Returns the length. */
 static inline size_t w_chunk(unsigned i, uint8_t *out)
 {
-	uint64_t saved = w_state;
+	uint64_t x = UINT64_C(0x9e3779b97f4a7c15) ^ (i + 1) * UINT64_C(0x100000001b3);
 	size_t len = 1 + (size_t)(i * 7919u) % 3000;
 
-	w_state = 0x9e3779b97f4a7c15u ^ (i + 1) * UINT64_C(0x100000001b3);
-	for (size_t k = 0; k < len; k++)
-		out[k] = (uint8_t)(i % 2 ? w_rnd() >> 30 : (k / 50 + i) & 0x3f);
+	for (size_t k = 0; k < len; k++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		out[k] = (uint8_t)(i % 2 ? x >> 30 : (k / 50 + i) & 0x3f);
+	}
 	out[0] = (uint8_t)i;
 	if (len > 1)
 		out[1] = (uint8_t)(i >> 8);
-	w_state = saved;
 	return len;
 }
 
