@@ -4,8 +4,8 @@
  * namespace is handed out only when all three are there. Everything runs on one epoll descriptor that the
  * keeper puts into its own poll loop; nothing blocks, and an idle gate wakes up for nothing.
  *
- * What a gate costs: ten descriptors, and memory for what is in use: names that were asked for, connections
- * that are open. c-ares comes to life with the first name that is dialled. */
+ * What a gate costs: twelve descriptors, and memory for what is in use: names that were asked for,
+ * connections that are open. c-ares comes to life with the first name that is dialled. */
 #include "netpolicy/gate.h"
 
 #include <arpa/inet.h>
@@ -145,6 +145,20 @@ cJSON *pf_gate_event_json(const struct pf_gate_event *ev)
 	return j;
 }
 
+/* Into g->who_exec and g->who_process. */
+static void look_up_cgroup(struct pf_gate *g, uint64_t cgroup)
+{
+	int64_t now = pf_now_us();
+
+	if (cgroup != g->who_cgroup || now - g->who_at > WHO_US) {
+		free(g->who_exec);
+		free(g->who_process);
+		g->opts.whois(g->opts.user, cgroup, &g->who_exec, &g->who_process);
+		g->who_cgroup = cgroup;
+		g->who_at = now;
+	}
+}
+
 void pf_gate_whois(struct pf_gate *g, int proto, const struct sockaddr *local, const struct sockaddr *remote,
 	char **exec, char **process)
 {
@@ -153,14 +167,7 @@ void pf_gate_whois(struct pf_gate *g, int proto, const struct sockaddr *local, c
 	*exec = *process = NULL;
 	if (g->diag < 0 || !pf_whois_cgroup(g->diag, proto, local, remote, &cgroup))
 		return;
-	int64_t now = pf_now_us();
-	if (cgroup != g->who_cgroup || now - g->who_at > WHO_US) {
-		free(g->who_exec);
-		free(g->who_process);
-		g->opts.whois(g->opts.user, cgroup, &g->who_exec, &g->who_process);
-		g->who_cgroup = cgroup;
-		g->who_at = now;
-	}
+	look_up_cgroup(g, cgroup);
 	*exec = g->who_exec ? pf_strdup(g->who_exec) : NULL;
 	*process = g->who_process ? pf_strdup(g->who_process) : NULL;
 }
@@ -212,6 +219,11 @@ static void on_packet(void *arg, const struct pf_nft_packet *p)
 	if (pf_addr_classify_sa(sa, NULL) == PF_ADDR_LOOPBACK)
 		ev.reason = "direct_dial";
 	ev.rule = rule ? rule->text : NULL;
+	if (p->cgroup && g->opts.whois) {
+		look_up_cgroup(g, p->cgroup);
+		ev.exec = g->who_exec;
+		ev.process = g->who_process;
+	}
 	pf_gate_audit(g, PF_AUDIT_PACKET, &ev);
 }
 
@@ -337,7 +349,7 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_err ignored = PF_ERR_INIT;
 
 	g->loop.epfd = g->nft.fd = g->log.fd = g->route = g->host_route = g->tls.fd = g->diag = g->conntrack =
-		-1;
+		g->icmp[0] = g->icmp[1] = -1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = g->udp[i].fd = -1;
 	if (opts)

@@ -77,6 +77,7 @@ struct pf_gate {
 	struct pf_src dns_udp[2], dns_tcp[2]; /* IPv4, IPv6 */
 	struct pf_src udp[2];
 	int conntrack; /* netlink; -1 */
+	int icmp[2];   /* to refuse datagrams with; -1: they are dropped */
 	struct pf_udp_flow *udp_flows;
 	unsigned int n_udp_flows;
 	const union pf_sa *asking; /* whose UDP question is being answered, or NULL */

@@ -18,6 +18,7 @@
  *     127.0.0.0/8, ::1                        accept
  *     the kernel's own resets and unreachables  accept
  *     the rest                                count, log (rate-limited), reject at once
+ *   chain who                                 what is logged is marked with the cgroup of its socket before
  *
  * A namespace that is not ours alone has more rules, see nft_joined.c.
  *
@@ -51,6 +52,7 @@
 
 #define CHAIN_NAT "nat"
 #define CHAIN_FILTER "filter"
+#define CHAIN_WHO "who"
 #define COUNTER "denied"
 #define PRIORITY_DSTNAT (-100)
 #define PRIORITY_FILTER 0
@@ -63,6 +65,7 @@
 #define LOG_PER_SECOND 20
 #define LOG_BURST 100
 #define LOG_SNAPLEN 64
+#define CGROUP_LEVELS 8 /* how deep below the root an exec may lie to be named */
 
 struct builder {
 	struct pf_nftmsg m;
@@ -364,6 +367,20 @@ static void drop_strays(struct builder *b)
 	pf_nftmsg_end_rule(&b->m);
 }
 
+/* The rule can name a cgroup above the socket's at a level only, and the deepest that there is, is the
+ * socket's own: each sets the mark anew. It is the log that reads it; the packet goes no further. */
+static void add_who_rules(struct builder *b)
+{
+	pf_nftmsg_subchain(&b->m, CHAIN_WHO);
+	for (uint32_t level = 1; level <= CGROUP_LEVELS; level++) {
+		pf_nftmsg_rule(&b->m, CHAIN_WHO);
+		pf_nftmsg_load_cgroup(&b->m, level);
+		pf_nftmsg_store_mark(&b->m);
+		pf_nftmsg_end_rule(&b->m);
+	}
+}
+
+/* In the rule at hand: what it matches is rejected next. */
 static void count_and_log(struct builder *b)
 {
 	pf_nftmsg_count(&b->m, COUNTER);
@@ -380,12 +397,17 @@ static void match_listeners(struct builder *b, uint8_t proto)
 	pf_nftmsg_range(&b->m, PF_NFT_RELAY_PORT, PF_NFT_UDP_PORT);
 }
 
-static void reject(struct builder *b, bool only_listeners)
+static void reject(struct builder *b, bool only_listeners, bool who)
 {
 	static const uint8_t protos[] = {IPPROTO_TCP, IPPROTO_UDP};
 
 	for (size_t i = 0; i < 2; i++) {
 		if (only_listeners) {
+			if (who) {
+				match_listeners(b, protos[i]);
+				pf_nftmsg_jump(&b->m, CHAIN_WHO);
+				pf_nftmsg_end_rule(&b->m);
+			}
 			match_listeners(b, protos[i]);
 			count_and_log(b);
 			match_listeners(b, protos[i]);
@@ -415,7 +437,7 @@ static void add_filter_rules(struct builder *b, const struct pf_nft *t)
 	pf_nftmsg_end_rule(&b->m);
 
 	accept_kernel_answers(b);
-	reject(b, true);
+	reject(b, true, !t->nameless);
 	for (int v6 = 0; v6 < 2; v6++) {
 		match_loopback(b, CHAIN_FILTER, v6);
 		pf_nftmsg_verdict(&b->m, NF_ACCEPT);
@@ -425,9 +447,14 @@ static void add_filter_rules(struct builder *b, const struct pf_nft *t)
 		pf_nft_joined_own(&b->m, CHAIN_FILTER, PF_SYNTH_NET4, PF_SYNTH_PREFIX4, &t->synth6);
 	drop_strays(b);
 
+	if (!t->nameless) {
+		pf_nftmsg_rule(&b->m, CHAIN_FILTER);
+		pf_nftmsg_jump(&b->m, CHAIN_WHO);
+		pf_nftmsg_end_rule(&b->m);
+	}
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
 	count_and_log(b);
-	reject(b, false);
+	reject(b, false, false);
 	pf_nftmsg_rule(&b->m, CHAIN_FILTER);
 	pf_nftmsg_reject(&b->m, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
 	pf_nftmsg_end_rule(&b->m);
@@ -508,7 +535,7 @@ static int send_batch(struct pf_nft *t, const struct pf_nftmsg *m, struct pf_err
 	return 0;
 }
 
-int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
+static int load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
 {
 	struct builder b = {0};
 	char name[16];
@@ -531,6 +558,8 @@ int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
 		pf_nftmsg_chain(&b.m, CHAIN_FILTER, "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
 		if (t->mark)
 			pf_nft_joined_chains(&b.m, t->mark);
+		if (!t->nameless)
+			add_who_rules(&b);
 		add_filter_rules(&b, t);
 	}
 	int r = add_nat_rules(&b, t, p, err);
@@ -544,6 +573,23 @@ int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
 	t->loaded = true;
 	t->n_sets = b.n_sets;
 	return 0;
+}
+
+int pf_nft_load(struct pf_nft *t, const struct pf_policy *p, struct pf_err *err)
+{
+	struct pf_err first = PF_ERR_INIT;
+
+	if (t->loaded || t->nameless)
+		return load(t, p, err);
+	if (load(t, p, &first) == 0)
+		return 0;
+	/* A name in the log is a help, not a promise: without it where the kernel has no NFT_SOCKET. */
+	t->nameless = true;
+	if (load(t, p, err) == 0)
+		return 0;
+	t->nameless = false;
+	*err = first;
+	return -1;
 }
 
 void pf_nft_unload(struct pf_nft *t)
@@ -660,13 +706,19 @@ static bool parse_packet(const uint8_t *ip, size_t len, struct pf_nft_packet *p)
 struct payload {
 	const uint8_t *data;
 	size_t len;
+	uint32_t mark;
 };
 
 static int payload_attr(const struct nlattr *a, void *data)
 {
-	if (mnl_attr_get_type(a) == NFULA_PAYLOAD)
-		*(struct payload *)data =
-			(struct payload){mnl_attr_get_payload(a), mnl_attr_get_payload_len(a)};
+	struct payload *p = data;
+
+	if (mnl_attr_get_type(a) == NFULA_PAYLOAD) {
+		p->data = mnl_attr_get_payload(a);
+		p->len = mnl_attr_get_payload_len(a);
+	} else if (mnl_attr_get_type(a) == NFULA_MARK && mnl_attr_validate(a, MNL_TYPE_U32) == 0) {
+		p->mark = ntohl(mnl_attr_get_u32(a));
+	}
 	return MNL_CB_OK;
 }
 
@@ -684,8 +736,10 @@ void pf_nft_log_read(int fd, void (*fn)(void *arg, const struct pf_nft_packet *)
 			if (h->nlmsg_type != (NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET))
 				continue;
 			mnl_attr_parse(h, sizeof(struct nfgenmsg), payload_attr, &payload);
-			if (payload.data && parse_packet(payload.data, payload.len, &p))
-				fn(arg, &p);
+			if (!payload.data || !parse_packet(payload.data, payload.len, &p))
+				continue;
+			p.cgroup = payload.mark;
+			fn(arg, &p);
 		}
 	}
 }

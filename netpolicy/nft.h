@@ -31,6 +31,7 @@ struct pf_nft {
 	uint32_t mark;
 	bool replace; /* a table may be there, of a keeper that was killed; as mark */
 	bool loaded;
+	bool nameless; /* the kernel cannot tell whose socket a packet is of */
 };
 
 /* Called inside the namespace. */
@@ -47,6 +48,9 @@ void pf_nft_close(struct pf_nft *t);
 struct pf_nft_packet {
 	struct sockaddr_storage dst; /* with port for TCP and UDP */
 	int proto;
+	/* The v2 cgroup of the socket that sent it, the lower half of its id; 0: not known. Ids are counted
+	 * up from the boot of the machine: the upper half is 0. */
+	uint32_t cgroup;
 };
 /* A netlink socket (non-blocking) that receives the log of the namespace it is opened in. -1 with err. */
 int pf_nft_log_open(struct pf_err *err);

@@ -112,6 +112,14 @@ void pf_nftmsg_chain(
 	finish(m);
 }
 
+void pf_nftmsg_subchain(struct pf_nftmsg *m, const char *name)
+{
+	start_nft(m, NFT_MSG_NEWCHAIN, NLM_F_CREATE, RULE_MAX);
+	mnl_attr_put_strz(m->h, NFTA_CHAIN_TABLE, PF_NFT_TABLE);
+	mnl_attr_put_strz(m->h, NFTA_CHAIN_NAME, name);
+	finish(m);
+}
+
 void pf_nftmsg_flush_chain(struct pf_nftmsg *m, const char *name)
 {
 	start_nft(m, NFT_MSG_DELRULE, 0, RULE_MAX);
@@ -370,6 +378,23 @@ void pf_nftmsg_set_ct_mark(struct pf_nftmsg *m, uint32_t mark)
 	close_expr(m, e);
 }
 
+void pf_nftmsg_load_cgroup(struct pf_nftmsg *m, uint32_t level)
+{
+	struct expr e = open_expr(m, "socket");
+	put32(m, NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2);
+	put32(m, NFTA_SOCKET_DREG, NFT_REG_1);
+	put32(m, NFTA_SOCKET_LEVEL, level);
+	close_expr(m, e);
+}
+
+void pf_nftmsg_store_mark(struct pf_nftmsg *m)
+{
+	struct expr e = open_expr(m, "meta");
+	put32(m, NFTA_META_KEY, NFT_META_MARK);
+	put32(m, NFTA_META_SREG, NFT_REG_1);
+	close_expr(m, e);
+}
+
 void pf_nftmsg_mask(struct pf_nftmsg *m, const void *mask, size_t len)
 {
 	static const uint8_t zero[16];
@@ -413,16 +438,28 @@ void pf_nftmsg_limit(struct pf_nftmsg *m, uint64_t per_second, uint32_t burst)
 	close_expr(m, e);
 }
 
-void pf_nftmsg_verdict(struct pf_nftmsg *m, int code)
+static void put_verdict(struct pf_nftmsg *m, int code, const char *chain)
 {
 	struct expr e = open_expr(m, "immediate");
 	put32(m, NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
 	struct nlattr *data = mnl_attr_nest_start(m->h, NFTA_IMMEDIATE_DATA);
 	struct nlattr *v = mnl_attr_nest_start(m->h, NFTA_DATA_VERDICT);
 	put32(m, NFTA_VERDICT_CODE, (uint32_t)code);
+	if (chain)
+		mnl_attr_put_strz(m->h, NFTA_VERDICT_CHAIN, chain);
 	mnl_attr_nest_end(m->h, v);
 	mnl_attr_nest_end(m->h, data);
 	close_expr(m, e);
+}
+
+void pf_nftmsg_verdict(struct pf_nftmsg *m, int code)
+{
+	put_verdict(m, code, NULL);
+}
+
+void pf_nftmsg_jump(struct pf_nftmsg *m, const char *chain)
+{
+	put_verdict(m, NFT_JUMP, chain);
 }
 
 void pf_nftmsg_redirect(struct pf_nftmsg *m, uint16_t port)

@@ -8,7 +8,8 @@
  * where the flow came from.
  *
  * A flow ends when nothing was said for half a minute, or two minutes once it was answered. Datagrams that
- * come before the name is resolved are kept up to four; none is ever held back for another. */
+ * come before the name is resolved are kept up to four; none is ever held back for another. What is refused
+ * is answered with an ICMP error (icmp.c), so that nobody waits. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include "base/str.h"
 #include "netpolicy/ctlookup.h"
 #include "netpolicy/gate_priv.h"
+#include "netpolicy/icmp.h"
 
 #define MAX_FLOWS 1024
 #define UNANSWERED_US 30000000
@@ -101,6 +103,11 @@ static void end_flow(struct pf_udp_flow *f)
 	pf_loop_free(&g->loop, f);
 }
 
+static void refuse(const struct pf_gate *g, const union pf_sa *peer, size_t len)
+{
+	pf_icmp_refuse(g->icmp[peer->sa.sa_family == AF_INET6], peer, PF_NFT_UDP_PORT, len);
+}
+
 /* A refused flow stays for a moment, so that each of its datagrams is not a decision and a line of its own.
  */
 static void deny(struct pf_udp_flow *f, const char *verdict, const char *reason, const char *detail)
@@ -109,8 +116,11 @@ static void deny(struct pf_udp_flow *f, const char *verdict, const char *reason,
 	f->gate->count.conns_denied++;
 	report(f, "connect", verdict, reason, detail);
 	pf_loop_close(&f->gate->loop, &f->up);
-	while (f->n_waiting)
-		free(f->waiting[--f->n_waiting]);
+	while (f->n_waiting) {
+		struct datagram *d = f->waiting[--f->n_waiting];
+		refuse(f->gate, &f->peer, d->len);
+		free(d);
+	}
 	pf_loop_timer(&f->gate->loop, &f->timer, pf_now_us() + DENIED_US);
 }
 
@@ -287,9 +297,9 @@ static void on_udp(struct pf_gate *g, int fd)
 		if (n < 0)
 			return;
 		struct pf_udp_flow *f = flow_of(g, &peer);
-		if (!f || f->denied)
-			continue;
-		if (f->up.fd >= 0) {
+		if (!f || f->denied) {
+			refuse(g, &peer, (size_t)n);
+		} else if (f->up.fd >= 0) {
 			send_up(f, buf, (size_t)n);
 		} else if (f->n_waiting < WAITING) {
 			struct datagram *d = pf_calloc(1, sizeof(*d) + (size_t)n);
@@ -327,6 +337,12 @@ int pf_udp_open(struct pf_gate *g, struct pf_err *err)
 	g->conntrack = pf_ctlookup_open(err);
 	if (g->conntrack < 0)
 		return -1;
+	/* Who may not have one drops instead: nothing is let through for it. */
+	for (int i = 0; i < (g->v6 ? 2 : 1); i++) {
+		g->icmp[i] = pf_icmp_open(i == 1);
+		if (g->icmp[i] >= 0 && pf_gate_mark(g, g->icmp[i]) < 0)
+			return pf_fail(err, errno, "mark the ICMP socket");
+	}
 	/* The namespace's own times are made for DNS. With them a flow would be forgotten after five seconds.
 	 */
 	if (pf_policy_has_udp(g->policy)) {
@@ -359,8 +375,12 @@ void pf_udp_close(struct pf_gate *g)
 {
 	while (g->udp_flows)
 		end_flow(g->udp_flows);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		pf_loop_close(&g->loop, &g->udp[i]);
+		if (g->icmp[i] >= 0)
+			close(g->icmp[i]);
+		g->icmp[i] = -1;
+	}
 	if (g->conntrack >= 0)
 		close(g->conntrack);
 	g->conntrack = -1;

@@ -68,7 +68,7 @@ for to in ("255.255.255.255", "224.0.0.251", "ff02::fb%lo", "9.9.8.255", "169.25
     r = send(to.split("%")[0], 5353)
     print(r if r not in ("unreachable", "forbidden", "refused", "hangs", "ENODEV", "EINVAL", "EADDRNOTAVAIL") else "forbidden")'
 	assert_equal "$(sort -u <<<"$output" | sed 's/unreachable/forbidden/' | sort -u)" forbidden
-	assert_audit '.event=="egress_denied" and .kind=="packet" and .proto=="udp" and .port==443 and .orig=="9.9.9.10"'
+	assert_audit '.event=="egress_denied" and .kind=="packet" and .proto=="udp" and .port==443 and .orig=="9.9.9.10" and (.exec|startswith("x")) and (.process|startswith("python3"))'
 	assert_audit '.event=="egress_denied" and .proto=="udp" and .orig=="9.9.11.5" and .reason=="protocol"'
 	refute_captured 'udp and not port 53 and not dst port 9999 and not ip6 multicast'
 	refute_left exfil-udp
@@ -99,7 +99,7 @@ for to in ("255.255.255.255", "224.0.0.251", "ff02::fb%lo", "9.9.8.255", "169.25
 	for at in 127.0.0.1 ::1 ::ffff:127.0.0.1 127.0.0.2; do
 		for port in 1 2; do expect_dial refused "$at" "$port"; done
 	done
-	assert_audit '.event=="egress_denied" and .kind=="packet" and .reason=="direct_dial"'
+	assert_audit '.event=="egress_denied" and .kind=="packet" and .reason=="direct_dial" and (.exec|startswith("x"))'
 	probe 'for fam, at in ((2, "127.0.0.1"), (2, "0.0.0.0"), (10, "::1"), (10, "::")):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         for port in (1, 2):

@@ -53,6 +53,32 @@ print(ask("9.9.12.5", 5000, family="4", wait=1), dial("9.9.11.5", 5000))'
 	refute_captured 'dst host 10.20.0.1 or dst host 169.254.169.254'
 }
 
+@test "a datagram that is refused after its name was resolved, and one beyond the limits, is answered at once" {
+	sandbox '{"allowed_hosts":[{"host":"*.bad.test","protocol":"udp","ports":[123,5000]}]}'
+	probe 'def told(host, port, family):
+    fam, kind, proto, _, sa = socket.getaddrinfo(host, port, FAMILIES[family], socket.SOCK_DGRAM)[0]
+    s = socket.socket(fam, kind, proto)
+    s.settimeout(10)
+    try:
+        s.connect(sa)
+        s.send(b"hello" * 200)
+        return s.recv(100)
+    except OSError as e:
+        return word(e)
+for family in "4", "6":
+    print(*[told(*to, family) for to in (("to-lan.bad.test", 5000), ("to-metadata.bad.test", 123), ("to-lan.bad.test", 5000))])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: for who has not connected
+s.settimeout(10)
+to = (addresses("to-lan.bad.test", "4")[0], 5000)
+s.sendto(b"x", to)
+try: s.recv(100)
+except OSError as e: print(word(e), s.recvmsg(100, 500, socket.MSG_ERRQUEUE)[3] == to)'
+	assert_equal "$output" "unreachable unreachable unreachable
+forbidden forbidden forbidden
+unreachable True"
+}
+
 @test "a policy change ends a flow at once; what TCP and limits are of is refused for UDP" {
 	sandbox '{"allowed_hosts":[{"host":"web.one.test","ports":5000,"protocol":"udp"}]}'
 	probe "$ASK"'import threading
