@@ -136,9 +136,7 @@ static int read_error(const char *verb, char *lines, struct pf_err *err)
 	return pf_fail_kind(err, kind, 0, "pinfold %s: %.800s", verb, msg.data ? msg.data : "failed");
 }
 
-/* Run pinfold to its end. input (NULL: none) is its standard input, *output (NULL: not wanted) what it
- * prints. */
-static int run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
+int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
 	struct pf_err *err)
 {
 	PF_BUF struct pf_buf out = {0}, errors = {0};
@@ -234,6 +232,20 @@ void pf_box_unlock(const struct pf_box_opts *o, const char *id, int *lock)
 
 /* ---- sandboxes ---- */
 
+/* When a session's files are kept is for the worker to say: not when its sandbox is ended because another has
+ * the session now, nor when its files are given up for newer ones. */
+static void take_over(cJSON *j)
+{
+	cJSON *c = cJSON_GetObjectItemCaseSensitive(j, "checkpoint"),
+	      *on = cJSON_GetObjectItemCaseSensitive(c, "on");
+
+	for (int i = cJSON_GetArraySize(on) - 1; i >= 0; i--) {
+		const char *w = cJSON_GetStringValue(cJSON_GetArrayItem(on, i));
+		if (w && (strcmp(w, "signal") == 0 || strcmp(w, "destroy") == 0 || strcmp(w, "exit") == 0))
+			cJSON_DeleteItemFromArray(on, i);
+	}
+}
+
 /* The administrator's document with the tools' helper mounted. */
 static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
 {
@@ -251,6 +263,7 @@ static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
 		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: filesystem.mounts must be an array", o->config);
 		return NULL;
 	}
+	take_over(j);
 	if (o->tool) {
 		cJSON *m = cJSON_CreateObject();
 		cJSON_AddStringToObject(m, "source", o->tool);
@@ -261,13 +274,29 @@ static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
 	return pf_json_text(j);
 }
 
+/* What is left of the sandbox by somebody who was here before: 0: go on with it; 1: it was cleared away,
+ * since the session has been elsewhere meanwhile. */
+static int look_over(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+{
+	bool stale;
+
+	/* What still runs in it is nobody's. */
+	if (pf_box_kill(o, id, err) < 0 || pf_box_stale(o, id, &stale, err) < 0)
+		return -1;
+	if (!stale)
+		return 0;
+	pf_wlog("warning",
+		"the files here are older than the session's newest checkpoint: they are given up for it");
+	return pf_box_destroy(o, id, err) < 0 ? -1 : 1;
+}
+
 int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err)
 {
 	PF_FREE char *config = make_config(o, err), *state = NULL;
 	const char *words[12] = {"create", id, "--config", "-"};
 	size_t n = 4;
 
-	if (!config)
+	if (!config || (o->remote && pf_box_fetch(o, id, err) < 0))
 		return -1;
 	if (o->credentials) {
 		words[n++] = "--credentials";
@@ -276,29 +305,31 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, s
 	if (o->rebase)
 		words[n++] = "--rebase";
 	size_t from = n;
-	words[n++] = "--reuse";
 	words[n++] = "--from";
 	words[n++] = "latest";
+	size_t reuse = n;
+	words[n++] = "--reuse";
 	struct pf_err first = PF_ERR_INIT;
-	bool made = run(o, words, config, &state, &first) == 0;
+	bool made = pf_box_run(o, words, config, &state, &first) == 0;
 	bool alive = made && strstr(state, "\"reused\":true");
-	if (made && !alive) {
+	if (alive || (!made && first.kind == PF_ERR_EXISTS)) {
+		int cleared = look_over(o, id, err);
+		if (cleared < 0)
+			return -1;
+		words[cleared ? reuse : from] = cleared ? NULL : "--reuse";
+		if (!cleared)
+			words[from + 1] = NULL;
+		*how = cleared ? "resumed from its checkpoint" : "started again on its files";
+		return pf_box_run(o, words, config, NULL, err);
+	}
+	if (made) {
 		*how = strstr(state, "\"checkpoint\":\"") ? "resumed from its checkpoint" : "created";
 		return 0;
-	}
-	/* One that runs was left by a worker that was killed: what still runs in it is nobody's. */
-	if (alive && pf_box_kill(o, id, err) < 0)
-		return -1;
-	if (alive || first.kind == PF_ERR_EXISTS) {
-		/* It has ended, and what it wrote is there: newer than any checkpoint. */
-		words[from + 1] = NULL;
-		*how = "started again on its files";
-		return run(o, words, config, NULL, err);
 	}
 	if (first.kind == PF_ERR_NOT_FOUND) {
 		words[from] = NULL;
 		*how = "created";
-		return run(o, words, config, NULL, err);
+		return pf_box_run(o, words, config, NULL, err);
 	}
 	*err = first;
 	return -1;
@@ -309,7 +340,7 @@ int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 	const char *words[] = {"exec", id, "--user", "0:0", "--timeout", "60s", "--", "/bin/sh", "-c",
 		"if [ -d /mnt/memory ]; then find /mnt/memory -mindepth 1 -delete; fi", NULL};
 
-	return run(o, words, NULL, NULL, err);
+	return pf_box_run(o, words, NULL, NULL, err);
 }
 
 bool pf_box_runs(const struct pf_box_opts *o, const char *id)
@@ -319,7 +350,7 @@ bool pf_box_runs(const struct pf_box_opts *o, const char *id)
 	PF_FREE char *text = NULL;
 	PF_JSON cJSON *j = NULL;
 
-	if (run(o, words, NULL, &text, &err) < 0)
+	if (pf_box_run(o, words, NULL, &text, &err) < 0)
 		return false;
 	j = cJSON_Parse(text);
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
@@ -332,7 +363,7 @@ int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_
 	PF_FREE char *text = NULL;
 	PF_JSON cJSON *j = NULL;
 
-	if (run(o, words, NULL, &text, err) < 0)
+	if (pf_box_run(o, words, NULL, &text, err) < 0)
 		return -1;
 	j = cJSON_Parse(text);
 	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pid"),
@@ -351,7 +382,7 @@ int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 	PF_FREE char *text = NULL;
 	PF_JSON cJSON *j = NULL;
 
-	if (run(o, words, NULL, &text, err) < 0)
+	if (pf_box_run(o, words, NULL, &text, err) < 0)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
 	j = cJSON_Parse(text);
 	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold"),
@@ -377,46 +408,7 @@ int pf_box_destroy(const struct pf_box_opts *o, const char *id, struct pf_err *e
 {
 	const char *words[] = {"destroy", id, NULL};
 
-	return run(o, words, NULL, NULL, err);
-}
-
-/* Remove checkpoints of the session, oldest first, until keep are left. One that cannot be removed stays. */
-static int prune(const struct pf_box_opts *o, const char *id, size_t keep, struct pf_err *err)
-{
-	const char *ls[] = {"checkpoint", "ls", "--sandbox", id, "--quiet", NULL};
-	PF_FREE char *text = NULL;
-	size_t have = 0;
-	char *save = NULL;
-
-	if (run(o, ls, NULL, &text, err) < 0 || !text)
-		return -1;
-	for (const char *p = text; *p; p++)
-		have += *p == '\n';
-	for (char *d = strtok_r(text, "\n", &save); d && have > keep;
-		d = strtok_r(NULL, "\n", &save), have--) {
-		const char *rm[] = {"checkpoint", "rm", d, NULL};
-		struct pf_err why = PF_ERR_INIT;
-		if (run(o, rm, NULL, NULL, &why) < 0)
-			pf_wlog("warning", "%s", why.msg);
-	}
-	return 0;
-}
-
-int pf_box_snapshot(const struct pf_box_opts *o, const char *id, struct pf_err *err)
-{
-	const char *words[] = {"snapshot", id, NULL};
-	struct pf_err why = PF_ERR_INIT;
-
-	if (run(o, words, NULL, NULL, err) < 0)
-		return -1;
-	if (o->keep > 0 && prune(o, id, (size_t)o->keep, &why) < 0)
-		pf_wlog("warning", "%s", why.msg);
-	return 0;
-}
-
-int pf_box_forget(const struct pf_box_opts *o, const char *id, struct pf_err *err)
-{
-	return prune(o, id, 0, err);
+	return pf_box_run(o, words, NULL, NULL, err);
 }
 
 /* ---- the helper ---- */

@@ -17,16 +17,25 @@ struct pf_box_opts {
 	const char *config;      /* the administrator's sandbox file; NULL: the default sandbox */
 	const char *credentials; /* for create; NULL */
 	const char *state_dir;
+	const char *remote; /* the registry where sessions' checkpoints are shared, [http://]HOST/REPOSITORY;
+			       NULL */
 	bool rebase;
 	int keep; /* checkpoints of one session that are kept; 0: all */
 };
+
+/* Run pinfold to its end. input (NULL: none) is its standard input, *output (NULL: not wanted) what it
+ * prints, malloc'ed. An error has the kind that pinfold gave it. */
+int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
+	struct pf_err *err);
 
 /* Take the session for this process, so that no two work at one sandbox. 1: taken, *lock is an fd; 0:
  * somebody has it. */
 int pf_box_lock(const struct pf_box_opts *o, const char *id, int *lock, struct pf_err *err);
 void pf_box_unlock(const struct pf_box_opts *o, const char *id, int *lock);
 
-/* Make the sandbox, or take the one that is there, or make it from its last checkpoint. *how says which. */
+/* Make the sandbox: on the files that a worker before us left here, unless a newer checkpoint than theirs is
+ * known; from its newest checkpoint; or anew. *how says which. With a remote, that is asked first, and not to
+ * be able to is an error. */
 int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err);
 /* Take away what earlier runs left for the agent that must not be there when one begins. */
 int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err);
@@ -39,7 +48,14 @@ int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 /* A checkpoint; older ones beyond opts.keep are removed. */
 int pf_box_snapshot(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 int pf_box_destroy(const struct pf_box_opts *o, const char *id, struct pf_err *err);
-/* All its checkpoints. */
+/* Whether the session's newest checkpoint in the store is not one that the sandbox's files came from or went
+ * into: then somebody else has had the session since. */
+int pf_box_stale(const struct pf_box_opts *o, const char *id, bool *stale, struct pf_err *err);
+/* Fetch the session's newest checkpoint from the remote. That there is none is none. */
+int pf_box_fetch(const struct pf_box_opts *o, const char *id, struct pf_err *err);
+/* Send its newest to the remote. */
+int pf_box_send(const struct pf_box_opts *o, const char *id, struct pf_err *err);
+/* Remove all its checkpoints here. */
 int pf_box_forget(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 
 /* The tools' helper in the sandbox. */

@@ -387,6 +387,8 @@ static void put_away(struct run *r, enum end e)
 		bad = pf_box_kill(o, id, &err) < 0;
 	} else if (pf_box_snapshot(o, id, &err) == 0) {
 		pf_metric_add(PF_M_SNAPSHOT, 1);
+		if (o->remote && pf_lease_state(r->lease) != PF_LEASE_LOST && pf_box_send(o, id, &err) < 0)
+			pf_wlog("error", "the checkpoint is on this machine only: %s", err.msg);
 		bad = pf_box_destroy(o, id, &err) < 0;
 	} else {
 		pf_metric_add(PF_M_SNAPSHOT_FAILED, 1);

@@ -51,6 +51,7 @@ static const char help[] =
 	"  --credentials FILE    as for pinfold create\n"
 	"  --keep N              checkpoints kept of each session (5; 0: all)\n"
 	"  --rebase              resume on another version of the image\n"
+	"  --remote HOST/REPO    share checkpoints with other machines through an OCI registry\n"
 	"  --grace D             for COMMAND, from SIGTERM until it is killed (25s)\n"
 	"  --drain               end when there is no work\n"
 	"  --listen HOST:PORT    serve /healthz, /readyz, /metrics, and with a key /webhook\n"
@@ -61,7 +62,7 @@ static const char help[] =
 	"  --version, --help\n\n"
 	"Without options, PINFOLD_CONFIG (else /etc/pinfold/sandbox.json, if it is there), _CREDENTIALS, "
 	"_ROOT,\n"
-	"_STORE, _STATE_DIR, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) count.\n";
+	"_STORE, _STATE_DIR, _REMOTE, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) count.\n";
 
 static int fail(const struct pf_err *err)
 {
@@ -81,7 +82,7 @@ static int from_env(struct pf_worker_opts *o, int64_t *keep, struct pf_err *err)
 		const char *name, **to;
 	} strings[] = {{"PINFOLD_CONFIG", &b->config}, {"PINFOLD_CREDENTIALS", &b->credentials},
 		{"PINFOLD_ROOT", &b->root}, {"PINFOLD_STORE", &b->store},
-		{"PINFOLD_STATE_DIR", &b->state_dir}};
+		{"PINFOLD_STATE_DIR", &b->state_dir}, {"PINFOLD_REMOTE", &b->remote}};
 	const char *v;
 
 	if (access(usual, R_OK) == 0)
@@ -181,9 +182,10 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
 		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
 		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
-		{"grace", 1, NULL, 'g'}, {"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'},
-		{"webhook-key-file", 1, NULL, 'W'}, {"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'},
-		{"version", 0, NULL, 'v'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"grace", 1, NULL, 'g'}, {"remote", 1, NULL, 'R'}, {"log-format", 1, NULL, 'f'},
+		{"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'}, {"poll-every", 1, NULL, 'p'},
+		{"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'}, {"help", 0, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
 	const char *base = strrchr(argv[0], '/');
@@ -248,6 +250,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 			break;
 		case 'p':
 			bad = pf_parse_duration("--poll-every", optarg, &o->poll_every_ms, err);
+			break;
+		case 'R':
+			o->run.box.remote = optarg;
 			break;
 		case 'g':
 			bad = pf_parse_duration("--grace", optarg, &o->run.grace_ms, err);
