@@ -9,6 +9,7 @@
 #   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
+#   make test-images   the image for agents, whole, with what its package managers fetch
 #
 # CC=clang works too. V=1 shows the commands.
 
@@ -231,6 +232,12 @@ dist: all
 test-dist: dist
 	$(Q)scripts/install-deps test
 	$(Q)BUILD=$(BUILD) DIST=$(BUILD)/dist tests/run dist deploy
+
+# The image for agents, whole: minutes, and some hundred MB from the machine's package sources.
+.PHONY: test-images
+test-images: all
+	$(Q)scripts/install-deps test
+	$(Q)BUILD=$(BUILD) tests/run images
 
 test-vm: all
 	$(Q)scripts/install-deps vm

@@ -32,6 +32,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "overlay/build.h"
 #include "overlay/image.h"
 #include "overlay/import.h"
 #include "overlay/layer_store.h"
@@ -93,12 +94,8 @@ static void read_lines(struct progress *p, int fd)
 	}
 }
 
-static void child(char *const argv[], int out)
+static _Noreturn void child(const struct pf_build_tool *t, int out)
 {
-	/* PYTHONHASHSEED: byte code of sets is written in hash order. A foreign locale or apt setting must
-	 * not show. */
-	static char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
-		"PYTHONHASHSEED=0", "DEBIAN_FRONTEND=noninteractive", "TMPDIR=/tmp", NULL};
 	sigset_t none;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -113,12 +110,28 @@ static void child(char *const argv[], int out)
 		_exit(125);
 	}
 	umask(022);
-	execve(argv[0], argv, env);
-	dprintf(2, "E: %s: %s\n", argv[0], strerrordesc_np(errno));
+	if (t->prepare && t->prepare(t->arg) != 0)
+		_exit(125);
+	execve(t->argv[0], t->argv, t->env);
+	dprintf(2, "E: %s: %s\n", t->argv[0], strerrordesc_np(errno));
 	_exit(127);
 }
 
-static int tool_error(const struct progress *p, struct pf_err *err)
+/* The first mark in the text that begins a line; NULL: none. */
+static const char *find_mark(const char *text, const char *const *marks)
+{
+	const char *first = NULL;
+
+	for (; *marks; marks++)
+		for (const char *s = text; (s = strstr(s, *marks)); s++)
+			if (s == text || s[-1] == '\n') {
+				first = !first || s < first ? s : first;
+				break;
+			}
+	return first;
+}
+
+static int tool_error(const struct pf_build_tool *t, const struct progress *p, struct pf_err *err)
 {
 	char text[800];
 	size_t n = p->len < sizeof(text) - 1 ? p->len : sizeof(text) - 1;
@@ -128,8 +141,8 @@ static int tool_error(const struct progress *p, struct pf_err *err)
 	text[n] = '\0';
 	while (n && (text[n - 1] == '\n' || text[n - 1] == ' '))
 		text[--n] = '\0';
-	/* The first "E:" of what was kept is nearest to the cause. */
-	start = pf_starts_with(text, "E: ") ? text : strstr(text, "\nE: ");
+	/* The first complaint in what was kept is nearest to the cause. */
+	start = find_mark(text, t->error_marks);
 	if (!start)
 		start = strrchr(text, '\n') ? strrchr(text, '\n') : text;
 	start += *start == '\n';
@@ -137,22 +150,22 @@ static int tool_error(const struct progress *p, struct pf_err *err)
 		if (*c == '\n' || (unsigned char)*c < ' ')
 			*c = ';';
 	return pf_fail_kind(err, strstr(text, "No space left") ? PF_ERR_SYSTEM : PF_ERR_INVALID,
-		strstr(text, "No space left") ? ENOSPC : 0, "mmdebstrap: %s", *start ? start : "failed");
+		strstr(text, "No space left") ? ENOSPC : 0, "%s: %s", t->name, *start ? start : "failed");
 }
 
-static int run_tool(char *const argv[], const struct pf_import_opts *opts, struct pf_err *err)
+int pf_build_run(const struct pf_build_tool *t, const struct pf_import_opts *opts, struct pf_err *err)
 {
 	struct progress p = {.opts = opts};
 	int fds[2], status;
 
-	if (access(argv[0], X_OK) < 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"%s is not installed (apt-get install mmdebstrap)", argv[0]);
+	if (access(t->argv[0], X_OK) < 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "%s is not installed (apt-get install %s)",
+			t->argv[0], t->name);
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return pf_fail(err, errno, "pipe");
 	pid_t pid = fork();
 	if (pid == 0)
-		child(argv, fds[1]);
+		child(t, fds[1]);
 	int saved = errno;
 	close(fds[1]);
 	if (pid > 0)
@@ -163,7 +176,7 @@ static int run_tool(char *const argv[], const struct pf_import_opts *opts, struc
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return pf_fail(err, errno, "wait");
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : tool_error(&p, err);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : tool_error(t, &p, err);
 }
 
 static int bootstrap(const struct pf_recipe *r, struct pf_store_tmp *t, const char *tmp_path,
@@ -188,7 +201,13 @@ static int bootstrap(const struct pf_recipe *r, struct pf_store_tmp *t, const ch
 		"--dpkgopt=path-exclude=/usr/share/lintian/*", "--dpkgopt=force-unsafe-io",
 		"--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\"",
 		include.data, suite, target, list, NULL};
-	return run_tool(argv, opts, err);
+	/* PYTHONHASHSEED: byte code of sets is written in hash order. A foreign locale or apt setting must
+	 * not show. */
+	static char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8",
+		"PYTHONHASHSEED=0", "DEBIAN_FRONTEND=noninteractive", "TMPDIR=/tmp", NULL};
+	static const char *const marks[] = {"E: ", NULL};
+	struct pf_build_tool tool = {.name = "mmdebstrap", .argv = argv, .env = env, .error_marks = marks};
+	return pf_build_run(&tool, opts, err);
 }
 
 /* ---- making it reproducible ---- */
@@ -237,7 +256,7 @@ static int remove_path(int root, const char *path, struct pf_err *err)
 	return pf_rm_rf_at(dir, slash + 1, err);
 }
 
-static int remove_leftovers(int root, struct pf_err *err)
+int pf_build_tidy(int root, struct pf_err *err)
 {
 	for (size_t i = 0; leftovers[i]; i++)
 		if ((pf_ends_with(leftovers[i], "/") ? empty_dir(root, leftovers[i], err)
@@ -371,7 +390,7 @@ static int normalize(
 	const struct pf_recipe *r, int root, time_t start, struct timespec *epoch, struct pf_err *err)
 {
 	*epoch = (struct timespec){0};
-	if (remove_leftovers(root, err) < 0 || fix_shadow(root, err) < 0 || add_agent(root, err) < 0 ||
+	if (pf_build_tidy(root, err) < 0 || fix_shadow(root, err) < 0 || add_agent(root, err) < 0 ||
 		add_files(r, root, err) < 0 || fchmod(root, 0755) < 0)
 		return pf_wrap(err, "clean up the tree");
 	if (visit_times(root, start, epoch, false, err) < 0)
@@ -386,7 +405,7 @@ static int hash_sink(void *arg, const void *data, size_t len, struct pf_err *err
 	return EVP_DigestUpdate(arg, data, len) == 1 ? 0 : pf_fail(err, ENOMEM, "SHA-256");
 }
 
-static int tree_diff_id(int root, char *diff_id, struct pf_pack_stats *stats, struct pf_err *err)
+int pf_build_diff_id(int root, char *diff_id, struct pf_pack_stats *stats, struct pf_err *err)
 {
 	struct pf_pack_opts opts = {.layer = true};
 	unsigned char md[EVP_MAX_MD_SIZE];
@@ -422,7 +441,7 @@ static int build_tree(const struct pf_recipe *r, struct pf_layer_store *s, struc
 		return pf_fail(err, errno, "open the tree");
 	if (opts->progress)
 		opts->progress(opts->progress_arg, "packing", 0, 0);
-	if (normalize(r, root, start, &epoch, err) < 0 || tree_diff_id(root, diff_id, &stats, err) < 0 ||
+	if (normalize(r, root, start, &epoch, err) < 0 || pf_build_diff_id(root, diff_id, &stats, err) < 0 ||
 		unlinkat(t->fd, "apt.sources", 0) < 0)
 		return -1;
 	PF_JSON cJSON *config = pf_recipe_config(r, diff_id, epoch.tv_sec);

@@ -61,4 +61,12 @@ cJSON *pf_image_export(const char *store, const char *ref, const char *dest,
 cJSON *pf_image_build(
 	const char *store, const char *dir, const struct pf_import_opts *opts, struct pf_err *err);
 
+/* The image base with packages (packages.h) installed, as one more layer: each list by its manager, which
+ * must be in the image, in a container of the program pinfold's with this machine's network and the machine's
+ * own configuration of the managers, of which nothing stays in the image. It is called by what went into it
+ * (pf_packages_ref) and, where opts says so, by that name; one that is there already is not made again. The
+ * result is its record with "cached": bool. */
+cJSON *pf_image_packages(const char *store, const char *pinfold, const char *base, const cJSON *packages,
+	const struct pf_import_opts *opts, struct pf_err *err);
+
 #endif

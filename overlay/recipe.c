@@ -23,6 +23,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "overlay/packages.h"
 
 #define MAX_BASES 8
 
@@ -46,6 +47,7 @@ void pf_recipe_done(struct pf_recipe *r)
 	free(r->files);
 	free(r->workdir);
 	free(r->user);
+	cJSON_Delete(r->others);
 	*r = (struct pf_recipe){0};
 }
 
@@ -61,12 +63,14 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int add_packages(struct pf_recipe *r, const cJSON *j, struct pf_err *err)
+/* j has Debian packages in its member key. */
+static int add_debian(
+	struct pf_recipe *r, const cJSON *j, const char *where, const char *key, struct pf_err *err)
 {
 	char **more = NULL;
 	size_t n = pf_strv_len(r->packages), m, out = 0;
 
-	if (pf_json_strv(j, "", "packages", &more, err) < 0)
+	if (pf_json_strv(j, where, key, &more, err) < 0)
 		return -1;
 	m = pf_strv_len(more);
 	for (size_t i = 0; i < m; i++) {
@@ -94,6 +98,29 @@ static int add_packages(struct pf_recipe *r, const cJSON *j, struct pf_err *err)
 	}
 	all[out] = NULL;
 	r->packages = all;
+	return 0;
+}
+
+/* A list of Debian packages, or lists by manager; in addition to the base's. */
+static int add_packages(struct pf_recipe *r, const cJSON *j, struct pf_err *err)
+{
+	const cJSON *packages = cJSON_GetObjectItemCaseSensitive(j, "packages");
+
+	if (!cJSON_IsObject(packages))
+		return add_debian(r, j, "", "packages", err);
+	PF_JSON cJSON *lists = pf_packages_read(packages, "packages", err);
+	if (!lists || add_debian(r, lists, "packages", "apt", err) < 0)
+		return -1;
+	for (const char *const *m = pf_package_managers + 1; *m; m++) {
+		cJSON *more = cJSON_DetachItemFromObjectCaseSensitive(lists, *m), *name;
+		cJSON *had = cJSON_GetObjectItemCaseSensitive(r->others, *m);
+		while (had && (name = cJSON_DetachItemFromArray(more, 0)))
+			cJSON_AddItemToArray(had, name);
+		if (had)
+			cJSON_Delete(more);
+		else if (more)
+			cJSON_AddItemToObject(r->others, *m, more);
+	}
 	return 0;
 }
 
@@ -245,6 +272,7 @@ int pf_recipe_load(const char *dir, struct pf_recipe *r, struct pf_err *err)
 		return pf_fail_kind(err, errno == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, errno,
 			"recipe directory %s", dir);
 	r->name = pf_strdup(strrchr(real, '/') + 1);
+	r->others = cJSON_CreateObject();
 	int ok = load_into(real, r, 0, err);
 	if (ok == 0 && !r->packages[0])
 		ok = pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: the recipe names no packages", dir);

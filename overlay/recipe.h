@@ -18,7 +18,8 @@ struct pf_recipe_file {
 /* A recipe with those of its bases merged in. */
 struct pf_recipe {
 	char *name;      /* of the directory */
-	char **packages; /* sorted, each once, NULL-terminated */
+	char **packages; /* Debian's: sorted, each once, NULL-terminated */
+	cJSON *others;   /* of other managers, as packages.h has them; an object, perhaps empty */
 	struct pf_recipe_file *files;
 	size_t n_files;
 	char **env, **cmd, **entrypoint; /* NULL when nothing says so */

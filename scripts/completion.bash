@@ -26,7 +26,7 @@ _pinfold() {
 	list) _pinfold_words "--format --quiet --json --help" ;;
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
-	image) _pinfold_words "build import ls inspect rm --help" ;;
+	image) _pinfold_words "build packages import ls inspect rm export gc --help" ;;
 	checkpoint) case " ${COMP_WORDS[*]} " in
 		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
 		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm --help" ;;

@@ -211,11 +211,6 @@ static int read_packages(const cJSON *doc, struct pf_config *c, struct pf_err *e
 			return -1;
 		c->has_packages |= c->packages[m][0] != NULL;
 	}
-	if (c->has_packages)
-		pf_cfg_append(&c->warnings,
-			"%s are part of an image: they are not installed when a sandbox is created from one "
-			"that lacks them",
-			where);
 	return 0;
 }
 

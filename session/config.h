@@ -154,5 +154,7 @@ const char *pf_config_access_name(enum pf_config_access a);
 const char *pf_config_on_name(enum pf_config_on on);
 /* "apt", "cargo", … */
 const char *pf_config_manager_name(enum pf_config_manager m);
+/* {"apt": [...], ...} as overlay/packages.h reads it; to be deleted. */
+cJSON *pf_config_packages(const struct pf_config *c);
 
 #endif

@@ -124,10 +124,19 @@ static cJSON *checkpoint(const struct pf_config_checkpoint *k)
 	return o;
 }
 
+cJSON *pf_config_packages(const struct pf_config *c)
+{
+	cJSON *packages = cJSON_CreateObject();
+
+	for (int m = 0; m < PF_N_MANAGERS; m++)
+		add_list(packages, pf_config_manager_name((enum pf_config_manager)m), c->packages[m]);
+	return packages;
+}
+
 cJSON *pf_config_to_json(const struct pf_config *c)
 {
 	cJSON *o = cJSON_CreateObject(), *env = cJSON_CreateObject(), *limits = cJSON_CreateObject();
-	cJSON *packages = cJSON_CreateObject(), *labels = cJSON_CreateObject();
+	cJSON *labels = cJSON_CreateObject();
 
 	add_text(o, "name", c->name);
 	add_text(o, "image", c->image);
@@ -150,9 +159,7 @@ cJSON *pf_config_to_json(const struct pf_config *c)
 	if (c->allow_package_managers)
 		cJSON_AddTrueToObject(networking, "allow_package_managers");
 	cJSON_AddItemToObject(o, "networking", networking);
-	for (int m = 0; m < PF_N_MANAGERS; m++)
-		add_list(packages, pf_config_manager_name((enum pf_config_manager)m), c->packages[m]);
-	add_object(o, "packages", packages);
+	add_object(o, "packages", pf_config_packages(c));
 	if (c->credentials_raw)
 		cJSON_AddItemToObject(o, "credentials", cJSON_Duplicate(c->credentials_raw, true));
 	add_duration(limits, "max_runtime", c->limits.max_runtime_ms);

@@ -25,6 +25,7 @@
 #include "checkpoint/prune.h"
 #include "checkpoint/store.h"
 #include "overlay/image.h"
+#include "overlay/packages.h"
 #include "overlay/runtime.h"
 #include "overlay/workspace.h"
 #include "sandbox/idrange.h"
@@ -170,6 +171,37 @@ static int find_image(struct making *m, struct pf_err *err)
 		ref = pf_strdup(m->has_ckpt && *m->ckpt.base_image_ref ? m->ckpt.base_image_ref : "host");
 	}
 	return pf_image_resolve(m->d->store, ref, &m->image, err);
+}
+
+/* The image with the file's packages in place of the one without, where it has been made. */
+static int add_packages(struct making *m, struct pf_err *err)
+{
+	struct pf_err why = PF_ERR_INIT;
+	struct pf_image with = {0};
+	struct pf_digest digest;
+
+	if (!m->config.has_packages)
+		return 0;
+	PF_JSON cJSON *given = pf_config_packages(&m->config);
+	PF_JSON cJSON *lists = pf_packages_read(given, "packages", err);
+	if (!lists)
+		return -1;
+	PF_FREE char *text = pf_packages_text(m->image.digest, lists);
+	pf_sha256_digest(text, strlen(text), &digest);
+	PF_FREE char *ref = pf_packages_ref(digest.s);
+	if (pf_image_resolve(m->d->store, ref, &with, &why) < 0) {
+		if (why.kind != PF_ERR_NOT_FOUND) {
+			*err = why;
+			return -1;
+		}
+		warn(m, pf_asprintf("image %s is without the packages that the sandbox file lists: "
+				    "'pinfold image packages FILE' makes one with them",
+				m->image.ref));
+		return 0;
+	}
+	pf_image_done(&m->image);
+	m->image = with;
+	return 0;
 }
 
 /* What was written above one image means nothing above another. */
@@ -395,7 +427,7 @@ static int make(struct making *m, struct pf_err *err)
 			return -1;
 		m->has_ckpt = true;
 	}
-	if (load_config(m, err) < 0 || find_image(m, err) < 0)
+	if (load_config(m, err) < 0 || find_image(m, err) < 0 || add_packages(m, err) < 0)
 		return -1;
 	if (check_same_image(m, err) < 0)
 		return -1;

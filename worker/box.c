@@ -290,6 +290,32 @@ static int look_over(const struct pf_box_opts *o, const char *id, struct pf_err 
 	return pf_box_destroy(o, id, err) < 0 ? -1 : 1;
 }
 
+int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err)
+{
+	const char *words[] = {"image", "packages", o->config, NULL};
+	PF_JSON cJSON *j = o->config ? pf_json_load(o->config, err) : NULL;
+	const cJSON *packages = cJSON_GetObjectItemCaseSensitive(j, "packages"), *list;
+	PF_FREE char *made = NULL;
+	bool some = false;
+
+	if (!o->config)
+		return 0;
+	if (!j)
+		return -1;
+	if (!packages)
+		packages = cJSON_GetObjectItemCaseSensitive(
+			cJSON_GetObjectItemCaseSensitive(j, "config"), "packages");
+	cJSON_ArrayForEach(list, packages) some = some || cJSON_GetArraySize(list) > 0;
+	if (!some)
+		return 0;
+	pf_wlog("info", "the image with the packages of %s: made, unless it is there", o->config);
+	if (pf_box_run(o, words, NULL, &made, err) < 0)
+		return -1;
+	pf_wlog("info", "the image with the packages is %s",
+		strstr(made, "\"cached\":true") ? "there" : "made");
+	return 0;
+}
+
 int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err)
 {
 	PF_FREE char *config = make_config(o, err), *state = NULL;

@@ -28,6 +28,10 @@ struct pf_box_opts {
 int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
 	struct pf_err *err);
 
+/* Have the image with the packages that the sandbox file lists made, if it lists any and there is none yet.
+ * May take minutes. */
+int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err);
+
 /* Take the session for this process, so that no two work at one sandbox. 1: taken, *lock is an fd; 0:
  * somebody has it. */
 int pf_box_lock(const struct pf_box_opts *o, const char *id, int *lock, struct pf_err *err);

@@ -14,6 +14,8 @@
 #include "base/units.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "overlay/import.h"
+#include "overlay/recipe.h"
+#include "session/config.h"
 
 /* ---- progress, on a terminal only ---- */
 
@@ -63,7 +65,7 @@ static int print(cJSON *j)
 /* ---- options ---- */
 
 struct args {
-	const char *name, *max_size;
+	const char *name, *max_size, *image;
 	bool json;
 	char **rest;
 	int n_rest;
@@ -74,7 +76,7 @@ static int parse(const char *verb, const char *help, int n, int argc, char **arg
 {
 	static const struct option known[] = {{"name", required_argument, NULL, 'n'},
 		{"json", no_argument, NULL, 'j'}, {"max-size", required_argument, NULL, 'm'},
-		{NULL, 0, NULL, 0}};
+		{"image", required_argument, NULL, 'i'}, {NULL, 0, NULL, 0}};
 	int c;
 
 	*a = (struct args){0};
@@ -86,6 +88,8 @@ static int parse(const char *verb, const char *help, int n, int argc, char **arg
 			a->json = true;
 		else if (c == 'm')
 			a->max_size = optarg;
+		else if (c == 'i')
+			a->image = optarg;
 		else
 			return 125;
 	}
@@ -108,6 +112,8 @@ static const char import_help[] =
 	"docker-archive:F, tar:F, dir:D, a path, or - )";
 static const char build_help[] =
 	"DIR|RECIPE [--name NAME[:TAG]]   build one from a recipe, with this machine's apt sources";
+static const char packages_help[] =
+	"FILE [--image IMAGE] [--name NAME[:TAG]]   install a sandbox file's packages into its image";
 static const char ls_help[] = "[--json]   list what is in the store";
 static const char inspect_help[] = "IMAGE   everything known of one, as JSON";
 static const char rm_help[] = "IMAGE...   remove, and free the layers that only they had";
@@ -145,6 +151,46 @@ static char *find_recipe(const char *arg)
 	return access(share, F_OK) == 0 ? pf_take(share) : pf_strdup(arg);
 }
 
+/* The program pinfold, which runs the managers' containers. malloc'ed. */
+static char *find_pinfold(struct pf_err *err)
+{
+	PF_FREE char *dir = pf_program_dir(err);
+
+	if (!dir)
+		return NULL;
+	PF_FREE char *far = pf_asprintf("%s/../../bin/pinfold", dir), *near = pf_asprintf("%s/pinfold", dir);
+	if (access(far, X_OK) == 0)
+		return pf_take(far);
+	if (access(near, X_OK) == 0)
+		return pf_take(near);
+	pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "the program pinfold is not installed beside %s", dir);
+	return NULL;
+}
+
+/* The recipe's image; what other managers than Debian's bring is a layer of its own above it. */
+static cJSON *build(const char *dir, const struct pf_import_opts *o, struct pf_err *err)
+{
+	struct pf_recipe r;
+	cJSON *j = NULL;
+
+	if (pf_recipe_load(dir, &r, err) < 0)
+		return NULL;
+	PF_FREE char *pinfold = r.others->child ? find_pinfold(err) : NULL;
+	if (!r.others->child || pinfold)
+		j = pf_image_build(pf_store.store, dir, o, err);
+	if (j && pinfold) {
+		struct pf_import_opts more = *o;
+		PF_JSON cJSON *below = pf_take(j);
+		const char *ref = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(below, "ref"));
+		more.name = ref;
+		j = pf_image_packages(pf_store.store, pinfold, ref, r.others, &more, err);
+		if (!j)
+			pf_wrap(err, "build %s", dir);
+	}
+	pf_recipe_done(&r);
+	return j;
+}
+
 static int cmd_build(int argc, char **argv)
 {
 	struct pf_err err = PF_ERR_INIT;
@@ -157,9 +203,43 @@ static int cmd_build(int argc, char **argv)
 	if (import_opts(&a, &m, &o, &err) < 0)
 		return pf_store_error("image build", &err);
 	PF_FREE char *dir = find_recipe(a.rest[0]);
-	cJSON *j = pf_image_build(pf_store.store, dir, &o, &err);
+	cJSON *j = build(dir, &o, &err);
 	meter_end(&m);
 	return j ? print(j) : pf_store_error("image build", &err);
+}
+
+static cJSON *packages(const struct args *a, const struct pf_import_opts *o, struct pf_err *err)
+{
+	PF_FREE char *pinfold = find_pinfold(err);
+	struct pf_config c;
+	cJSON *j = NULL;
+
+	if (!pinfold || pf_config_load(a->rest[0], &c, err) < 0)
+		return NULL;
+	const char *image = a->image ? a->image : c.image;
+	PF_JSON cJSON *lists = pf_config_packages(&c);
+	if (image)
+		j = pf_image_packages(pf_store.store, pinfold, image, lists, o, err);
+	else
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s names no image: say which (--image)", a->rest[0]);
+	pf_config_done(&c);
+	return j;
+}
+
+static int cmd_packages(int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_import_opts o;
+	struct meter m;
+	struct args a;
+
+	if (parse("image packages", packages_help, 1, argc, argv, &a) != 0)
+		return 125;
+	if (import_opts(&a, &m, &o, &err) < 0)
+		return pf_store_error("image packages", &err);
+	cJSON *j = packages(&a, &o, &err);
+	meter_end(&m);
+	return j ? print(j) : pf_store_error("image packages", &err);
 }
 
 static const char *text_of(const cJSON *j, const char *key)
@@ -255,6 +335,7 @@ static int cmd_gc(int argc, char **argv)
 const struct pf_store_verb pf_image_verbs[] = {
 	{"image import", cmd_import, import_help},
 	{"image build", cmd_build, build_help},
+	{"image packages", cmd_packages, packages_help},
 	{"image ls", cmd_ls, ls_help},
 	{"image inspect", cmd_inspect, inspect_help},
 	{"image rm", cmd_rm, rm_help},

@@ -328,7 +328,8 @@ int pf_poll_loop(struct pf_worker_opts *o, char **argv)
 	PF_CLOSE int hooks = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	struct pf_http *h = pf_http_new(o->run.base_url, AGENT, &err);
 	atomic_store(&state.max_sessions, o->max_sessions);
-	if (!h || signals < 0 || hooks < 0 || (metrics = pf_metrics_make(&err)) < 0 ||
+	if (!h || signals < 0 || hooks < 0 || pf_box_prepare(&o->run.box, &err) < 0 ||
+		(metrics = pf_metrics_make(&err)) < 0 ||
 		(o->listen && !(serve = listen_on(o, hooks, &err)))) {
 		pf_wlog("error", "%s", *err.msg ? err.msg : "no descriptors are left");
 		pf_http_free(h);
