@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "sandbox/box.h"
 
 enum pf_jail_kind {
 	PF_JAIL_BIND,    /* source, seen at dest */
@@ -101,6 +102,10 @@ struct pf_jail {
 	bool keep_stdin; /* capture: standard input is the caller's; else nothing */
 
 	int control_fd; /* messages (message.h) from a host program; the command ends with it; -1: none */
+	/* Its namespaces and mounts are there, and nothing of the command runs before it returns; NULL:
+	 * nobody asks. */
+	int (*ready)(void *arg, pid_t pid, const uint64_t namespaces[PF_BOX_N_NS], struct pf_err *err);
+	int ready_fd; /* what ready closes, of which the command's process must not keep a copy; -1 */
 	void (*started)(void *arg, pid_t pid); /* the box's first process runs; may be NULL */
 	void *started_arg;
 	/* Words for people, while it runs: a denied connection (-v), how a limit is kept. NULL: nobody

@@ -351,6 +351,7 @@ void pf_jail_init(struct pf_jail *j)
 		.grace_ms = 10000,
 		.seccomp_fd = -1,
 		.control_fd = -1,
+		.ready_fd = -1,
 		.root_read_only = true,
 		.etc = true,
 		.die_with_parent = true,

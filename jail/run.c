@@ -377,6 +377,9 @@ static int start(struct running *r, struct pf_err *err)
 		.seccomp_flags = j->learn ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0,
 		.on_listener = on_listener,
 		.listener_arg = r,
+		.on_ready = j->ready,
+		.ready_arg = j->started_arg,
+		.ready_fd = j->ready_fd,
 		.die_with_parent = true,
 		.keep_session = !j->new_session};
 
@@ -457,7 +460,8 @@ static void forward_signals(struct running *r)
 	while (read(r->signals, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
 		if (si.ssi_signo == SIGWINCH)
 			pf_tty_resize(&r->tty);
-		else
+		/* What was typed at a terminal that the command shares has reached it already. */
+		else if (r->j->new_session || si.ssi_code != SI_KERNEL)
 			(void)pidfd_send_signal(r->box.pidfd, (int)si.ssi_signo, NULL, 0);
 		/* Whoever says so wants it to be over, whatever the command makes of it. */
 		if (si.ssi_signo == SIGTERM && !r->kill_us)

@@ -344,9 +344,14 @@ static int on_note(void *arg, int sync, const struct pf_child_note *note, struct
 	const struct following *f = arg;
 	int r;
 
-	if (!f->oci && (note->what != PF_NOTE_LISTENER || !f->params->on_listener))
+	if (!f->oci && note->what == PF_NOTE_HOOKS && f->params->on_ready) {
+		uint64_t namespaces[PF_BOX_N_NS];
+		if (recv(sync, namespaces, sizeof(namespaces), 0) != (ssize_t)sizeof(namespaces))
+			return pf_fail(err, EPROTO, "the new process");
+		r = f->params->on_ready(f->params->ready_arg, f->pid, namespaces, err);
+	} else if (!f->oci && (note->what != PF_NOTE_LISTENER || !f->params->on_listener)) {
 		return pf_fail(err, EPROTO, "the new process");
-	if (!f->oci) {
+	} else if (!f->oci) {
 		int fd = pf_recv_fd(sync);
 		r = fd < 0 ? pf_fail(err, errno, "take the seccomp listener")
 			   : f->params->on_listener(f->params->listener_arg, fd, err);

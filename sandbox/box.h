@@ -48,6 +48,17 @@ struct pf_box_oci {
 	void *arg;
 };
 
+/* The numbers of a box's namespaces, as /proc has them. */
+enum {
+	PF_BOX_NS_CGROUP,
+	PF_BOX_NS_IPC,
+	PF_BOX_NS_MNT,
+	PF_BOX_NS_NET,
+	PF_BOX_NS_PID,
+	PF_BOX_NS_UTS,
+	PF_BOX_N_NS
+};
+
 struct pf_box_params {
 	const struct pf_spec *spec;
 	const struct pf_cgroup *cgroup; /* the leaf that the first process is born in */
@@ -64,6 +75,12 @@ struct pf_box_params {
 	/* A session's filter that notifies: takes its listener, which is the callee's to close. */
 	int (*on_listener)(void *arg, int fd, struct pf_err *err);
 	void *listener_arg;
+	/* The namespaces and mounts are there, and nothing of the program runs yet: until it returns. NULL:
+	 * nobody wants to know, which saves a message. Not for oci, which has hooks. */
+	int (*on_ready)(void *arg, pid_t pid, const uint64_t namespaces[PF_BOX_N_NS], struct pf_err *err);
+	void *ready_arg;
+	int ready_fd; /* with on_ready: a descriptor that it closes, and the process has let go of by then; -1
+		       */
 	bool keep_session; /* the process stays in the caller's session, and has its terminal */
 	bool rootless;     /* pf_box_create's own: we are root of a user namespace only */
 };

@@ -278,12 +278,38 @@ static int attach_root(const struct pf_box_params *params, int root, struct pf_e
 	return 0;
 }
 
-/* Hooks that want to see the mounts and the tree outside: the parent's first, then our own. */
+/* Our namespaces go along: the parent may not look at a process that nobody is to look at. */
+static int tell_ready(const struct pf_box_params *params, int sync, struct pf_err *err)
+{
+	static const char *const names[PF_BOX_N_NS] = {[PF_BOX_NS_CGROUP] = "/proc/self/ns/cgroup",
+		[PF_BOX_NS_IPC] = "/proc/self/ns/ipc",
+		[PF_BOX_NS_MNT] = "/proc/self/ns/mnt",
+		[PF_BOX_NS_NET] = "/proc/self/ns/net",
+		[PF_BOX_NS_PID] = "/proc/self/ns/pid",
+		[PF_BOX_NS_UTS] = "/proc/self/ns/uts"};
+	uint64_t numbers[PF_BOX_N_NS];
+	struct stat st;
+
+	/* Somebody may be reading up to its end. */
+	if (params->ready_fd >= 0)
+		close(params->ready_fd);
+	for (size_t i = 0; i < PF_BOX_N_NS; i++)
+		numbers[i] = stat(names[i], &st) == 0 ? st.st_ino : 0;
+	if (pf_child_note(sync, PF_NOTE_HOOKS, -1, err) < 0)
+		return -1;
+	if (write(sync, numbers, sizeof(numbers)) != (ssize_t)sizeof(numbers))
+		return pf_fail(err, errno, "tell the parent");
+	return pf_child_wait_go_on(sync, err);
+}
+
+/* Who wants to see the mounts and the tree outside: the parent or its hooks first, then our own. */
 static int run_hooks(const struct pf_box_params *params, int sync, struct pf_err *err)
 {
 	const struct pf_hooks *hooks = params->spec->hooks;
 	const struct pf_hooks *own = &hooks[PF_HOOK_CREATE_CONTAINER];
 
+	if (!params->oci && params->on_ready)
+		return tell_ready(params, sync, err);
 	if (!params->oci)
 		return 0;
 	if (hooks[PF_HOOK_PRESTART].n + hooks[PF_HOOK_CREATE_RUNTIME].n > 0 &&

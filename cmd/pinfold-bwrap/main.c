@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "base/units.h"
-#include "jail/jail.h"
+#include "cmd/pinfold-bwrap/bwrap.h"
 #include "sandbox/caps.h"
 
 static const char help[] =
@@ -33,29 +34,15 @@ static const char help[] =
 	"Not here: --userns --userns2 --pidns --userns-block-fd --lock-file --exec-label --file-label, and\n"
 	"more than one --seccomp or --add-seccomp-fd. Open descriptors above 2 are not handed on.\n";
 
-struct words {
-	char **v;
-	size_t n, next;
-};
-
-struct parsed {
-	struct pf_jail *j;
-	struct words words;
-	const char *chdir;
-	bool share_net, unshare_net, assert_no_userns, disable_userns;
-	int64_t perms, size; /* of the next operation; -1 */
-	int info_fd, status_fd, block_fd;
-};
-
-static int usage(const char *fmt, const char *arg, struct pf_err *err)
+int pf_bwrap_usage(const char *fmt, const char *arg, struct pf_err *err)
 {
 	return pf_fail_kind(err, PF_ERR_INVALID, 0, fmt, arg);
 }
 
-static const char *next(struct parsed *p, const char *option, struct pf_err *err)
+const char *pf_bwrap_next(struct parsed *p, const char *option, struct pf_err *err)
 {
 	if (p->words.next >= p->words.n) {
-		usage("%s: an argument is missing", option, err);
+		pf_bwrap_usage("%s: an argument is missing", option, err);
 		return NULL;
 	}
 	return p->words.v[p->words.next++];
@@ -72,7 +59,7 @@ static void push(struct words *w, char *s)
 	w->v[w->n] = NULL;
 }
 
-static int parse_fd(const char *option, const char *text, struct pf_err *err)
+int pf_bwrap_fd(const char *option, const char *text, struct pf_err *err)
 {
 	int64_t fd;
 
@@ -111,191 +98,6 @@ static int splice_args(struct parsed *p, int fd, struct pf_err *err)
 	return 0;
 }
 
-/* ---- files ---- */
-
-static struct pf_jail_op *covering(struct pf_jail *j, const char *dest)
-{
-	struct pf_jail_op *best = NULL;
-
-	for (size_t i = 0; i < j->n_ops; i++) {
-		struct pf_jail_op *op = &j->ops[i];
-		bool mount =
-			op->kind != PF_JAIL_DIR && op->kind != PF_JAIL_FILE && op->kind != PF_JAIL_SYMLINK;
-		if (mount && pf_path_below(dest, op->dest))
-			best = op;
-	}
-	return best;
-}
-
-static char *clean(const char *option, const char *dest, struct pf_err *err)
-{
-	PF_FREE char *whole = pf_asprintf("%s%s", dest[0] == '/' ? "" : "/", dest);
-	char *c = pf_path_clean(whole, err);
-
-	if (!c)
-		pf_wrap(err, "%s", option);
-	return c;
-}
-
-static int bind(struct parsed *p, const char *option, bool ro, bool dev, bool try_, struct pf_err *err)
-{
-	const char *src = next(p, option, err), *dst = src ? next(p, option, err) : NULL;
-	char *real = NULL;
-	struct stat st;
-
-	if (!dst)
-		return -1;
-	PF_CLOSE int fd = pf_jail_open_path(option, src, &real, err);
-	if (fd < 0)
-		return try_ && err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
-	char *dest = clean(option, dst, err);
-	if (!dest || fstat(fd, &st) < 0) {
-		free(real);
-		free(dest);
-		return -1;
-	}
-	pf_jail_add(p->j, (struct pf_jail_op){.kind = PF_JAIL_BIND,
-				  .dest = dest,
-				  .source = real,
-				  .fd = pf_take_fd(&fd),
-				  .read_only = ro,
-				  .devices = dev,
-				  .directory = S_ISDIR(st.st_mode),
-				  .why = option});
-	return 0;
-}
-
-static bool is_there(const struct pf_jail_op *cover, const char *dest)
-{
-	struct stat st;
-
-	if (!cover || cover->kind != PF_JAIL_BIND)
-		return false;
-	PF_FREE char *path = pf_asprintf(
-		"%s/%s", cover->source, dest + (strcmp(cover->dest, "/") == 0 ? 0 : strlen(cover->dest)));
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, struct pf_err *err)
-{
-	const char *dst = next(p, option, err);
-	char *dest = dst ? clean(option, dst, err) : NULL;
-
-	if (!dest)
-		return -1;
-	const struct pf_jail_op *cover = covering(p->j, dest);
-	bool in_root = !cover;
-	/* A directory that is there already is no error, as with mkdir -p. */
-	if (kind == PF_JAIL_DIR && (strcmp(dest, "/") == 0 || is_there(cover, dest))) {
-		free(dest);
-		return 0;
-	}
-	/* The root is a tmpfs: a part of it does for another one, and later options can put things there. */
-	if (kind == PF_JAIL_TMPFS && in_root && p->size < 0)
-		kind = PF_JAIL_DIR;
-	if (kind == PF_JAIL_DIR && strcmp(dest, "/") == 0) {
-		free(dest);
-		return 0;
-	}
-	pf_jail_add(p->j, (struct pf_jail_op){.kind = kind,
-				  .dest = dest,
-				  .fd = -1,
-				  .directory = true,
-				  .size = p->size,
-				  .mode = p->perms >= 0 ? (mode_t)p->perms : 0755,
-				  .why = option});
-	return 0;
-}
-
-static int data(struct parsed *p, const char *option, bool ro, struct pf_err *err)
-{
-	const char *num = next(p, option, err), *dst = num ? next(p, option, err) : NULL;
-
-	if (!dst)
-		return -1;
-	int fd = parse_fd(option, num, err);
-	char *dest = fd < 0 ? NULL : clean(option, dst, err);
-	if (!dest)
-		return -1;
-	pf_jail_add(p->j, (struct pf_jail_op){.kind = PF_JAIL_FILE,
-				  .dest = dest,
-				  .fd = fd,
-				  .read_only = ro,
-				  .mode = p->perms >= 0                   ? (mode_t)p->perms
-					  : strcmp(option, "--file") == 0 ? 0666
-									  : 0600,
-				  .why = option});
-	return 0;
-}
-
-static int symlink_op(struct parsed *p, const char *option, struct pf_err *err)
-{
-	const char *target = next(p, option, err), *dst = target ? next(p, option, err) : NULL;
-	char *dest = dst ? clean(option, dst, err) : NULL, now[PATH_MAX];
-
-	if (!dest)
-		return -1;
-	/* The same link that is there already is no error. */
-	const struct pf_jail_op *cover = covering(p->j, dest);
-	if (cover && cover->kind == PF_JAIL_BIND) {
-		PF_FREE char *path = pf_asprintf("%s/%s", cover->source,
-			dest + (strcmp(cover->dest, "/") == 0 ? 0 : strlen(cover->dest)));
-		ssize_t n = readlink(path, now, sizeof(now) - 1);
-		if (n > 0 && (size_t)n == strlen(target) && memcmp(now, target, (size_t)n) == 0) {
-			free(dest);
-			return 0;
-		}
-	}
-	pf_jail_add(p->j, (struct pf_jail_op){.kind = PF_JAIL_SYMLINK,
-				  .dest = dest,
-				  .source = pf_strdup(target),
-				  .fd = -1,
-				  .why = option});
-	return 0;
-}
-
-static int remount_ro(struct parsed *p, const char *option, struct pf_err *err)
-{
-	const char *dst = next(p, option, err);
-	PF_FREE char *dest = dst ? clean(option, dst, err) : NULL;
-
-	if (!dest)
-		return -1;
-	for (size_t i = p->j->n_ops; i-- > 0;) {
-		struct pf_jail_op *op = &p->j->ops[i];
-		if (strcmp(op->dest, dest) == 0 && (op->kind == PF_JAIL_BIND || op->kind == PF_JAIL_TMPFS)) {
-			op->read_only = true;
-			return 0;
-		}
-	}
-	if (strcmp(dest, "/") == 0) {
-		p->j->root_read_only = true;
-		return 0;
-	}
-	return usage("--remount-ro %s: nothing was mounted there", dest, err);
-}
-
-static int change_mode(struct parsed *p, const char *option, struct pf_err *err)
-{
-	const char *text = next(p, option, err), *dst = text ? next(p, option, err) : NULL;
-	PF_FREE char *dest = dst ? clean(option, dst, err) : NULL;
-	char *end;
-
-	if (!dest)
-		return -1;
-	unsigned long mode = strtoul(text, &end, 8);
-	if (!*text || *end || mode > 07777)
-		return usage("--chmod: %s is no mode in octal", text, err);
-	for (size_t i = p->j->n_ops; i-- > 0;)
-		if (strcmp(p->j->ops[i].dest, dest) == 0 &&
-			(p->j->ops[i].kind == PF_JAIL_DIR || p->j->ops[i].kind == PF_JAIL_FILE ||
-				p->j->ops[i].kind == PF_JAIL_TMPFS)) {
-			p->j->ops[i].mode = (mode_t)mode;
-			return 0;
-		}
-	return usage("--chmod %s: it is nothing that was made here", dest, err);
-}
-
 /* ---- environment, ids, privileges ---- */
 
 static void unset(struct pf_jail *j, const char *name)
@@ -326,7 +128,8 @@ static void add_env(struct pf_jail *j, char *entry)
 
 static int set_env(struct parsed *p, const char *option, struct pf_err *err)
 {
-	const char *name = next(p, option, err), *value = name ? next(p, option, err) : NULL;
+	const char *name = pf_bwrap_next(p, option, err),
+		   *value = name ? pf_bwrap_next(p, option, err) : NULL;
 
 	if (!value)
 		return -1;
@@ -337,7 +140,7 @@ static int set_env(struct parsed *p, const char *option, struct pf_err *err)
 
 static int capability(struct parsed *p, const char *option, bool add, struct pf_err *err)
 {
-	const char *name = next(p, option, err);
+	const char *name = pf_bwrap_next(p, option, err);
 	uint64_t mask;
 
 	if (!name)
@@ -352,16 +155,16 @@ static int capability(struct parsed *p, const char *option, bool add, struct pf_
 
 static int number(struct parsed *p, const char *option, int64_t max, int64_t *out, struct pf_err *err)
 {
-	const char *text = next(p, option, err);
+	const char *text = pf_bwrap_next(p, option, err);
 
 	return text ? pf_parse_int(option, text, 0, max, out, err) : -1;
 }
 
 static int descriptor(struct parsed *p, const char *option, int *fd, struct pf_err *err)
 {
-	const char *text = next(p, option, err);
+	const char *text = pf_bwrap_next(p, option, err);
 
-	*fd = text ? parse_fd(option, text, err) : -1;
+	*fd = text ? pf_bwrap_fd(option, text, err) : -1;
 	return *fd < 0 ? -1 : 0;
 }
 
@@ -387,41 +190,9 @@ static int unshare_option(struct parsed *p, const char *o)
 	if (all || strcmp(o, "--unshare-net") == 0)
 		p->unshare_net = found = true;
 	/* There is always one. */
-	return found || strcmp(o, "--unshare-user") == 0 || strcmp(o, "--unshare-user-try") == 0;
-}
-
-/* 1: taken, 0: not of this kind. */
-static int file_option(struct parsed *p, const char *o, struct pf_err *err)
-{
-	static const struct {
-		const char *name;
-		bool ro, dev, try_;
-	} binds[] = {{"--bind", 0, 0, 0}, {"--bind-try", 0, 0, 1}, {"--dev-bind", 0, 1, 0},
-		{"--dev-bind-try", 0, 1, 1}, {"--ro-bind", 1, 0, 0}, {"--ro-bind-try", 1, 0, 1}};
-	static const struct {
-		const char *name;
-		enum pf_jail_kind kind;
-	} simples[] = {{"--proc", PF_JAIL_PROC}, {"--dev", PF_JAIL_DEV}, {"--tmpfs", PF_JAIL_TMPFS},
-		{"--mqueue", PF_JAIL_MQUEUE}, {"--dir", PF_JAIL_DIR}};
-	int r = 2;
-
-	for (size_t i = 0; i < sizeof(binds) / sizeof(binds[0]); i++)
-		if (strcmp(o, binds[i].name) == 0)
-			r = bind(p, binds[i].name, binds[i].ro, binds[i].dev, binds[i].try_, err);
-	for (size_t i = 0; i < sizeof(simples) / sizeof(simples[0]); i++)
-		if (strcmp(o, simples[i].name) == 0)
-			r = simple(p, simples[i].name, simples[i].kind, err);
-	if (strcmp(o, "--file") == 0 || strcmp(o, "--bind-data") == 0)
-		r = data(p, strcmp(o, "--file") == 0 ? "--file" : "--bind-data", false, err);
-	else if (strcmp(o, "--ro-bind-data") == 0)
-		r = data(p, "--ro-bind-data", true, err);
-	else if (strcmp(o, "--symlink") == 0)
-		r = symlink_op(p, "--symlink", err);
-	else if (strcmp(o, "--remount-ro") == 0)
-		r = remount_ro(p, o, err);
-	else if (strcmp(o, "--chmod") == 0)
-		r = change_mode(p, o, err);
-	return r == 2 ? 0 : r < 0 ? -1 : 1;
+	if (all || strcmp(o, "--unshare-user") == 0 || strcmp(o, "--unshare-user-try") == 0)
+		p->unshare_user = found = true;
+	return found;
 }
 
 static int seccomp(struct parsed *p, const char *o, struct pf_err *err)
@@ -434,13 +205,15 @@ static int seccomp(struct parsed *p, const char *o, struct pf_err *err)
 
 static int perms(struct parsed *p, struct pf_err *err)
 {
-	const char *text = next(p, "--perms", err);
+	const char *text = pf_bwrap_next(p, "--perms", err);
 	char *end;
 
 	if (!text)
 		return -1;
 	p->perms = (int64_t)strtoul(text, &end, 8);
-	return *text && !*end && p->perms <= 07777 ? 0 : usage("--perms: %s is no mode in octal", text, err);
+	return *text && !*end && p->perms <= 07777
+		       ? 0
+		       : pf_bwrap_usage("--perms: %s is no mode in octal", text, err);
 }
 
 static int other_option(struct parsed *p, const char *o, struct pf_err *err)
@@ -464,12 +237,14 @@ static int other_option(struct parsed *p, const char *o, struct pf_err *err)
 	} else if (strcmp(o, "--assert-userns-disabled") == 0) {
 		p->assert_no_userns = true;
 	} else if (strcmp(o, "--clearenv") == 0) {
-		while (j->n_env)
+		while (j->n_env) {
 			free(j->env[--j->n_env]);
+			j->env[j->n_env] = NULL;
+		}
 	} else if (strcmp(o, "--setenv") == 0) {
 		return set_env(p, "--setenv", err);
 	} else if (strcmp(o, "--unsetenv") == 0) {
-		const char *name = next(p, o, err);
+		const char *name = pf_bwrap_next(p, o, err);
 		if (!name)
 			return -1;
 		unset(j, name);
@@ -477,14 +252,16 @@ static int other_option(struct parsed *p, const char *o, struct pf_err *err)
 		if (number(p, o, UINT32_MAX - 1, &n, err) < 0)
 			return -1;
 		*(o[2] == 'u' ? &j->uid : &j->gid) = (uint32_t)n;
+		p->ids = true;
 	} else if (strcmp(o, "--hostname") == 0) {
-		const char *name = next(p, o, err);
+		const char *name = pf_bwrap_next(p, o, err);
 		if (!name)
 			return -1;
 		free(j->hostname);
 		j->hostname = pf_strdup(name);
+		p->hostname = true;
 	} else if (strcmp(o, "--chdir") == 0) {
-		p->chdir = next(p, "--chdir", err);
+		p->chdir = pf_bwrap_next(p, "--chdir", err);
 		return p->chdir ? 0 : -1;
 	} else if (strcmp(o, "--cap-add") == 0 || strcmp(o, "--cap-drop") == 0) {
 		return capability(p, o[6] == 'a' ? "--cap-add" : "--cap-drop", o[6] == 'a', err);
@@ -506,8 +283,26 @@ static int other_option(struct parsed *p, const char *o, struct pf_err *err)
 			if (strcmp(o, not_here[i]) == 0)
 				return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
 					"%s is not supported (docs/jail.md has the table)", o);
-		return usage("unknown option %s", o, err);
+		return pf_bwrap_usage("unknown option %s", o, err);
 	}
+	return 0;
+}
+
+/* --perms and --size are about the option behind them; NULL: there is none. */
+static int precedes(const struct parsed *p, const char *next_option, struct pf_err *err)
+{
+	static const char *const made[] = {
+		"--tmpfs", "--dir", "--file", "--bind-data", "--ro-bind-data", "--perms", "--size"};
+	bool found = false;
+
+	for (size_t i = 0; next_option && i < sizeof(made) / sizeof(made[0]); i++)
+		found = found || strcmp(next_option, made[i]) == 0;
+	if (p->perms >= 0 && !found)
+		return pf_bwrap_usage(
+			"--perms must be followed by an option that makes something%s", "", err);
+	if (p->size >= 0 &&
+		(!found || (strcmp(next_option, "--tmpfs") != 0 && strcmp(next_option, "--perms") != 0)))
+		return pf_bwrap_usage("--size must be followed by --tmpfs%s", "", err);
 	return 0;
 }
 
@@ -530,6 +325,8 @@ static int parse(struct parsed *p, struct pf_err *err)
 			printf("bubblewrap 0.8.0 (pinfold-bwrap %s)\n", PF_VERSION);
 			exit(0);
 		}
+		if (precedes(p, o, err) < 0)
+			return -1;
 		if (strcmp(o, "--perms") == 0) {
 			if (perms(p, err) < 0)
 				return -1;
@@ -540,85 +337,111 @@ static int parse(struct parsed *p, struct pf_err *err)
 				return -1;
 			continue;
 		}
-		r = unshare_option(p, o) ? 1 : file_option(p, o, err);
+		r = unshare_option(p, o) ? 1 : pf_bwrap_file_option(p, o, err);
 		if (r < 0 || (r == 0 && other_option(p, o, err) < 0))
 			return -1;
 		p->perms = p->size = -1;
 	}
-	return 0;
+	return precedes(p, NULL, err);
 }
 
 /* ---- running ---- */
 
-static void on_started(void *arg, pid_t pid)
+/* The namespaces that are not the caller's, in bubblewrap's words and order. */
+static void add_namespaces(
+	const struct parsed *p, const uint64_t *numbers, const char *separator, struct pf_buf *b)
 {
-	const struct parsed *p = arg;
-	PF_FREE char *text = pf_asprintf("{\n    \"child-pid\": %d\n}\n", (int)pid);
-	PF_FREE char *line = pf_asprintf("{ \"child-pid\": %d }\n", (int)pid);
+	const struct {
+		const char *name;
+		bool own;
+		int at;
+	} kinds[] = {{"cgroup", !p->j->share_cgroup, PF_BOX_NS_CGROUP},
+		{"ipc", !p->j->share_ipc, PF_BOX_NS_IPC}, {"mnt", true, PF_BOX_NS_MNT},
+		{"net", p->j->net != PF_JAIL_NET_HOST, PF_BOX_NS_NET},
+		{"pid", !p->j->share_pid, PF_BOX_NS_PID}, {"uts", !p->j->share_uts, PF_BOX_NS_UTS}};
 
-	if (p->info_fd >= 0) {
-		(void)pf_write_all(p->info_fd, text, strlen(text));
-		close(p->info_fd);
-	}
-	if (p->status_fd >= 0)
-		(void)pf_write_all(p->status_fd, line, strlen(line));
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (kinds[i].own && numbers[kinds[i].at])
+			pf_buf_printf(b, "%s\"%s-namespace\": %llu", separator, kinds[i].name,
+				(unsigned long long)numbers[kinds[i].at]);
 }
 
-/* Where it starts: --chdir, else where we are if that is there inside, else home, else the root. */
-static char *working_directory(const struct parsed *p, const char *own)
+/* --block-fd, whoever is to end meanwhile. Our signals wait for the loop that hands them on. */
+static int wait_for_caller(int fd, struct pf_err *err)
 {
-	struct pf_jail_op *cover;
+	sigset_t none, old;
+	char byte;
 
-	if (p->chdir)
-		return pf_strdup(p->chdir);
-	cover = covering(p->j, own);
-	if (cover && cover->kind == PF_JAIL_BIND && is_there(cover, own))
-		return pf_strdup(own);
-	for (size_t i = 0; i < p->j->n_env; i++)
-		if (pf_starts_with(p->j->env[i], "HOME=/")) {
-			const char *home = p->j->env[i] + 5;
-			cover = covering(p->j, home);
-			bool made = false;
-			for (size_t k = 0; k < p->j->n_ops; k++)
-				made = made ||
-				       (p->j->ops[k].directory && strcmp(p->j->ops[k].dest, home) == 0);
-			if (made || (cover && is_there(cover, home)))
-				return pf_strdup(home);
-		}
-	return pf_strdup("/");
+	sigemptyset(&none);
+	if (sigprocmask(SIG_SETMASK, &none, &old) < 0)
+		return pf_fail(err, errno, "signals");
+	ssize_t n = read(fd, &byte, 1);
+	int saved = errno;
+	(void)sigprocmask(SIG_SETMASK, &old, NULL);
+	return n < 0 ? pf_fail(err, saved, "--block-fd") : 0;
+}
+
+/* Before the command: who asked may want to do something about it first, and let it go on by --block-fd. */
+static int on_ready(void *arg, pid_t pid, const uint64_t *namespaces, struct pf_err *err)
+{
+	struct parsed *p = arg;
+	PF_BUF struct pf_buf info = {0}, line = {0};
+
+	if (p->info_fd >= 0) {
+		pf_buf_printf(&info, "{\n    \"child-pid\": %d", (int)pid);
+		add_namespaces(p, namespaces, ",\n    ", &info);
+		pf_buf_str(&info, "\n}\n");
+		(void)pf_write_all(p->info_fd, info.data, info.len);
+		close(pf_take_fd(&p->info_fd));
+	}
+	if (p->status_fd >= 0) {
+		pf_buf_printf(&line, "{ \"child-pid\": %d", (int)pid);
+		add_namespaces(p, namespaces, ", ", &line);
+		pf_buf_str(&line, " }\n");
+		(void)pf_write_all(p->status_fd, line.data, line.len);
+	}
+	return p->block_fd >= 0 ? wait_for_caller(p->block_fd, err) : 0;
+}
+
+/* Options that mean nothing without another one. */
+static int consistent(const struct parsed *p, struct pf_err *err)
+{
+	const struct pf_jail *j = p->j;
+
+	if (p->hostname && j->share_uts)
+		return pf_bwrap_usage("%s takes --unshare-uts", "--hostname", err);
+	if (j->as_pid_1 && j->share_pid)
+		return pf_bwrap_usage("%s takes --unshare-pid", "--as-pid-1", err);
+	/* An ordinary user has a user namespace without asking. */
+	if (p->ids && !p->unshare_user && j->caller_uid == 0)
+		return pf_bwrap_usage("%s takes --unshare-user", "--uid or --gid", err);
+	return 0;
 }
 
 static int settle(struct parsed *p, const char *cwd, struct pf_err *err)
 {
 	struct pf_jail *j = p->j;
-	char byte;
 
 	if (p->words.next >= p->words.n)
-		return usage("no command given%s", "", err);
+		return pf_bwrap_usage("no command given%s", "", err);
+	if (consistent(p, err) < 0)
+		return -1;
 	j->net = p->unshare_net && !p->share_net ? PF_JAIL_NET_NONE : PF_JAIL_NET_HOST;
 	if (j->share_pid) {
-		/* A procfs shows a pid namespace, and may be mounted by who owns that: here the caller's. */
-		for (size_t i = 0; i < j->n_ops; i++)
-			if (j->ops[i].kind == PF_JAIL_PROC)
-				return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-					"--proc %s: this takes a pid namespace of its own; add --unshare-pid",
-					j->ops[i].dest);
 		j->as_pid_1 = true;
+		if (pf_bwrap_share_proc(j, err) < 0)
+			return -1;
 	}
 	/* The list lets nobody make a namespace. */
 	if ((p->disable_userns || p->assert_no_userns) && j->seccomp == PF_JAIL_SECCOMP_OFF)
 		j->seccomp = PF_JAIL_SECCOMP_DEFAULT;
-	j->cwd = working_directory(p, cwd);
-	if (p->chdir) {
-		unset(j, "PWD");
-		add_env(j, pf_asprintf("PWD=%s", p->chdir));
-	}
+	j->cwd = pf_bwrap_working_directory(p, cwd);
+	unset(j, "PWD");
+	add_env(j, pf_asprintf("PWD=%s", j->cwd));
 	size_t n = p->words.n - p->words.next;
 	j->argv = pf_calloc(n + 1, sizeof(*j->argv));
 	for (size_t i = 0; i < n; i++)
 		j->argv[i] = pf_strdup(p->words.v[p->words.next + i]);
-	if (p->block_fd >= 0 && read(p->block_fd, &byte, 1) < 0)
-		return pf_fail(err, errno, "--block-fd");
 	return 0;
 }
 
@@ -644,7 +467,6 @@ int main(int argc, char **argv)
 	j.seccomp = PF_JAIL_SECCOMP_OFF;
 	j.uid = geteuid();
 	j.gid = getegid();
-	j.started = on_started;
 	j.started_arg = &p;
 	for (char **e = environ; e && *e; e++)
 		add_env(&j, pf_strdup(*e));
@@ -652,10 +474,16 @@ int main(int argc, char **argv)
 		push(&p.words, argv[i]);
 	if (!getcwd(cwd, sizeof(cwd)))
 		snprintf(cwd, sizeof(cwd), "/");
-	if (pf_jail_enter(&j, &err) < 0 || parse(&p, &err) < 0 || settle(&p, cwd, &err) < 0 ||
-		pf_jail_run(&j, &r, &err) < 0) {
+	if (pf_jail_enter(&j, &err) < 0 || parse(&p, &err) < 0 || settle(&p, cwd, &err) < 0) {
 		fprintf(stderr, "pinfold-bwrap: %s\n", err.msg);
-		return err.kind == PF_ERR_NO_COMMAND || err.kind == PF_ERR_NO_EXEC ? 127 : 1;
+		return 1;
+	}
+	if (p.info_fd >= 0 || p.status_fd >= 0 || p.block_fd >= 0)
+		j.ready = on_ready;
+	j.ready_fd = p.info_fd;
+	if (pf_jail_run(&j, &r, &err) < 0) {
+		fprintf(stderr, "pinfold-bwrap: %s\n", err.msg);
+		return 1;
 	}
 	if (p.status_fd >= 0) {
 		PF_FREE char *line = pf_asprintf("{ \"exit-code\": %d }\n", r.exit_code);

@@ -25,6 +25,7 @@ enum {
 	NR_wait4 = 61,
 	NR_kill = 62,
 	NR_setsid = 112,
+	NR_getsid = 124,
 	NR_sigtimedwait = 128,
 	NR_prctl = 157
 };
@@ -52,6 +53,7 @@ enum {
 	NR_sigprocmask = 135,
 	NR_sigtimedwait = 137,
 	NR_setsid = 157,
+	NR_getsid = 156,
 	NR_prctl = 167,
 	NR_clone = 220,
 	NR_execve = 221,
@@ -133,9 +135,13 @@ void run(long *sp)
 	if (argc > 1) {
 		main_pid = start_child();
 		if (main_pid == 0) {
-			sys4(NR_setsid, 0, 0, 0, 0);
-			/* A terminal that is nobody's yet becomes its own; any other refuses. */
-			sys4(NR_ioctl, 0, TIOCSCTTY_, 0, 0);
+			/* Without a session of our own we are meant to stay in the caller's, and with its
+			 * terminal. Else a terminal that is nobody's yet becomes the command's; any other
+			 * refuses. */
+			if (sys4(NR_getsid, 0, 0, 0, 0) != 0) {
+				sys4(NR_setsid, 0, 0, 0, 0);
+				sys4(NR_ioctl, 0, TIOCSCTTY_, 0, 0);
+			}
 			sys4(NR_sigprocmask, SIG_SETMASK_, (long)&none, 0, sizeof(none));
 			long r = sys4(NR_execve, (long)argv[1], (long)(argv + 1), (long)envp, 0);
 			leave(r == -2 ? 127 : 126);
