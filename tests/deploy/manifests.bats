@@ -1,3 +1,4 @@
+# parallel-safe
 # What deploy/ holds is well-formed, its parts agree with each other and with the programs.
 load ../lib/common
 

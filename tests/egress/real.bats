@@ -1,3 +1,4 @@
+# parallel-safe
 # Larger programs as agents use them: a database by name, packages from a registry behind the gate, ten thousand
 # connections.
 # timeout: 120

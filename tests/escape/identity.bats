@@ -1,3 +1,4 @@
+# parallel-safe
 # G3 and G5: identity, capabilities, control groups, terminals, and the kernel's surface.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # G2: an image whose files are laid out to make whoever prepares its root touch the host's.
 load ../lib/common
 

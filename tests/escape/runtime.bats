@@ -1,3 +1,4 @@
+# parallel-safe
 # G1: the runtime's own binary and descriptors. Code inside, as the sandbox's root, against whoever joins it.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # Debian's containerd takes Pinfold as its runtime: by ctr, and by CRI as a kubelet would.
 # timeout: 300
 load ../lib/common

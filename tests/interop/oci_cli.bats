@@ -1,3 +1,4 @@
+# parallel-safe
 # The command line, flag for flag as runc has it: accepted and acting, or refused with the reason.
 # timeout: 300
 load ../lib/common

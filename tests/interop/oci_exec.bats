@@ -1,3 +1,4 @@
+# parallel-safe
 # exec into containers of plain bundles.
 # timeout: 300
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # hooks of config.json.
 # timeout: 300
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # The operations of runtime.md on plain bundles, with runc's command line.
 # timeout: 300
 load ../lib/common

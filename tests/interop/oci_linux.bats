@@ -1,3 +1,4 @@
+# parallel-safe
 # linux of config.json: namespaces, ids, devices, limits, seccomp.
 # timeout: 300
 load ../lib/common

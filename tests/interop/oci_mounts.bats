@@ -1,3 +1,4 @@
+# parallel-safe
 # root and mounts of config.json, and what an image's own symlinks cannot do.
 # timeout: 300
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # The annotation io.pinfold.policy on plain bundles: networks that are new, joined, owned by a user namespace,
 # taken over from a keeper that is gone; and what is taken back when a container does not come about.
 # timeout: 200

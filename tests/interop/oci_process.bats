@@ -1,3 +1,4 @@
+# parallel-safe
 # process of config.json: what the first program is given.
 # timeout: 300
 load ../lib/common

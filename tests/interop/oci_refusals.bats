@@ -1,3 +1,4 @@
+# parallel-safe
 # Bundles and ids that are wrong: refused by name, with nothing left.
 # timeout: 300
 load ../lib/common

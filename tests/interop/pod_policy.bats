@@ -1,3 +1,4 @@
+# parallel-safe
 # A pod under a policy (annotation io.pinfold.policy), in a network that containerd's CRI and the bridge plugin made,
 # with name servers and web servers behind a router, as in a cluster.
 # timeout: 300

@@ -1,3 +1,4 @@
+# parallel-safe
 # Debian's podman, conmon and buildah take Pinfold as their runtime.
 # timeout: 300
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # checkpoint push and pull, against Debian's docker-registry on loopback: with TLS and a password, and through somebody
 # who misbehaves.
 # timeout: 240

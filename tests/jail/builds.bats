@@ -1,3 +1,4 @@
+# parallel-safe
 # Real programs do their work inside, as an ordinary user: a build, a package manager, git, a test suite. The
 # registry and the git server are those of the egress tests' world, reached through the gate. The long ones are in
 # tests/jail-long.

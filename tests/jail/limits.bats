@@ -1,3 +1,4 @@
+# parallel-safe
 # What limits hold, with a cgroup as root and without one as a user; many at once.
 load lib
 setup_file() { jail_file; }

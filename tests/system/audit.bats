@@ -1,3 +1,4 @@
+# parallel-safe
 # The audit log: what is in it, what must never be.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # What is wrong is refused with one line that says what and where, status 125, and nothing is left behind.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # What a sandbox is made of: seen from inside, and compared with the host.
 load ../lib/common
 

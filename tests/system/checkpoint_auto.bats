@@ -1,3 +1,4 @@
+# parallel-safe
 # Checkpoints that are made because the sandbox file says so, and what goes again because it says so.
 
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # A checkpoint is an OCI image for everybody else: other people's tools read what pinfold-store writes.
 
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # checkpoint.pre and checkpoint.post: commands inside of the sandbox, around the freeze.
 
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # checkpoint prune and stats: what the rules do to a real store.
 
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # pinfold diff: what a session did, for people to review and for patch to apply.
 
 load ../lib/common

@@ -1,3 +1,4 @@
+# parallel-safe
 # What the documents show works as they show it.
 load ../lib/common
 

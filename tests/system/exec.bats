@@ -1,3 +1,4 @@
+# parallel-safe
 # Running commands in a sandbox: what goes in, what comes out, how it ends.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # What is writable, what is not, and the sandbox files of other platforms, taken as they are.
 load ../lib/common
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # Images: what other people's tools made comes in exactly and once; what is damaged, hostile or too large does not, and leaves
 # nothing; what is used stays.
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # The recipes in images/: built from this machine's apt sources, the same twice, small, and without anything of this machine.
 # timeout: 900
 

@@ -1,3 +1,4 @@
+# parallel-safe
 # From create to destroy, and what happens when somebody dies in between.
 load ../lib/common
 

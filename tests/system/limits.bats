@@ -1,3 +1,4 @@
+# parallel-safe
 # Limits: each one bites, says so, and bites nobody else.
 load ../lib/common
 
