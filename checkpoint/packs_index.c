@@ -190,36 +190,49 @@ static int decode_entries(
 	return sum == x->data_end - PF_PACK_HEAD ? 0 : bad(err, "it does not add up");
 }
 
+/* The entries of a block that was checked, out of the cipher. malloc'ed. */
+static uint8_t *open_entries(
+	const uint8_t *block, uint32_t count, const struct pf_seal_key *key, struct pf_err *err)
+{
+	size_t len = (size_t)count * PF_PACK_ENTRY + PF_SEAL_TAG;
+	uint8_t *clear = malloc(len);
+
+	if (!clear) {
+		pf_fail(err, ENOMEM, "index of a pack");
+		return NULL;
+	}
+	if (pf_aead_open(key, PF_SEAL_USE_INDEX, 0, block, PF_PACK_BLOCK_HEAD, block + PF_PACK_BLOCK_HEAD,
+		    len, clear, err) < 0) {
+		free(clear);
+		pf_wrap(err, "index of a pack");
+		return NULL;
+	}
+	return clear;
+}
+
 int pf_pack_index_decode(const uint8_t *block, size_t len, const uint8_t id[16],
 	const struct pf_seal_key *key, struct pf_pack_index *x, struct pf_err *err)
 {
-	PF_FREE struct pf_pack_entry *entries = NULL;
-	PF_FREE uint8_t *clear = NULL;
-	const uint8_t *body = block + PF_PACK_BLOCK_HEAD;
 	struct pf_pack_index got = {.sealed = key != NULL};
+	PF_FREE uint8_t *clear = NULL;
+	struct pf_pack_entry *entries;
 
 	if (pf_pack_block_check(block, len, id, key != NULL, err) < 0)
 		return -1;
 	memcpy(got.id, id, 16);
 	got.count = get32(block + 28);
 	got.data_end = get64(block + 32);
+	if (key && !(clear = open_entries(block, got.count, key, err)))
+		return -1;
 	entries = malloc(((size_t)got.count + 1) * sizeof(*entries));
 	if (!entries)
 		return pf_fail(err, ENOMEM, "index of a pack");
-	if (key) {
-		size_t sealed_len = (size_t)got.count * PF_PACK_ENTRY + PF_SEAL_TAG;
-		clear = malloc(sealed_len);
-		if (!clear)
-			return pf_fail(err, ENOMEM, "index of a pack");
-		if (pf_aead_open(key, PF_SEAL_USE_INDEX, 0, block, PF_PACK_BLOCK_HEAD, body, sealed_len,
-			    clear, err) < 0)
-			return pf_wrap(err, "index of a pack");
-		body = clear;
-	}
-	if (decode_entries(body, &got, entries, err) < 0)
+	if (decode_entries(clear ? clear : block + PF_PACK_BLOCK_HEAD, &got, entries, err) < 0) {
+		free(entries);
 		return -1;
+	}
 	*x = got;
-	x->entries = pf_take(entries);
+	x->entries = entries;
 	return 0;
 }
 

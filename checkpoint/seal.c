@@ -107,12 +107,13 @@ int pf_seal_fd(
 	const struct pf_seal *s, const char *kind, const char *name, int infd, int outfd, struct pf_err *err)
 {
 	PF_FREE uint8_t *in = malloc(PF_SEAL_SEGMENT + STREAM_PIECE);
-	uint8_t *out = in + PF_SEAL_SEGMENT;
+	uint8_t *out;
 	uint8_t head[PF_SEAL_HEAD];
 	SEAL_KEY k;
 
 	if (!in)
 		return pf_fail(err, ENOMEM, "sealing %s %s", kind, name);
+	out = in + PF_SEAL_SEGMENT;
 	if (pf_seal_key_make(&s->kek, kind, name, &k, head, err) < 0)
 		return pf_wrap(err, "sealing %s %s", kind, name);
 	if (pf_write_all(outfd, head, sizeof(head)) < 0)
@@ -136,13 +137,14 @@ int pf_unseal_fd(
 	const struct pf_seal *s, const char *kind, const char *name, int infd, int outfd, struct pf_err *err)
 {
 	PF_FREE uint8_t *in = malloc(STREAM_PIECE + PF_SEAL_SEGMENT);
-	uint8_t *out = in + STREAM_PIECE;
+	uint8_t *out;
 	uint8_t head[PF_SEAL_HEAD];
 	ssize_t n = pf_read_full(infd, head, sizeof(head));
 	SEAL_KEY k;
 
 	if (!in)
 		return pf_fail(err, ENOMEM, "opening %s %s", kind, name);
+	out = in + STREAM_PIECE;
 	if (n < 0)
 		return pf_fail(err, errno, "reading sealed %s %s", kind, name);
 	if (n < PF_SEAL_HEAD)
