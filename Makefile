@@ -59,8 +59,8 @@ SYSTEMD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-systemd/*.
 STORE_OBJ   := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard cmd/pinfold-store/*.c))
 UNIT_SRC    := $(wildcard tests/unit/test_*.c)
 UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
-HELPER_SRC  := $(wildcard tests/helpers/*.c)
-HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%)
+HELPER_SRC  := $(filter-out tests/helpers/faultinject.c,$(wildcard tests/helpers/*.c))
+HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%) $(BUILD)/tests/helpers/faultinject.so
 
 PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd \
 	$(BUILD)/libexec/pinfold/pinfold-tls $(BUILD)/libexec/pinfold/pinfold-worker $(BUILD)/libexec/pinfold/pinfold-tool \
@@ -149,6 +149,11 @@ HOSTILE_SRC := $(wildcard tests/jail/hostile/*.c)
 $(BUILD)/tests/hostile: $(HOSTILE_SRC) tests/jail/hostile/hostile.h
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu17 -O1 $(WARN) -static -s -o $@ $(HOSTILE_SRC)
+
+# This one is preloaded.
+$(BUILD)/tests/helpers/%.so: tests/helpers/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -O1 $(WARN) -fPIC -shared -o $@ $<
 
 deps:
 	$(Q)scripts/install-deps build
