@@ -24,6 +24,7 @@ Beside the platform's routes:
   POST /_stub/event           {"session": ID, "event": {...}}: put an event into a session
   POST /_stub/enqueue         {"session": ID}: a further work item for it
   POST /_stub/add             a session like those of the script
+  POST /_stub/finish          no session begins another turn
 
 A request that breaks the contract is answered with an error and listed under "violations"."""
 
@@ -431,6 +432,9 @@ class Handler(BaseHTTPRequestHandler):
             stub.enqueue(stub.sessions[body["session"]])
         elif path == "/_stub/add":
             stub.add(body)
+        elif path == "/_stub/finish":
+            for s in stub.sessions.values():
+                s.turns = []
         return 200, {
             "violations": stub.violations, "log": stub.log,
             "items": [{"id": i.id, "session": i.session.id, "state": i.state, "beats": i.beats,
