@@ -139,6 +139,12 @@ static int read_error(const char *verb, char *lines, struct pf_err *err)
 int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
 	struct pf_err *err)
 {
+	return pf_box_feed(o, words, input, input ? strlen(input) : 0, output, err);
+}
+
+int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const void *input, size_t len,
+	char **output, struct pf_err *err)
+{
 	PF_BUF struct pf_buf out = {0}, errors = {0};
 	PF_CLOSE int in = -1;
 	const char *argv[ARGS_MAX];
@@ -147,7 +153,7 @@ int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char
 	make_argv(o, words, argv);
 	if (input) {
 		in = memfd_create("pinfold-config", MFD_CLOEXEC);
-		if (in < 0 || pf_write_all(in, input, strlen(input)) < 0 || lseek(in, 0, SEEK_SET) < 0)
+		if (in < 0 || pf_write_all(in, input, len) < 0 || lseek(in, 0, SEEK_SET) < 0)
 			return pf_fail(err, errno, "memfd");
 	} else {
 		in = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -246,8 +252,30 @@ static void take_over(cJSON *j)
 	}
 }
 
+/* Paths that no checkpoint is to have. */
+static int exclude(cJSON *j, const char *const *paths)
+{
+	const char *workdir = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "workdir"));
+	cJSON *c = cJSON_GetObjectItemCaseSensitive(j, "checkpoint");
+
+	if (!c)
+		c = cJSON_AddObjectToObject(j, "checkpoint");
+	cJSON *list = cJSON_GetObjectItemCaseSensitive(c, "exclude");
+	if (!list)
+		list = cJSON_AddArrayToObject(c, "exclude");
+	if (!cJSON_IsArray(list))
+		return -1;
+	for (; *paths; paths++) {
+		PF_FREE char *path = **paths == '/'
+					     ? pf_strdup(*paths)
+					     : pf_asprintf("%s/%s", workdir ? workdir : "/workspace", *paths);
+		cJSON_AddItemToArray(list, cJSON_CreateString(path));
+	}
+	return 0;
+}
+
 /* The administrator's document with the tools' helper mounted. */
-static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
+static char *make_config(const struct pf_box_opts *o, const char *const *leave_out, struct pf_err *err)
 {
 	PF_JSON cJSON *j = o->config ? pf_json_load(o->config, err) : cJSON_CreateObject();
 
@@ -264,6 +292,10 @@ static char *make_config(const struct pf_box_opts *o, struct pf_err *err)
 		return NULL;
 	}
 	take_over(j);
+	if (leave_out && *leave_out && exclude(j, leave_out) < 0) {
+		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: checkpoint.exclude must be an array", o->config);
+		return NULL;
+	}
 	if (o->tool) {
 		cJSON *m = cJSON_CreateObject();
 		cJSON_AddStringToObject(m, "source", o->tool);
@@ -316,9 +348,10 @@ int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err)
 	return 0;
 }
 
-int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err)
+int pf_box_open(const struct pf_box_opts *o, const char *id, const char *const *leave_out, const char **how,
+	struct pf_err *err)
 {
-	PF_FREE char *config = make_config(o, err), *state = NULL;
+	PF_FREE char *config = make_config(o, leave_out, err), *state = NULL;
 	const char *words[12] = {"create", id, "--config", "-"};
 	size_t n = 4;
 
@@ -361,12 +394,29 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, s
 	return -1;
 }
 
-int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+int pf_box_tidy(const struct pf_box_opts *o, const char *id, bool memory, struct pf_err *err)
 {
+	/* As the sandbox's root, so nothing here goes through a link that the agent may have put there. */
+	static const char clear[] =
+		"m=/mnt/memory; [ ! -L $m ] || rm -f $m; [ ! -d $m ] || find $m -mindepth 1 -delete";
+	static const char make[] =
+		"m=/mnt/memory; [ ! -L $m ] || rm -f $m; [ ! -d $m ] || find $m -mindepth 1 -delete\n"
+		"mkdir -p $m && chmod 1777 $m";
 	const char *words[] = {"exec", id, "--user", "0:0", "--timeout", "60s", "--", "/bin/sh", "-c",
-		"if [ -d /mnt/memory ]; then find /mnt/memory -mindepth 1 -delete; fi", NULL};
+		memory ? make : clear, NULL};
 
 	return pf_box_run(o, words, NULL, NULL, err);
+}
+
+/* A process that the state names by its number and when it was started, as a pidfd. -1 with errno: ESRCH when
+ * it is gone. */
+static int named_process(const cJSON *pid, const cJSON *start)
+{
+	if (!cJSON_IsNumber(pid) || !cJSON_IsNumber(start)) {
+		errno = EINVAL;
+		return -1;
+	}
+	return pf_pidfd_open_checked((pid_t)pid->valuedouble, (uint64_t)start->valuedouble);
 }
 
 bool pf_box_runs(const struct pf_box_opts *o, const char *id)
@@ -379,8 +429,12 @@ bool pf_box_runs(const struct pf_box_opts *o, const char *id)
 	if (pf_box_run(o, words, NULL, &text, &err) < 0)
 		return false;
 	j = cJSON_Parse(text);
+	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold");
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
-	return status && strcmp(status, "running") == 0;
+	/* Without its keeper it is about to end. */
+	PF_CLOSE int keeper = named_process(cJSON_GetObjectItemCaseSensitive(p, "keeper"),
+		cJSON_GetObjectItemCaseSensitive(p, "keeper_start"));
+	return status && strcmp(status, "running") == 0 && keeper >= 0 && !pf_pidfd_ended(keeper);
 }
 
 int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_t *start, struct pf_err *err)
@@ -412,46 +466,45 @@ int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
 	j = cJSON_Parse(text);
 	const cJSON *p = cJSON_GetObjectItemCaseSensitive(j, "pinfold"),
-		    *keeper = cJSON_GetObjectItemCaseSensitive(p, "keeper"),
-		    *start = cJSON_GetObjectItemCaseSensitive(p, "keeper_start");
+		    *keeper = cJSON_GetObjectItemCaseSensitive(p, "keeper");
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "status"));
 	if (status && strcmp(status, "stopped") == 0)
 		return 0;
-	if (!cJSON_IsNumber(keeper) || !cJSON_IsNumber(start))
-		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "pinfold state: no keeper");
-	/* The keeper ends its sandbox in order when it is told to, and leaves the files. */
-	PF_CLOSE int fd = pf_pidfd_open_checked((pid_t)keeper->valuedouble, (uint64_t)start->valuedouble);
-	if (fd < 0)
-		return errno == ESRCH ? 0 : pf_fail(err, errno, "keeper");
-	if (kill((pid_t)keeper->valuedouble, SIGTERM) < 0 && errno != ESRCH)
+	PF_CLOSE int init = named_process(
+		cJSON_GetObjectItemCaseSensitive(j, "pid"), cJSON_GetObjectItemCaseSensitive(p, "pid_start"));
+	if (init < 0 && errno != ESRCH)
+		return pf_fail(err, errno, "the first process of %s", id);
+	PF_CLOSE int fd = named_process(keeper, cJSON_GetObjectItemCaseSensitive(p, "keeper_start"));
+	if (fd < 0 && errno != ESRCH)
+		return pf_fail(err, errno, "the keeper of %s", id);
+	/* The keeper ends its sandbox in order when it is told to, and leaves the files. Where it is gone,
+	 * the sandbox is about to be. */
+	if (fd >= 0 && kill((pid_t)keeper->valuedouble, SIGTERM) < 0 && errno != ESRCH)
 		return pf_fail(err, errno, "end the keeper");
-	if (pf_pidfd_wait(fd, 20000) == 1)
+	if ((fd < 0 || pf_pidfd_wait(fd, 20000) == 1) && (init < 0 || pf_pidfd_wait(init, 20000) == 1))
 		return 0;
-	return pf_fail(err, ETIMEDOUT, "the keeper of %s", id);
+	return pf_fail(err, ETIMEDOUT, "the end of %s", id);
 }
 
 int pf_box_destroy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 {
 	const char *words[] = {"destroy", id, NULL};
-	struct pf_err first = PF_ERR_INIT;
 
-	/* Once more where it was ended half-way: what it had not done yet is done now. */
-	if (pf_box_run(o, words, NULL, NULL, &first) == 0 || pf_box_run(o, words, NULL, NULL, err) == 0)
-		return 0;
-	if (err->kind == PF_ERR_NOT_FOUND && first.kind != PF_ERR_NOT_FOUND)
-		return 0;
-	return -1;
+	return pf_box_run(o, words, NULL, NULL, err);
 }
 
 /* ---- the helper ---- */
 
-int pf_tool_start(const struct pf_box_opts *o, const char *id, struct pf_tool *t, struct pf_err *err)
+int pf_tool_start(const struct pf_box_opts *o, const char *id, const char *const *args, struct pf_tool *t,
+	struct pf_err *err)
 {
 	/* The sandbox's limit for one command is not for what serves all of them. */
-	const char *words[] = {"exec", id, "--timeout", "3650d", "--", TOOL_TARGET, NULL};
+	const char *words[ARGS_MAX - 10] = {"exec", id, "--timeout", "3650d", "--", TOOL_TARGET};
 	const char *argv[ARGS_MAX];
 	int in[2], out[2];
 
+	for (size_t n = 6; args && *args && n < sizeof(words) / sizeof(words[0]) - 1; args++)
+		words[n++] = *args;
 	make_argv(o, words, argv);
 	if (pipe2(in, O_CLOEXEC) < 0)
 		return pf_fail(err, errno, "pipe");

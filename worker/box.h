@@ -27,6 +27,9 @@ struct pf_box_opts {
  * prints, malloc'ed. An error has the kind that pinfold gave it. */
 int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char *input, char **output,
 	struct pf_err *err);
+/* The same with len bytes of input, whatever they are. */
+int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const void *input, size_t len,
+	char **output, struct pf_err *err);
 
 /* Have the image with the packages that the sandbox file lists made, if it lists any and there is none yet.
  * May take minutes. */
@@ -38,11 +41,14 @@ int pf_box_lock(const struct pf_box_opts *o, const char *id, int *lock, struct p
 void pf_box_unlock(const struct pf_box_opts *o, const char *id, int *lock);
 
 /* Make the sandbox: on the files that a worker before us left here, unless a newer checkpoint than theirs is
- * known; from its newest checkpoint; or anew. *how says which. With a remote, that is asked first, and not to
- * be able to is an error. */
-int pf_box_open(const struct pf_box_opts *o, const char *id, const char **how, struct pf_err *err);
-/* Take away what earlier runs left for the agent that must not be there when one begins. */
-int pf_box_tidy(const struct pf_box_opts *o, const char *id, struct pf_err *err);
+ * known; from its newest checkpoint; or anew. *how says which. leave_out (NULL-terminated, or NULL) are paths
+ * that no checkpoint is to have, absolute or below the working directory. With a remote, that is asked first,
+ * and not to be able to is an error. */
+int pf_box_open(const struct pf_box_opts *o, const char *id, const char *const *leave_out, const char **how,
+	struct pf_err *err);
+/* Take away what earlier runs left for the agent that must not be there when one begins. memory: make also
+ * sure that memory stores can be made in /mnt/memory. */
+int pf_box_tidy(const struct pf_box_opts *o, const char *id, bool memory, struct pf_err *err);
 /* Whether it runs. */
 bool pf_box_runs(const struct pf_box_opts *o, const char *id);
 /* Its first process, with when that was started (clock ticks since boot). */
@@ -62,7 +68,7 @@ int pf_box_send(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 /* Remove all its checkpoints here. */
 int pf_box_forget(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 
-/* The tools' helper in the sandbox. */
+/* The tools' helper in the sandbox. args (NULL-terminated, or NULL) are its own. */
 struct pf_tool {
 	pid_t pid; /* 0: not running */
 	int in, out;
@@ -72,7 +78,8 @@ struct pf_tool {
  * prints, for reading without blocking. SIGTERM to pid reaches it. */
 int pf_box_start_worker(const struct pf_box_opts *o, const char *id, const char *const *env,
 	const char *const *command, struct pf_tool *t, struct pf_err *err);
-int pf_tool_start(const struct pf_box_opts *o, const char *id, struct pf_tool *t, struct pf_err *err);
+int pf_tool_start(const struct pf_box_opts *o, const char *id, const char *const *args, struct pf_tool *t,
+	struct pf_err *err);
 /* With all that it has started. */
 void pf_tool_stop(struct pf_tool *t);
 

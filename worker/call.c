@@ -4,13 +4,17 @@
 #include "worker/call.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/proc.h"
 #include "worker/work.h"
 
+#define ASK_MS 30000
 #define ANSWER_MAX ((size_t)4 << 20)
 
 static void put_number(struct pf_buf *b, size_t n)
@@ -124,4 +128,42 @@ void pf_exchange_end(struct pf_exchange *x)
 {
 	pf_buf_done(&x->request);
 	pf_buf_done(&x->answer);
+}
+
+int pf_tool_ask(const struct pf_tool *t, const char *op, const char *path, const char *rel,
+	const char *content, size_t len, struct pf_buf *answer, struct pf_err *err)
+{
+	struct pf_exchange x = PF_EXCHANGE_INIT;
+	int64_t end = pf_now_us() + ASK_MS * 1000, left;
+	PF_BUF struct pf_buf b = {0};
+	enum pf_exchange_state s;
+	bool bad = false;
+
+	put(&b, "tool", op, strlen(op));
+	put(&b, "path", path, strlen(path));
+	if (rel)
+		put(&b, "pattern", rel, strlen(rel));
+	if (content)
+		put(&b, "content", content, len);
+	put_number(&x.request, b.len);
+	pf_buf_add(&x.request, b.data, b.len);
+	while ((s = pf_exchange_step(&x, t, &bad, answer)) == PF_EXCHANGE_WRITING ||
+		s == PF_EXCHANGE_READING) {
+		struct pollfd p = {.fd = s == PF_EXCHANGE_WRITING ? t->in : t->out,
+			.events = s == PF_EXCHANGE_WRITING ? POLLOUT : POLLIN};
+		left = (end - pf_now_us()) / 1000;
+		if (left <= 0)
+			break;
+		(void)poll(&p, 1, (int)left);
+	}
+	pf_exchange_end(&x);
+	/* An answer that comes after all would be taken for that to the next question. */
+	if (s != PF_EXCHANGE_DONE)
+		(void)kill(t->pid, SIGKILL);
+	if (s != PF_EXCHANGE_DONE)
+		return pf_fail(err, s == PF_EXCHANGE_BROKEN ? EPIPE : ETIMEDOUT, "the helper in the sandbox");
+	if (!bad)
+		return 0;
+	pf_buf_str(answer, "");
+	return pf_fail(err, 0, "%.200s", answer->data);
 }

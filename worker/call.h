@@ -28,4 +28,9 @@ enum pf_exchange_state pf_exchange_step(
 	struct pf_exchange *x, const struct pf_tool *t, bool *is_error, struct pf_buf *text);
 void pf_exchange_end(struct pf_exchange *x);
 
+/* Something that is no tool of the agent's: op on path, and rel and content (NULL: none), waited for, half a
+ * minute at most. -1 when the helper did not do it, with its word for why. */
+int pf_tool_ask(const struct pf_tool *t, const char *op, const char *path, const char *rel,
+	const char *content, size_t len, struct pf_buf *answer, struct pf_err *err);
+
 #endif

@@ -37,6 +37,9 @@
 #define POST_BACKOFF_MAX_MS 30000
 #define HISTORY_AGAIN_MS 2000
 #define LOCK_WAIT_MS 120000
+/* For memory stores: between two calls, at a clean end, and when we are told to end. */
+#define MEMORY_SYNC_MS 30000
+#define MEMORY_FLUSH_MS 8000
 
 enum end pf_run_look(struct run *r)
 {
@@ -141,6 +144,18 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 	}
 }
 
+static int open_box(struct run *r, const char **how, struct pf_err *err)
+{
+	return pf_box_open(&r->o->box, r->w->session_id, (const char *const *)r->leave_out, how, err);
+}
+
+static int start_tool(struct run *r, struct pf_err *err)
+{
+	const char *const *roots = r->memory ? pf_memory_roots(r->memory) : NULL;
+
+	return r->tool.pid ? 0 : pf_tool_start(&r->o->box, r->w->session_id, roots, &r->tool, err);
+}
+
 /* Have the call run inside. Returns GOING_ON with the result's text, or why there is none. */
 static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, struct pf_buf *text)
 {
@@ -152,13 +167,13 @@ static enum end execute(struct run *r, const struct pf_call *c, bool *is_error, 
 	if (r->suspect && !pf_box_runs(&r->o->box, r->w->session_id)) {
 		const char *how;
 		pf_wlog("warning", "the sandbox has ended by itself: it is started again on its files");
-		if (pf_box_open(&r->o->box, r->w->session_id, &how, &err) < 0) {
+		if (open_box(r, &how, &err) < 0) {
 			pf_wlog("error", "%s", err.msg);
 			return FAILED;
 		}
 	}
 	r->suspect = false;
-	if (r->tool.pid == 0 && pf_tool_start(&r->o->box, r->w->session_id, &r->tool, &err) < 0) {
+	if (start_tool(r, &err) < 0) {
 		pf_wlog("error", "%s", err.msg);
 		return FAILED;
 	}
@@ -271,6 +286,8 @@ static enum end work(struct run *r)
 			e = answer(r, call);
 			if (e != GOING_ON)
 				return e;
+			if (r->memory && r->tool.pid)
+				pf_memory_sync(r->memory, &r->tool, PF_MEMORY_DUE, MEMORY_SYNC_MS);
 			continue;
 		}
 		int64_t idle = pf_ledger_idle_since(&r->ledger), wait = -1;
@@ -313,31 +330,59 @@ static enum end check_session(struct run *r, struct pf_err *err)
 {
 	long answered;
 	cJSON *s = r->session = pf_api_session(r->http, r->bearer, r->w->session_id, &answered, err);
-	const cJSON *item;
 
 	if (!s)
 		return pf_run_look(r) == GOING_ON ? FAILED : pf_run_look(r);
 	const char *status = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "status"));
 	if (status && strcmp(status, "terminated") == 0)
 		return TERMINATED;
-	/* A worker inside knows itself how to come by the rest. */
-	if (r->o->command)
-		return GOING_ON;
-	cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(s, "resources"))
-	{
-		const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "type"));
-		if (type && strcmp(type, "memory_store") == 0) {
-			pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-				"the session has a memory store, which this worker does not attach: detach "
-				"it, or "
-				"run an SDK worker in the sandbox");
-			return FAILED;
-		}
-	}
-	const cJSON *agent = cJSON_GetObjectItemCaseSensitive(s, "agent");
-	if (cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(agent, "skills")) > 0)
-		pf_wlog("warning", "the agent has skills, which this worker does not bring into the sandbox");
+	/* A worker inside attaches them itself. */
+	if (!r->o->command && pf_memory_wanted(s) &&
+		!(r->memory = pf_memory_new(r->o->base_url, r->o->agent, r->w->token, s, err)))
+		return FAILED;
+	pf_skills_resolve(r->http, r->o->key ? r->o->key : r->bearer, s, &r->skills);
+	/* Checkpoints that are made by themselves, while the session runs, see them. */
+	r->leave_out = pf_calloc(r->skills.n + 2, sizeof(*r->leave_out));
+	for (size_t i = 0; i < r->skills.n; i++)
+		r->leave_out[i] = pf_asprintf("skills/%s", r->skills.list[i].dir);
+	if (pf_memory_wanted(s))
+		r->leave_out[r->skills.n] = pf_strdup("/mnt/memory");
 	return GOING_ON;
+}
+
+/* What the session brings into its sandbox. */
+static int furnish(struct run *r, bool fresh, struct pf_err *err)
+{
+	const struct pf_box_opts *o = &r->o->box;
+	const char *id = r->w->session_id;
+	bool memory = pf_memory_wanted(r->session);
+
+	if ((!fresh || memory) && pf_box_tidy(o, id, memory, err) < 0)
+		return -1;
+	if (!fresh)
+		pf_skills_remove(&r->skills, o, id);
+	if (r->o->command)
+		return 0;
+	pf_skills_install(&r->skills, r->http, r->o->key ? r->o->key : r->bearer, o, id);
+	return r->memory ? (start_tool(r, err) < 0 ? -1 : pf_memory_download(r->memory, &r->tool, err)) : 0;
+}
+
+/* And what of it must not be in a checkpoint. */
+static void clear_out(struct run *r, enum end e)
+{
+	const struct pf_box_opts *o = &r->o->box;
+	struct pf_err err = PF_ERR_INIT;
+
+	if (r->memory && start_tool(r, &err) == 0) {
+		bool clean = e == IDLE || e == TERMINATED;
+		pf_memory_sync(r->memory, &r->tool, clean ? PF_MEMORY_LAST : PF_MEMORY_FLUSH,
+			clean ? MEMORY_SYNC_MS : MEMORY_FLUSH_MS);
+		pf_memory_drop(r->memory, &r->tool);
+	}
+	pf_skills_remove(&r->skills, o, r->w->session_id);
+	/* Whatever the worker inside has left of them. */
+	if (pf_memory_wanted(r->session) && pf_box_tidy(o, r->w->session_id, false, &err) < 0)
+		pf_wlog("warning", "%s", err.msg);
 }
 
 static enum end begin(struct run *r, struct pf_err *err)
@@ -352,10 +397,10 @@ static enum end begin(struct run *r, struct pf_err *err)
 	if (e != GOING_ON)
 		return e;
 	int64_t begun = pf_now_us();
-	if (pf_box_open(&r->o->box, r->w->session_id, &how, err) < 0)
+	if (open_box(r, &how, err) < 0)
 		return FAILED;
 	r->made = true;
-	if (strcmp(how, "created") != 0 && pf_box_tidy(&r->o->box, r->w->session_id, err) < 0)
+	if (furnish(r, strcmp(how, "created") == 0, err) < 0)
 		return FAILED;
 	pf_metric_add(strcmp(how, "created") == 0                       ? PF_M_BOX_CREATED
 		      : strcmp(how, "resumed from its checkpoint") == 0 ? PF_M_BOX_RESUMED
@@ -377,6 +422,8 @@ static void put_away(struct run *r, enum end e)
 	struct pf_err err = PF_ERR_INIT;
 	int bad;
 
+	if (r->made && e != DELETED && pf_lease_state(r->lease) != PF_LEASE_LOST)
+		clear_out(r, e);
 	pf_tool_stop(&r->tool);
 	if (!r->made)
 		return;
@@ -470,6 +517,9 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *
 	pf_http_free(r.http);
 	pf_ledger_done(&r.ledger);
 	cJSON_Delete(r.session);
+	pf_skills_done(&r.skills);
+	pf_strv_free(r.leave_out);
+	pf_memory_free(r.memory);
 	free(r.refused);
 	if (r.wake >= 0)
 		close(r.wake);

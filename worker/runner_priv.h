@@ -10,7 +10,9 @@
 #include "worker/http.h"
 #include "worker/lease.h"
 #include "worker/ledger.h"
+#include "worker/memory.h"
 #include "worker/runner.h"
+#include "worker/skills.h"
 #include "worker/stream.h"
 
 /* Why a session's work ends; GOING_ON: it does not yet. */
@@ -26,6 +28,9 @@ struct run {
 	struct pf_ledger ledger;
 	struct pf_tool tool;
 	cJSON *session; /* as it was when the item was taken */
+	struct pf_skills skills;
+	char **leave_out;         /* paths of theirs that no checkpoint is to have */
+	struct pf_memory *memory; /* NULL: none, or the worker inside has it */
 	int wake, signals, lock;
 	bool signalled, made;
 	bool suspect; /* the helper died: perhaps the sandbox has, too */

@@ -17,6 +17,13 @@
 
 #define FILE_MAX ((off_t)256 * 1024)
 #define LINKS_MAX 40
+#define ROOTS_MAX 32
+
+static struct {
+	const char *dir;
+	bool read_only;
+} roots[ROOTS_MAX];
+static size_t n_roots;
 
 void add_fs_error(struct text *out, const char *file, int e)
 {
@@ -169,11 +176,43 @@ static void add_quoted(struct text *out, const char *s)
 	add_str(out, "\"");
 }
 
+void allow_root(const char *dir, bool read_only)
+{
+	if (n_roots == ROOTS_MAX)
+		abort();
+	roots[n_roots].dir = dir;
+	roots[n_roots++].read_only = read_only;
+}
+
+static const char *find_root(const char *path, bool read_only)
+{
+	const char *found = NULL;
+
+	for (size_t i = 0; i < n_roots && !found; i++) {
+		char *abs = lexical(workdir(), roots[i].dir), *real = canonical(abs);
+		if (real && within(real, path) && (!read_only || roots[i].read_only))
+			found = roots[i].dir;
+		free(abs);
+		free(real);
+	}
+	return found;
+}
+
+bool in_roots(const char *path)
+{
+	return find_root(path, false) != NULL;
+}
+
+const char *read_only_root(const char *path)
+{
+	return find_root(path, true);
+}
+
 char *resolve(const char *p, struct text *out)
 {
 	char *root = canonical(workdir()), *abs = lexical(root ? root : workdir(), p), *real = canonical(abs);
 	int e = errno;
-	bool inside = root && real && within(root, real);
+	bool inside = root && real && (within(root, real) || in_roots(real));
 
 	free(root);
 	free(abs);
@@ -190,6 +229,8 @@ char *resolve(const char *p, struct text *out)
 		add_str(out, "path ");
 		add_quoted(out, p);
 		add_str(out, " is outside the session's working directory");
+		if (n_roots)
+			add_str(out, " and its other permitted directories");
 	}
 	free(real);
 	return NULL;
@@ -368,13 +409,25 @@ static int replace(const char *path, const char *data, size_t len)
 	return e ? -1 : 0;
 }
 
+/* Where a memory store may only be read. */
+static bool refuse_read_only(const char *what, const char *file, const char *path, struct text *out)
+{
+	const char *root = read_only_root(path);
+
+	if (root)
+		(void)fail(out, "%s: %s is inside read-only directory %s", what, file, root);
+	return root != NULL;
+}
+
 bool tool_write(const struct request *r, struct text *out)
 {
 	if (!r->path || !*r->path)
 		return fail(out, "write: file_path is required");
 	char *path = resolve(r->path, out);
-	if (!path)
+	if (!path || refuse_read_only("write", r->path, path, out)) {
+		free(path);
 		return false;
+	}
 	char *dir = strdup(path), *slash = strrchr(dir, '/');
 	slash[slash == dir] = '\0';
 	int bad = make_dirs(dir) < 0 || replace(path, r->content ? r->content : "", r->content_len) < 0;
@@ -421,8 +474,10 @@ bool tool_edit(const struct request *r, struct text *out)
 	if (!r->old_string || !r->old_len)
 		return fail(out, "edit: old_string is required");
 	char *path = resolve(r->path, out);
-	if (!path)
+	if (!path || refuse_read_only("edit", r->path, path, out)) {
+		free(path);
 		return false;
+	}
 	int fd = open_file("edit", r->path, path, &st, out);
 	if (fd < 0) {
 		free(path);

@@ -39,7 +39,7 @@ static char *find_rg(void)
 		add_str(&t, "/rg");
 		char *real = *dir == '/' ? realpath(t.s, NULL) : NULL;
 		if (real && stat(real, &st) == 0 && S_ISREG(st.st_mode) && access(real, X_OK) == 0 &&
-			!within(workdir(), real))
+			!within(workdir(), real) && !in_roots(real))
 			found = real;
 		else
 			free(real);

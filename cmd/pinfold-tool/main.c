@@ -7,6 +7,9 @@
  * wrong on either side; the worker believes nothing of what comes back, since whoever is in the sandbox may
  * be speaking for us.
  *
+ * Its arguments are pairs of --root or --read-only-root and a directory: where the session's memory stores
+ * are.
+ *
  * It is one process and does one thing at a time. The shell (bash.c) is its child and lives as long as it
  * does. End of input ends both. */
 
@@ -233,11 +236,15 @@ static bool run(const struct request *r, struct text *out)
 	for (size_t i = 0; i < sizeof(tools) / sizeof(tools[0]); i++)
 		if (strcmp(r->tool, tools[i].name) == 0)
 			return tools[i].run(r, out);
+	if (strncmp(r->tool, "_memory_", 8) == 0)
+		return tool_memory(r, out);
 	return fail(out, "Error: unknown tool");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	for (int i = 1; i + 1 < argc; i += 2)
+		allow_root(argv[i + 1], strcmp(argv[i], "--read-only-root") == 0);
 	(void)signal(SIGPIPE, SIG_IGN);
 	if (!getcwd(cwd, sizeof(cwd))) {
 		fprintf(stderr, "pinfold-tool: the working directory: %s\n", strerror(errno));

@@ -43,6 +43,16 @@ void bash_close(void);
 /* The environment for what is started: ours without every ANTHROPIC_*. */
 char **scrubbed_env(char *const *more);
 
+/* Memory stores (memory.c): what only the worker asks for. */
+bool tool_memory(const struct request *r, struct text *out);
+
+/* A directory beside the working directory that the file tools may use, too; it need not exist yet. */
+void allow_root(const char *dir, bool read_only);
+/* The read-only one that a resolved path lies in; NULL. */
+const char *read_only_root(const char *path);
+/* Whether path lies in one of them. */
+bool in_roots(const char *path);
+
 /* The working directory, resolved; its own buffer. */
 const char *workdir(void);
 /* p against the working directory, all symlinks followed, also those of what does not exist yet; malloc'ed.

@@ -95,15 +95,10 @@ teardown() { worker_teardown; }
 	assert_no_violations
 }
 
-@test "a session that is terminated, or has a memory store, gets no sandbox, and its item is stopped" {
+@test "a session that is terminated gets no sandbox, and its item is stopped" {
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo never')]" | jq -c '.session = {status: "terminated"} | .turns = []')]"
 	run_worker
-	assert_put_away
-	new_session
-	stub_tell add "$(session | jq -c '.session = {resources: [{type: "memory_store", memory_store_id: "m", mount_path: "/mnt/memory/x"}]}')"
-	run_worker
-	grep -q 'memory store' "$PF_DIR/worker.log"
 	assert_put_away
 	assert_no_violations
 }

@@ -10,6 +10,8 @@ The script is a JSON object:
   sessions: [{
     id, token                 token: false: the item has no secret and the environment key is used
     session                   members to add to GET /v1/sessions/ID
+    memory: {STORE: {PATH: TEXT}}   memory stores, to be named in session.resources, too
+    skills: {ID: {name, archive}}   archives in base64, to be named in session.agent.skills, too
     turns: [{                 one work item each; the next is queued when the one before was stopped
       calls: [{name, input, permission, confirm, custom, thread}]   made one by one, each when the last was answered
       together: true          all calls at once
@@ -23,13 +25,14 @@ Beside the platform's routes:
   POST /_stub/fault           {name: value, ...}, see Stub.fault; null takes it away
   POST /_stub/event           {"session": ID, "event": {...}}: put an event into a session
   POST /_stub/enqueue         {"session": ID}: a further work item for it
+  POST /_stub/memory          {"store", "path", "content"}: somebody else changes a memory; null removes it
   POST /_stub/add             a session like those of the script
-  POST /_stub/finish          no session begins another turn
 
 A request that breaks the contract is answered with an error and listed under "violations"."""
 
 import argparse
 import base64
+import hashlib
 import json
 import re
 import socket
@@ -51,12 +54,38 @@ class Refused(Exception):
         self.status, self.kind, self.details, self.violation = status, kind, details, violation
 
 
+class Store:
+    """The documents of a memory store."""
+
+    def __init__(self, docs):
+        self.docs, self.serial = {}, 0
+        for path, text in docs.items():
+            self.put(path, text)
+
+    def put(self, path, text, mid=None):
+        if not path.startswith("/") or ".." in path.split("/"):
+            raise Refused(400, "invalid_request_error", f"path {path}")
+        if len(text.encode()) > 102400:
+            raise Refused(413, "request_too_large", "memory", violation=False)
+        if mid is None:
+            if any(d["path"] == path for d in self.docs.values()):
+                raise Refused(409, "memory_path_conflict_error", path, violation=False)
+            self.serial += 1
+            mid = f"mem_{self.serial}"
+        self.docs[mid] = {"type": "memory", "id": mid, "path": path, "content": text,
+                          "content_sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return self.docs[mid]
+
+
 class Session:
     def __init__(self, stub, spec):
         self.stub = stub
         self.id = spec["id"]
         self.token = None if spec.get("token") is False else "sk-ant-req-" + self.id + "-TOKENCANARY"
         self.extra = spec.get("session", {})
+        self.skills = spec.get("skills", {})
+        for store, docs in spec.get("memory", {}).items():
+            stub.stores.setdefault(store, (self, Store(docs)))
         self.turns = list(spec.get("turns", []))
         self.turn = None
         self.waiting = []  # calls of this turn that are still to be made
@@ -189,6 +218,7 @@ class Stub:
         self.ttl = script.get("ttl", 4)
         self.empty = script.get("empty", "null")
         self.sessions, self.items, self.violations, self.log, self.faults = {}, {}, [], [], {}
+        self.stores = {}
         for spec in script.get("sessions", []):
             self.add(spec)
         threading.Thread(target=self.watch, daemon=True).start()
@@ -332,25 +362,25 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def reply(self, status, doc):
-        body = b"" if status == 204 else json.dumps(doc).encode()
+        body = b"" if status == 204 else doc if isinstance(doc, bytes) else json.dumps(doc).encode()
         self.send_response(status)
         if status != 204:
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "application/binary" if isinstance(doc, bytes) else "application/json")
             self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def need(self, *bearers):
+    def need(self, *bearers, beta=BETA):
         got = self.headers.get("authorization", "")
         if self.headers.get("x-api-key"):
             raise Refused(401, "authentication_error", "x-api-key on a worker's call")
         if got not in ["Bearer " + b for b in bearers if b]:
             raise Refused(401, "authentication_error", "wrong credential for this route")
-        if BETA not in self.headers.get("anthropic-beta", ""):
+        if beta not in self.headers.get("anthropic-beta", ""):
             raise Refused(400, "invalid_request_error", "no beta header")
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", self.headers.get("anthropic-version", "")):
             raise Refused(400, "invalid_request_error", "no version header")
-        if "application/json" not in self.headers.get("accept", ""):
+        if not re.search("application/(json|binary)", self.headers.get("accept", "")):
             raise Refused(400, "invalid_request_error", "no accept header")
         if not self.headers.get("user-agent"):
             raise Refused(400, "invalid_request_error", "no user agent")
@@ -414,7 +444,54 @@ class Handler(BaseHTTPRequestHandler):
                     return out
                 return stub.list_events(s, q)
             return stub.session_get(s)
+        m = re.fullmatch(r"/v1/memory_stores/([^/]+)/memories(?:/([^/]+))?", path)
+        if m and m[1] in stub.stores:
+            s, store = stub.stores[m[1]]
+            # The environment key opens no memory store.
+            self.need(s.token, beta="agent-memory-2026-07-22")
+            return self.memory(method, s, m[1], store, m[2], q, body)
+        m = re.fullmatch(r"/v1/skills/([^/]+)/versions/([^/]+)(/content)?", path)
+        if m and method == "GET":
+            for s in stub.sessions.values():
+                if m[1] in s.skills:
+                    if self.headers.get("authorization") not in ("Bearer " + stub.key, f"Bearer {s.token}"):
+                        raise Refused(401, "authentication_error", "wrong credential for this route")
+                    skill = s.skills[m[1]]
+                    if not m[3]:
+                        return 200, {"type": "skill_version", "id": "skillver_" + m[1], "name": skill["name"], "version": "1"}
+                    if m[2] != "skillver_" + m[1]:
+                        raise Refused(400, "invalid_request_error", "content of a version by an alias")
+                    return 200, base64.b64decode(skill["archive"])
         raise Refused(404, "not_found_error", "no such route: " + method + " " + path)
+
+    def memory(self, method, s, sid, store, mid, q, body):
+        resource = next((r for r in s.extra.get("resources", []) if r.get("memory_store_id") == sid), None)
+        if not resource:
+            raise Refused(403, "permission_error", "not attached")
+        if method != "GET" and resource.get("access") == "read_only":
+            raise Refused(403, "permission_error", "a write to a store that is read-only")
+        if not mid and method == "GET":
+            full = q.get("view") == "full"
+            limit = min(int(q.get("limit", "20")), 20 if full else 100, 3)  # short pages, so that paging is seen
+            docs = sorted(store.docs.values(), key=lambda d: d["path"])
+            start = int(q.get("page", "m0")[1:])
+            data = [dict(d, content=d["content"] if full else None) for d in docs[start:start + limit]]
+            return 200, {"data": data, "next_page": f"m{start + limit}" if start + limit < len(docs) else None}
+        if not mid and method == "POST":
+            return 200, store.put(body["path"], body["content"])
+        doc = store.docs.get(mid)
+        if not doc:
+            raise Refused(404, "not_found_error", "memory", violation=False)
+        if method == "GET":
+            return 200, doc if q.get("view") == "full" else dict(doc, content=None)
+        if method == "DELETE":
+            if q.get("expected_content_sha256") != doc["content_sha256"]:
+                raise Refused(409, "memory_precondition_failed_error", "changed", violation=False)
+            del store.docs[mid]
+            return 200, {"type": "memory_deleted", "id": mid}
+        if body["precondition"]["content_sha256"] != doc["content_sha256"]:
+            raise Refused(409, "memory_precondition_failed_error", "changed", violation=False)
+        return 200, store.put(doc["path"], body["content"], mid)
 
     def control(self, path, body):
         stub = self.stub
@@ -430,13 +507,18 @@ class Handler(BaseHTTPRequestHandler):
                 s.status = "terminated"
         elif path == "/_stub/enqueue":
             stub.enqueue(stub.sessions[body["session"]])
+        elif path == "/_stub/memory":
+            store = stub.stores[body["store"]][1]
+            for mid in [m for m, d in store.docs.items() if d["path"] == body["path"]]:
+                store.put(body["path"], body["content"], mid) if body["content"] is not None else store.docs.pop(mid)
+                break
+            else:
+                store.put(body["path"], body["content"])
         elif path == "/_stub/add":
             stub.add(body)
-        elif path == "/_stub/finish":
-            for s in stub.sessions.values():
-                s.turns = []
         return 200, {
             "violations": stub.violations, "log": stub.log,
+            "memory": {k: {d["path"]: d["content"] for d in v[1].docs.values()} for k, v in stub.stores.items()},
             "items": [{"id": i.id, "session": i.session.id, "state": i.state, "beats": i.beats,
                        "stopped_by_worker": i.stopped_by_worker} for i in stub.items.values()],
             "sessions": {s.id: {"events": s.events, "status": s.status, "open": s.open, "streams": s.streams,
@@ -523,6 +605,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.handle_request("POST")
+
+    def do_DELETE(self):
+        self.handle_request("DELETE")
 
 
 class Server(ThreadingHTTPServer):
