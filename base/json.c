@@ -327,3 +327,30 @@ void pf_json_add_bytes(cJSON *j, const char *key, const char *text, size_t len)
 		free(flag);
 	}
 }
+
+void pf_json_quoted(struct pf_buf *out, const char *s)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t len = strlen(s), plain = 0;
+	bool utf8 = pf_utf8_valid(s, len);
+
+	pf_buf_add(out, "\"", 1);
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)s[i];
+		if (c >= ' ' && c != '"' && c != '\\' && c != 0x7f && (c < 0x80 || utf8))
+			continue;
+		pf_buf_add(out, s + plain, i - plain);
+		plain = i + 1;
+		if (c == '"' || c == '\\') {
+			const char escaped[2] = {'\\', (char)c};
+			pf_buf_add(out, escaped, 2);
+		} else if (c < 0x80) {
+			const char escaped[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+			pf_buf_add(out, escaped, 6);
+		} else {
+			pf_buf_str(out, "\xef\xbf\xbd");
+		}
+	}
+	pf_buf_add(out, s + plain, len - plain);
+	pf_buf_add(out, "\"", 1);
+}

@@ -46,6 +46,11 @@ char *pf_json_text(const cJSON *j);
 /* cJSON keeps numbers as doubles; 64-bit counters are added exactly with this. */
 void pf_json_add_int(cJSON *obj, const char *key, int64_t v);
 
+/* The same without cJSON, for lines that are written often: "s", quoted, appended to out; what is not UTF-8
+ * becomes U+FFFD. */
+struct pf_buf;
+void pf_json_quoted(struct pf_buf *out, const char *s);
+
 /* Output of a program as a string: bytes that are not UTF-8, and NUL, become U+FFFD, and a member
  * KEY_not_utf8 says so. */
 void pf_json_add_bytes(cJSON *obj, const char *key, const char *data, size_t len);

@@ -38,16 +38,11 @@ void pf_dial_stop(struct pf_conn *c)
 
 static void won(struct pf_conn *c, struct pf_attempt *a)
 {
-	int on = 1;
-
 	c->up.src.fd = a->src.fd;
 	c->up.writable = true;
 	c->real = a->addr;
 	a->src.fd = -1;
 	pf_dial_stop(c);
-	(void)setsockopt(c->up.src.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	/* A peer that is gone without a word would hold the connection for ever. */
-	(void)setsockopt(c->up.src.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	if (pf_loop_mod(&c->gate->loop, &c->up.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
 		pf_conn_abort(c, "error", "epoll", strerror(errno));
 	else
@@ -80,6 +75,7 @@ static bool try_one(struct pf_conn *c)
 {
 	struct pf_attempt *a = c->attempts;
 	const union pf_sa *sa = &c->addrs[c->next_addr];
+	int on = 1;
 
 	while (a->conn && a->src.fd >= 0)
 		a++;
@@ -99,6 +95,10 @@ static bool try_one(struct pf_conn *c)
 		a->src.fd = -1;
 		return false;
 	}
+	/* While the handshake goes on. A peer that is gone without a word would hold the connection for ever.
+	 */
+	(void)setsockopt(a->src.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)setsockopt(a->src.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 	return true;
 }
 

@@ -32,8 +32,10 @@ struct pf_gate_event {
 	uint64_t revision;            /* of the policy */
 	uint64_t suppressed;          /* denials that were not reported since the last one that was */
 };
-/* An event as the object that goes into the log (without time and sandbox id, which the caller knows). */
-cJSON *pf_gate_event_json(const struct pf_gate_event *ev);
+/* An event as the members of the object that goes into the log (without time and sandbox id, which the caller
+ * knows), appended: ,"kind":"connect",… */
+struct pf_buf;
+void pf_gate_event_text(const struct pf_gate_event *ev, struct pf_buf *out);
 
 struct pf_gate_opts {
 	/* Called from pf_gate_dispatch, pf_gate_set_policy and pf_gate_close; must not call the gate. May be
@@ -82,8 +84,10 @@ int pf_gate_timeout_ms(const struct pf_gate *g);
 /* Serve what is ready. Never blocks. */
 void pf_gate_dispatch(struct pf_gate *g);
 /* For a process that has nothing else to do: serve, and call on_fd when fd is readable, until that returns
- * false. SIGPIPE must be ignored. -1 with err when fd cannot be watched. */
-int pf_gate_run(struct pf_gate *g, int fd, bool (*on_fd)(void *arg), void *arg, struct pf_err *err);
+ * false; idle before it would sleep, and now and then when it does not come to that. SIGPIPE must be ignored.
+ * -1 with err when fd cannot be watched. */
+int pf_gate_run(struct pf_gate *g, int fd, bool (*on_fd)(void *arg), void (*idle)(void *arg), void *arg,
+	struct pf_err *err);
 
 /* Change the policy: one atomic update of the rules, then connections that the new policy would not admit are
  * reset; the others live on. On failure the old policy stays in force. */

@@ -11,6 +11,7 @@
 
 #define BATCH 64
 #define BATCHES_PER_RUN 4
+#define BUSY_MAX 64
 
 int pf_loop_init(struct pf_loop *l, struct pf_err *err)
 {
@@ -174,9 +175,17 @@ static void run_timers(struct pf_loop *l)
 	take_out_garbage(l);
 }
 
-void pf_loop_step(struct pf_loop *l)
+void pf_loop_step(struct pf_loop *l, void (*idle)(void *arg), void *arg)
 {
-	(void)serve(l, pf_loop_timeout_ms(l));
+	bool served = l->busy && serve(l, 0) > 0;
+
+	if (l->busy && (!served || l->busy >= BUSY_MAX)) {
+		idle(arg);
+		l->busy = 0;
+	}
+	if (!served)
+		served = serve(l, pf_loop_timeout_ms(l)) > 0;
+	l->busy += served;
 	run_timers(l);
 }
 

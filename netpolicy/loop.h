@@ -25,6 +25,7 @@ struct pf_loop {
 	size_t n_timers, cap_timers;
 	void **garbage;
 	size_t n_garbage, cap_garbage;
+	unsigned int busy; /* rounds since the last wait */
 };
 
 int pf_loop_init(struct pf_loop *l, struct pf_err *err);
@@ -47,8 +48,9 @@ void pf_loop_cancel(struct pf_loop *l, struct pf_timer *t);
 int pf_loop_timeout_ms(const struct pf_loop *l);
 /* Wait until there is something to serve, for a program that has no other loop. */
 void pf_loop_wait(struct pf_loop *l);
-/* Wait until there is something to serve, and serve it: one round. */
-void pf_loop_step(struct pf_loop *l);
+/* Wait until there is something to serve, and serve it: one round. idle is called before the wait, and after
+ * many rounds without one. */
+void pf_loop_step(struct pf_loop *l, void (*idle)(void *arg), void *arg);
 /* Serve what is ready; never blocks, and returns after a bounded amount of work. */
 void pf_loop_run(struct pf_loop *l);
 

@@ -345,6 +345,10 @@ static void read_head(struct pf_conn *c)
 		}
 		bool line_end = memchr(c->head + c->head_len, '\n', (size_t)n) != NULL;
 		bool first = c->head_len == 0;
+		/* Less than there was room for: it was all, and what comes is an event of its own; unless
+		 * that is the end, which may have been told already. */
+		if ((size_t)n < c->head_cap - c->head_len && !c->client.ending)
+			c->client.readable = false;
 		c->head_len += (size_t)n;
 		/* A head can only become complete with a line; asking for every byte would cost its square.
 		 */
@@ -465,6 +469,8 @@ static void note(struct pf_end *e, uint32_t events)
 {
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		e->readable = true;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		e->ending = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		e->writable = true;
 }
@@ -667,10 +673,9 @@ static void refuse(struct pf_gate *g, int fd, const char *reason)
 	pf_gate_audit(g, PF_AUDIT_CONN, &ev);
 }
 
-static void take(struct pf_gate *g, int fd, bool v6)
+static void take(struct pf_gate *g, int fd, bool v6, const union pf_sa *peer)
 {
 	union pf_sa orig;
-	int on = 1;
 
 	g->count.conns_accepted++;
 	if (g->n_conns >= g->max_conns) {
@@ -700,13 +705,8 @@ static void take(struct pf_gate *g, int fd, bool v6)
 		c->next->prev = &c->next;
 	g->conns = c;
 	g->n_conns++;
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	if (g->diag >= 0) {
-		union pf_sa peer;
-		socklen_t len = sizeof(peer);
-		if (getpeername(fd, &peer.sa, &len) == 0)
-			pf_gate_whois(g, IPPROTO_TCP, &peer.sa, &c->orig.sa, &c->exec, &c->process);
-	}
+	if (g->diag >= 0)
+		pf_gate_whois(g, IPPROTO_TCP, &peer->sa, &c->orig.sa, &c->exec, &c->process);
 	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
 		pf_conn_abort(c, "error", "epoll", strerror(errno));
 	else
@@ -736,9 +736,11 @@ void pf_gate_pause_accept(struct pf_gate *g)
 static void on_listener(struct pf_gate *g, int listener, bool v6)
 {
 	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		union pf_sa peer;
+		socklen_t len = sizeof(peer);
+		int fd = accept4(listener, &peer.sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0) {
-			take(g, fd, v6);
+			take(g, fd, v6, &peer);
 			continue;
 		}
 		if (errno == ECONNABORTED || errno == EINTR)

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "netpolicy/gate.h"
 #include "session/state.h"
 
 int pf_audit_open(const struct pf_dirs *d, const char *id, struct pf_err *err)
@@ -44,4 +45,31 @@ int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err)
 	if (pf_write_all(fd, b.data, b.len) < 0)
 		return pf_fail(err, errno, "audit log");
 	return 0;
+}
+
+#define LINES_MAX ((size_t)32 << 10)
+
+void pf_audit_flush(struct pf_audit_lines *l)
+{
+	if (l->text.len)
+		(void)pf_write_all(l->fd, l->text.data, l->text.len);
+	l->text.len = 0;
+}
+
+void pf_audit_verdict(struct pf_audit_lines *l, const struct pf_gate_event *ev)
+{
+	const char *event = strcmp(ev->verdict, "deny") == 0    ? "egress_denied"
+			    : strcmp(ev->verdict, "allow") == 0 ? "egress_allowed"
+								: "egress_error";
+	char now[32];
+
+	pf_buf_str(&l->text, "{\"time\":\"");
+	pf_buf_str(&l->text, pf_time_now(now));
+	pf_buf_str(&l->text, "\",\"event\":\"");
+	pf_buf_str(&l->text, event);
+	pf_buf_str(&l->text, "\"");
+	pf_gate_event_text(ev, &l->text);
+	pf_buf_str(&l->text, "}\n");
+	if (l->text.len > LINES_MAX)
+		pf_audit_flush(l);
 }

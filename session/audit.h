@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/err.h"
+#include "base/str.h"
 #include "session/dirs.h"
 
 /* Open (and make) the log. */
@@ -14,5 +15,15 @@ int pf_audit_open(const struct pf_dirs *d, const char *id, struct pf_err *err);
 
 /* Adds time and event to fields, writes the line and deletes fields. fields may be NULL. */
 int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err);
+
+/* The lines of a gate. They are written by pf_audit_flush, or when many have come. */
+struct pf_gate_event;
+struct pf_audit_lines {
+	int fd;
+	struct pf_buf text;
+};
+void pf_audit_verdict(struct pf_audit_lines *l, const struct pf_gate_event *ev);
+/* A full disk must not open the gate nor stop it: lines that cannot be written are lost. */
+void pf_audit_flush(struct pf_audit_lines *l);
 
 #endif

@@ -47,19 +47,23 @@
 
 struct gate {
 	struct pf_gate *gate;
-	int sock, audit, cgroup;
+	int sock, cgroup;
+	struct pf_audit_lines log;
 };
 
 static void on_verdict(void *arg, const struct pf_gate_event *e)
 {
-	const struct gate *g = arg;
-	struct pf_err ignored = PF_ERR_INIT;
-	const char *event = strcmp(e->verdict, "deny") == 0    ? "egress_denied"
-			    : strcmp(e->verdict, "allow") == 0 ? "egress_allowed"
-							       : "egress_error";
+	struct gate *g = arg;
 
-	/* A full disk must not open the gate nor stop it; the line is lost. */
-	(void)pf_audit_write(g->audit, event, pf_gate_event_json(e), &ignored);
+	pf_audit_verdict(&g->log, e);
+}
+
+/* Behind what somebody waits for. */
+static void on_idle(void *arg)
+{
+	struct gate *g = arg;
+
+	pf_audit_flush(&g->log);
 }
 
 static void on_whois(void *arg, uint64_t cgroup_id, char **exec, char **process)
@@ -167,8 +171,8 @@ static int confine(uid_t uid, struct pf_err *err)
 
 __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params *p, int sock)
 {
-	struct gate g = {.sock = sock, .audit = p->audit, .cgroup = -1};
-	int *const keep[] = {&g.sock, &g.audit};
+	struct gate g = {.sock = sock, .cgroup = -1, .log = {.fd = p->audit}};
+	int *const keep[] = {&g.sock, &g.log.fd};
 	struct pf_err err = PF_ERR_INIT;
 	const struct pf_gate_opts opts = {.audit = on_verdict,
 		.whois = on_whois,
@@ -196,14 +200,15 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 		_exit(125);
 	}
 	close(netns);
-	if (confine(p->uid, &err) < 0 || pf_gate_run(g.gate, g.sock, on_keeper, &g, &err) < 0) {
+	if (confine(p->uid, &err) < 0 || pf_gate_run(g.gate, g.sock, on_keeper, on_idle, &g, &err) < 0) {
 		struct pf_err ignored = PF_ERR_INIT;
 		cJSON *line = cJSON_CreateObject();
 		cJSON_AddStringToObject(line, "error", err.msg);
-		(void)pf_audit_write(g.audit, "gate_failed", line, &ignored);
+		(void)pf_audit_write(g.log.fd, "gate_failed", line, &ignored);
 		_exit(125);
 	}
 	pf_gate_close(g.gate);
+	pf_audit_flush(&g.log);
 	_exit(0);
 }
 

@@ -100,11 +100,13 @@ static void say(struct keeper *k, const char *event, cJSON *fields)
 
 static void on_verdict(void *arg, const struct pf_gate_event *e)
 {
-	const char *event = strcmp(e->verdict, "deny") == 0    ? "egress_denied"
-			    : strcmp(e->verdict, "allow") == 0 ? "egress_allowed"
-							       : "egress_error";
+	struct keeper *k = arg;
+	struct pf_audit_lines line = {.fd = k->audit};
 
-	say(arg, event, pf_gate_event_json(e));
+	pf_audit_verdict(&line, e);
+	pf_audit_flush(&line);
+	pf_buf_done(&line.text);
+	shorten(k);
 }
 
 /* Whose socket it was that a connection came from. */

@@ -22,6 +22,7 @@
 
 #include "base/json.h"
 #include "base/proc.h"
+#include "base/str.h"
 #include "netpolicy/gate.h"
 #include "netpolicy/netns.h"
 
@@ -194,10 +195,12 @@ static void log_clear(void)
 static void log_event(void *user, const struct pf_gate_event *ev)
 {
 	(void)user;
-	cJSON *j = pf_gate_event_json(ev);
+	PF_BUF struct pf_buf b = {0};
+	pf_gate_event_text(ev, &b);
+	*b.data = '{';
+	pf_buf_str(&b, "}");
 	if (log_n < sizeof(log_lines) / sizeof(*log_lines))
-		log_lines[log_n++] = pf_json_text(j);
-	cJSON_Delete(j);
+		log_lines[log_n++] = pf_strdup(b.data);
 }
 
 /* How many lines hold all three texts (NULL: any). */
