@@ -275,7 +275,10 @@ static int parse_tls(const cJSON *j, const char *where, struct pf_entry *e, stru
 			where, protocol);
 	if (e->udp && (e->tls_set || e->tls != PF_TLS_VERIFY || e->max_connections))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
-			"%s: tls, methods, paths and limits are of TCP, not of protocol \"udp\"", where);
+			"%s: tls, methods, paths, max_requests_per_hour and max_connections are of TCP, not "
+			"of "
+			"protocol \"udp\"",
+			where);
 	if (e->is_cidr && e->tls == PF_TLS_TERMINATE)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"%s: TLS is ended by name; \"terminate\" (and methods, paths, max_requests_per_hour) "
@@ -284,10 +287,23 @@ static int parse_tls(const cJSON *j, const char *where, struct pf_entry *e, stru
 	return 0;
 }
 
+static int parse_bytes(const cJSON *j, const char *where, struct pf_entry *e, struct pf_err *err)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(j, "max_bytes_per_hour");
+	PF_FREE char *what = pf_asprintf("%s.max_bytes_per_hour", where);
+
+	if (cJSON_IsString(v))
+		return pf_parse_size(what, v->valuestring, &e->max_bytes_per_hour, err);
+	return pf_json_int(j, where, "max_bytes_per_hour", 1, (int64_t)1 << 53, &e->max_bytes_per_hour, err) <
+			       0
+		       ? -1
+		       : 0;
+}
+
 int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct pf_err *err)
 {
 	static const char *const keys[] = {"host", "cidr", "ports", "allow_private", "protocol", "tls",
-		"methods", "paths", "max_requests_per_hour", "max_connections", NULL};
+		"methods", "paths", "max_requests_per_hour", "max_connections", "max_bytes_per_hour", NULL};
 	const char *host = NULL, *cidr = NULL;
 
 	*e = (struct pf_entry){0};
@@ -308,7 +324,7 @@ int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct
 	} else if (parse_target(host, where, e, err) < 0) {
 		return -1;
 	}
-	if (parse_tls(j, where, e, err) < 0)
+	if (parse_tls(j, where, e, err) < 0 || parse_bytes(j, where, e, err) < 0)
 		return -1;
 	const cJSON *ports = cJSON_GetObjectItemCaseSensitive(j, "ports");
 	if ((!ports || cJSON_IsNull(ports)) && e->udp)

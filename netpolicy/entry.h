@@ -37,14 +37,16 @@ struct pf_entry {
 	bool tls_set; /* tls was given, not assumed */
 	enum pf_tls tls;
 	struct pf_scope scope;
-	int64_t max_connections; /* at a time; 0: no limit of its own */
+	int64_t max_connections;    /* at a time; 0: no limit of its own */
+	int64_t max_bytes_per_hour; /* likewise */
 };
 void pf_entry_done(struct pf_entry *e);
 
 /* An array element: "host", "*.host", "host:443", "host:8000-8010", "10.0.0.0/8:5432", "[2001:db8::/32]:443",
  * an address, or {"host"|"cidr": …, "ports": 443 | "8000-8010" | […], "allow_private": true, "protocol":
  * "tcp"|"udp", "tls": "verify"|"passthrough"|"terminate", "methods": […], "paths": […],
- * "max_requests_per_hour": N, "max_connections": N}. where names the place for error texts. */
+ * "max_requests_per_hour": N, "max_connections": N, "max_bytes_per_hour": N | "500MB"}. where names the place
+ * for error texts. */
 int pf_entry_parse(const cJSON *j, const char *where, struct pf_entry *e, struct pf_err *err);
 int pf_entry_parse_text(const char *s, const char *where, struct pf_entry *e, struct pf_err *err);
 

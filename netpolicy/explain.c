@@ -28,6 +28,11 @@ static void add_treatment(
 		pf_handover_wanted(g, rule, name, port)   ? "terminate"
 		: rule && rule->tls == PF_TLS_PASSTHROUGH ? "passthrough"
 							  : "verify");
+	if (rule && rule->max_bytes_per_hour) {
+		size_t left = pf_meter_left(g, rule);
+		pf_json_add_int(j, "max_bytes_per_hour", rule->max_bytes_per_hour);
+		pf_json_add_int(j, "bytes_left", (int64_t)left);
+	}
 	if (rule && rule->scope && rule->scope->methods) {
 		cJSON *a = cJSON_AddArrayToObject(j, "methods");
 		for (char **m = rule->scope->methods; *m; m++)

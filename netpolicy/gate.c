@@ -30,7 +30,7 @@
 #include "netpolicy/netns.h"
 #include "netpolicy/whois.h"
 
-#define DEFAULT_CONNECTIONS 4096
+#define DEFAULT_CONNECTIONS 16384
 #define BACKLOG 1024
 #define WHO_US 100000 /* how long names of processes are believed */
 
@@ -376,6 +376,7 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	if (opts)
 		g->opts = *opts;
 	g->policy = policy ? pf_policy_ref(policy) : pf_policy_compile(NULL, &ignored);
+	pf_meter_policy(g, NULL);
 	read_hostname(g, g->opts.hostname);
 	g->opts.hostname = g->hostname;
 	g->max_conns = connection_limit(&g->opts);
@@ -420,6 +421,7 @@ void pf_gate_close(struct pf_gate *g)
 	if (g->joined >= 0)
 		close(g->joined);
 	pf_policy_unref(g->policy);
+	free(g->meters);
 	free(g->who_exec);
 	free(g->who_process);
 	free(g->hostname);
@@ -501,6 +503,7 @@ int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct
 		return pf_wrap(err, "egress gate: new policy (the old one stays in force)");
 	}
 	g->policy = fresh;
+	pf_meter_policy(g, old);
 	pf_relay_recheck(g);
 	pf_udp_recheck(g);
 	if (!same_resolver(fresh, old))

@@ -48,7 +48,7 @@ struct pf_gate_opts {
 	const char *hostname; /* the sandbox's own name: answered with loopback; may be NULL */
 	const char *
 		resolver; /* "IP[:PORT],…": when the policy names none; NULL: the host's; outlives the gate */
-	unsigned int max_connections; /* 0: 4096; never more than the descriptor limit allows */
+	unsigned int max_connections; /* 0: 16384; never more than the descriptor limit allows */
 	/* The sandbox has an authority of its own: connections may be given to pinfold-tls. wake_tls has it
 	 * started, and pf_gate_tls called in the end; it is called from where audit is. */
 	bool authority;

@@ -39,6 +39,11 @@ struct pf_gate_counters {
 	uint64_t tls_started, tls_ended;
 };
 
+/* What of its max_bytes_per_hour a rule has had. */
+struct pf_meter {
+	int64_t began, used; /* pf_now_us, 0: nothing yet; bytes */
+};
+
 /* pinfold-tls, as the gate sees it. */
 enum pf_link_state {
 	PF_LINK_NONE, /* the sandbox has no authority */
@@ -63,6 +68,7 @@ struct pf_gate {
 	int route, host_route;
 	struct pf_nft nft;
 	struct pf_synth synth;
+	struct pf_meter *meters; /* one per rule of the policy; NULL: no rule has a limit */
 	struct pf_bucket new_names;
 	struct pf_bucket denials[PF_AUDIT_KINDS];
 	uint64_t suppressed[PF_AUDIT_KINDS];
@@ -155,6 +161,12 @@ bool pf_handover_wake(struct pf_gate *g);
 int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_err *err);
 /* Whether connections of this rule to this name go to pinfold-tls. */
 bool pf_handover_wanted(const struct pf_gate *g, const struct pf_rule *rule, const char *name, uint16_t port);
+
+/* meter.c: how many bytes may still move under the rule (NULL is fine); SIZE_MAX: no limit. */
+size_t pf_meter_left(const struct pf_gate *g, const struct pf_rule *rule);
+void pf_meter_take(const struct pf_gate *g, const struct pf_rule *rule, uint64_t bytes);
+/* The gate has another policy than old (NULL: had none). */
+void pf_meter_policy(struct pf_gate *g, const struct pf_policy *old);
 
 /* route.c: a NETLINK_ROUTE socket of the namespace that the caller is in, by which nothing can be changed:
  * it is made without capabilities. -1 with err. */

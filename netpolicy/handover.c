@@ -202,6 +202,18 @@ static void on_request(struct pf_conn *c, const cJSON *msg)
 		pf_gate_audit(c->gate, PF_AUDIT_CONN, &ev);
 }
 
+/* Of a connection that moves elsewhere. */
+static void count_bytes(struct pf_conn *c, const cJSON *msg)
+{
+	uint64_t out = number_of(msg, "bytes_out"), in = number_of(msg, "bytes_in");
+
+	if (out < c->out.bytes || in < c->in.bytes)
+		return;
+	pf_meter_take(c->gate, c->rule, out - c->out.bytes + in - c->in.bytes);
+	c->out.bytes = out;
+	c->in.bytes = in;
+}
+
 static void on_message(struct pf_gate *g, const cJSON *msg)
 {
 	const char *op = text_of(msg, "op");
@@ -215,9 +227,14 @@ static void on_message(struct pf_gate *g, const cJSON *msg)
 		pf_gate_audit(g, PF_AUDIT_CONN, &ev);
 	} else if (op && c && strcmp(op, "request") == 0) {
 		on_request(c, msg);
+	} else if (op && c && strcmp(op, "bytes") == 0) {
+		count_bytes(c, msg);
+		if (pf_meter_left(g, c->rule) == 0) {
+			pf_handover_drop(c);
+			pf_conn_abort(c, "deny", "rate", "max_bytes_per_hour");
+		}
 	} else if (op && c && strcmp(op, "closed") == 0) {
-		c->out.bytes = number_of(msg, "bytes_out");
-		c->in.bytes = number_of(msg, "bytes_in");
+		count_bytes(c, msg);
 		pf_conn_handed_end(c, text_of(msg, "error"));
 	}
 }

@@ -30,6 +30,33 @@ static int on_headers(http_parser *p)
 static const http_parser_settings settings = {
 	.on_headers_complete = on_headers, .on_message_complete = on_complete};
 
+/* A message whose content is wanted, while some of it is read. */
+struct reading {
+	struct pf_http *h;
+	pf_http_sink sink;
+	void *arg;
+};
+
+static int on_body(http_parser *p, const char *at, size_t len)
+{
+	const struct reading *r = p->data;
+
+	r->sink(r->arg, at, len);
+	return 0;
+}
+
+static int on_complete_reading(http_parser *p)
+{
+	const struct reading *r = p->data;
+
+	r->h->done = true;
+	http_parser_pause(p, 1);
+	return 0;
+}
+
+static const http_parser_settings settings_reading = {
+	.on_body = on_body, .on_message_complete = on_complete_reading};
+
 size_t pf_http_head_len(const char *data, size_t len)
 {
 	size_t at = 0;
@@ -98,6 +125,23 @@ ssize_t pf_http_body(struct pf_http *h, const char *data, size_t len)
 	if (h->until_close)
 		return (ssize_t)len;
 	size_t n = http_parser_execute(&h->parser, &settings, data, len);
+	enum http_errno e = HTTP_PARSER_ERRNO(&h->parser);
+	return e == HPE_OK || e == HPE_PAUSED ? (ssize_t)n : -1;
+}
+
+ssize_t pf_http_body_to(struct pf_http *h, const char *data, size_t len, pf_http_sink sink, void *arg)
+{
+	struct reading r = {h, sink, arg};
+
+	if (h->done || len == 0)
+		return 0;
+	if (h->until_close) {
+		sink(arg, data, len);
+		return (ssize_t)len;
+	}
+	h->parser.data = &r;
+	size_t n = http_parser_execute(&h->parser, &settings_reading, data, len);
+	h->parser.data = h;
 	enum http_errno e = HTTP_PARSER_ERRNO(&h->parser);
 	return e == HPE_OK || e == HPE_PAUSED ? (ssize_t)n : -1;
 }

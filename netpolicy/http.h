@@ -33,6 +33,10 @@ int pf_http_response(struct pf_http *h, const char *head, size_t len, bool no_bo
  * -1: malformed. */
 ssize_t pf_http_body(struct pf_http *h, const char *data, size_t len);
 
+/* The same; what the body is without its framing goes to sink. */
+typedef void (*pf_http_sink)(void *arg, const char *data, size_t len);
+ssize_t pf_http_body_to(struct pf_http *h, const char *data, size_t len, pf_http_sink sink, void *arg);
+
 /* One line of a head. */
 struct pf_http_line {
 	const char *name, *value; /* not terminated; of the first line name is all of it and value NULL */

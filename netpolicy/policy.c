@@ -198,6 +198,7 @@ static struct pf_rule *add_rule(struct pf_policy *p, struct pf_entry *e, bool de
 		.tls = (uint8_t)e->tls,
 		.tls_set = e->tls_set,
 		.max_connections = (uint32_t)e->max_connections,
+		.max_bytes_per_hour = e->max_bytes_per_hour,
 		.denied = denied};
 	e->ports = NULL;
 	if (!pf_scope_is_empty(&e->scope)) {

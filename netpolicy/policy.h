@@ -24,11 +24,12 @@ struct pf_rule {
 	uint32_t n_ports;
 	uint32_t next; /* next rule with the same hash, 0 none, else index + 1 */
 	bool wildcard, allow_private, denied;
-	bool udp;                 /* this rule is for UDP alone, the others for TCP alone */
-	bool tls_set;             /* tls was asked for in so many words */
-	uint8_t tls;              /* enum pf_tls */
-	uint32_t max_connections; /* at a time; 0: no limit */
-	struct pf_scope *scope;   /* NULL: none */
+	bool udp;                   /* this rule is for UDP alone, the others for TCP alone */
+	bool tls_set;               /* tls was asked for in so many words */
+	uint8_t tls;                /* enum pf_tls */
+	uint32_t max_connections;   /* at a time; 0: no limit */
+	int64_t max_bytes_per_hour; /* both directions; 0: no limit */
+	struct pf_scope *scope;     /* NULL: none */
 };
 
 struct pf_policy;

@@ -56,9 +56,23 @@ void pf_pump_drop_spares(struct pf_gate *g)
 	}
 }
 
-/* 1: there may be more to do, 0: nothing now, -1: the connection failed (errno). */
-static int step(struct pf_gate *g, struct pf_flow *f, struct pf_end *from, struct pf_end *to)
+/* Its rule has had all its bytes: whether there would be more to move, or just the end. */
+static bool has_more(struct pf_end *from)
 {
+	char byte;
+	ssize_t n = recv(from->src.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n < 0 && errno == EAGAIN)
+		from->readable = false;
+	return n > 0;
+}
+
+/* 1: there may be more to do, 0: nothing now, -1: the connection failed (errno; EDQUOT: it has had its
+ * bytes).
+ */
+static int step(struct pf_conn *c, struct pf_flow *f, struct pf_end *from, struct pf_end *to)
+{
+	struct pf_gate *g = c->gate;
 	ssize_t n;
 
 	if (f->in_pipe) {
@@ -89,10 +103,18 @@ static int step(struct pf_gate *g, struct pf_flow *f, struct pf_end *from, struc
 		pf_pump_release(g, f);
 		return 0;
 	}
+	size_t left = pf_meter_left(g, c->rule);
+	if (left == 0 && has_more(from)) {
+		errno = EDQUOT;
+		return -1;
+	}
 	if (f->pipe[0] < 0 && borrow(g, f) < 0)
 		return -1;
-	n = splice(from->src.fd, NULL, f->pipe[1], NULL, CHUNK, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	/* With none left it is the end that is read, or nothing. */
+	n = splice(from->src.fd, NULL, f->pipe[1], NULL, left && left < CHUNK ? left : CHUNK,
+		SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 	if (n > 0) {
+		pf_meter_take(g, c->rule, (uint64_t)n);
 		f->in_pipe = (size_t)n;
 		return 1;
 	}
@@ -115,13 +137,17 @@ void pf_pump(struct pf_conn *c)
 
 	for (int round = 0; round < 2 * ROUNDS && (out > 0 || in > 0); round++) {
 		if (out > 0)
-			out = step(g, &c->out, &c->client, &c->up);
+			out = step(c, &c->out, &c->client, &c->up);
 		if (out < 0)
 			break;
 		if (in > 0)
-			in = step(g, &c->in, &c->up, &c->client);
+			in = step(c, &c->in, &c->up, &c->client);
 		if (in < 0)
 			break;
+	}
+	if ((out < 0 || in < 0) && errno == EDQUOT) {
+		pf_conn_abort(c, "deny", "rate", "max_bytes_per_hour");
+		return;
 	}
 	if (out < 0 || in < 0) {
 		pf_conn_abort(c, "error", "reset", strerror(errno));

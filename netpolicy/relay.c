@@ -374,9 +374,15 @@ static bool flush_head(struct pf_conn *c)
 	size_t end = c->web ? c->web->judged : c->head_len;
 
 	while (c->head_sent < end && c->up.writable) {
-		ssize_t n = send(c->up.src.fd, c->head + c->head_sent, end - c->head_sent,
+		size_t len = end - c->head_sent, left = pf_meter_left(c->gate, c->rule);
+		if (left == 0) {
+			pf_conn_abort(c, "deny", "rate", "max_bytes_per_hour");
+			return false;
+		}
+		ssize_t n = send(c->up.src.fd, c->head + c->head_sent, len < left ? len : left,
 			MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n >= 0) {
+			pf_meter_take(c->gate, c->rule, (uint64_t)n);
 			c->head_sent += (size_t)n;
 			c->out.bytes += (uint64_t)n;
 		} else if (errno == EAGAIN) {
@@ -638,6 +644,8 @@ static void admit(struct pf_conn *c)
 		pf_conn_deny(c, "tls_down", NULL);
 	} else if (c->rule && c->rule->max_connections && count_rule(c) > c->rule->max_connections) {
 		pf_conn_deny(c, "rate", "max_connections");
+	} else if (pf_meter_left(g, c->rule) == 0) {
+		pf_conn_deny(c, "rate", "max_bytes_per_hour");
 	} else if (c->name) {
 		struct pf_query *q = pf_upstream_resolve(g, c->name, on_resolved, c);
 		if (c->state == PF_CONN_RESOLVING) {

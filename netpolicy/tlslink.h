@@ -14,6 +14,8 @@
  *   from it  {"op":"ca","pem"}
  *            {"op":"error","text"}                                setup failed
  *            {"op":"request","id",…}                              one line of the audit log
+ *            {"op":"bytes","id","bytes_out","bytes_in"}           so far; now and then, where bytes are
+ * limited
  *            {"op":"closed","id","bytes_out","bytes_in"[,"error"]}
  */
 #ifndef PF_NETPOLICY_TLSLINK_H

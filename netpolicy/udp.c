@@ -140,11 +140,17 @@ static void keep(struct pf_udp_flow *f)
 
 static void send_up(struct pf_udp_flow *f, const void *data, size_t len)
 {
+	if (pf_meter_left(f->gate, f->rule) < len) {
+		deny(f, "deny", "rate", "max_bytes_per_hour");
+		return;
+	}
 	/* A datagram that does not fit now is lost, as anywhere. */
 	ssize_t n = send(f->up.fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-	if (n > 0)
+	if (n > 0) {
 		f->bytes_out += (uint64_t)n;
+		pf_meter_take(f->gate, f->rule, (uint64_t)n);
+	}
 	keep(f);
 }
 
@@ -159,6 +165,11 @@ static void on_up(struct pf_src *src, uint32_t events)
 		ssize_t n = recv(src->fd, buf, sizeof(buf), MSG_DONTWAIT);
 		if (n < 0)
 			return; /* nothing more, or an ICMP error that the next send will meet */
+		if (pf_meter_left(g, f->rule) < (size_t)n) {
+			deny(f, "deny", "rate", "max_bytes_per_hour");
+			return;
+		}
+		pf_meter_take(g, f->rule, (uint64_t)n);
 		f->answered = true;
 		f->bytes_in += (uint64_t)n;
 		(void)sendto(g->udp[f->peer.sa.sa_family == AF_INET6].fd, buf, (size_t)n,
@@ -192,11 +203,10 @@ static void dial(struct pf_udp_flow *f, const union pf_sa *addrs, size_t n)
 			continue;
 		}
 		report(f, "connect", "allow", "allowed", NULL);
-		for (size_t k = 0; k < f->n_waiting; k++) {
+		for (size_t k = 0; k < f->n_waiting; k++)
 			send_up(f, f->waiting[k]->data, f->waiting[k]->len);
-			free(f->waiting[k]);
-		}
-		f->n_waiting = 0;
+		while (f->n_waiting)
+			free(f->waiting[--f->n_waiting]);
 		return;
 	}
 	if (v == PF_VERDICT_ALLOW || !own)

@@ -23,7 +23,7 @@ static void add_copy(cJSON *to, const cJSON *from, const char *key)
 static int check_entries(const struct pf_cfg_at *at, const char *object_key, struct pf_err *err)
 {
 	const char *const keys[] = {object_key, "ports", "allow_private", "protocol", "tls", "methods",
-		"paths", "max_requests_per_hour", "max_connections", NULL};
+		"paths", "max_requests_per_hour", "max_connections", "max_bytes_per_hour", NULL};
 	char where[PF_CFG_PATH_MAX];
 	const cJSON *e;
 

@@ -252,3 +252,17 @@ bool inject_body(struct tls *t, struct request *r, const char *body, size_t len,
 {
 	return replace(t, r, body, len, true, out);
 }
+
+bool inject_part(struct tls *t, struct request *r, const char *body, size_t len, bool last, struct fifo *out,
+	size_t *took)
+{
+	const size_t prefix = sizeof(PF_PLACEHOLDER_PREFIX) - 1;
+	size_t held = len < PF_PLACEHOLDER_LEN - 1 ? len : PF_PLACEHOLDER_LEN - 1;
+
+	/* No more than is needed: what is sent bit by bit may be answered bit by bit. */
+	while (!last && held &&
+		memcmp(body + len - held, PF_PLACEHOLDER_PREFIX, held < prefix ? held : prefix) != 0)
+		held--;
+	*took = last ? len : len - held;
+	return *took == 0 || replace(t, r, body, *took, true, out);
+}

@@ -8,7 +8,8 @@
  *
  * Bounded: 32 KiB of a request's head, 64 KiB of an answer's, 16 KiB of a body each way; buffers are there
  * only while something is in them. A body in which placeholders are to be replaced is collected up to 1 MiB,
- * because its length stands before it; longer ones, and those in chunks, go as they are.
+ * because its length stands before it; longer ones go as they are. One in chunks streams, in chunks of our
+ * own, and when it turns out to need a secret that it may not have, its request is cut off.
  *
  * The certificate that the client is shown is made for the name that it connected to; the upstream's is
  * verified for the same name; and Host must be that name. So what a rule or a credential says of a host holds
@@ -34,6 +35,7 @@
 #define HANDSHAKE_US 15000000
 #define HEAD_US 10000000
 #define LINGER_US 1000000
+#define TELL_BYTES ((uint64_t)128 << 10)
 #define ROUNDS 64
 
 enum request_state { REQ_HEAD, REQ_BODY, REQ_DONE };
@@ -51,16 +53,37 @@ struct conn {
 	bool tunnel, closing;
 	bool awaiting, in_answer, no_body; /* an answer; its head was seen; it has no body */
 	bool hold_body, keep_alive;
+	bool rechunk;     /* the body streams, and placeholders in it are replaced; held has the head */
+	const char *used; /* the credential that went into such a request */
 	enum request_state state;
 	struct end client, up;
-	struct fifo in, out, rin, rout, held, body;
+	struct fifo in, out, rin, rout, held, body; /* body: all of it, or what is still to be looked at */
 	struct pf_http request, answer;
 	bool counted[256]; /* credentials, in this request */
-	uint64_t bytes_out, bytes_in;
+	uint64_t bytes_out, bytes_in, bytes_told;
 	struct pf_timer timer, again;
 };
 
 static void drive(struct conn *c);
+
+/* The gate counts, for all connections of a rule, and ends what is beyond it. */
+static void tell_bytes(struct conn *c)
+{
+	const struct pf_rule *rule = NULL;
+
+	if (c->dead || c->bytes_out + c->bytes_in - c->bytes_told < TELL_BYTES)
+		return;
+	c->bytes_told = c->bytes_out + c->bytes_in;
+	(void)pf_policy_host(c->t->policy, c->name, c->port, &rule);
+	if (!rule || !rule->max_bytes_per_hour)
+		return;
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+	cJSON_AddStringToObject(msg, "op", "bytes");
+	pf_json_add_int(msg, "id", c->id);
+	pf_json_add_int(msg, "bytes_out", (int64_t)c->bytes_out);
+	pf_json_add_int(msg, "bytes_in", (int64_t)c->bytes_in);
+	tls_send(c->t, msg);
+}
 
 static void finish(struct conn *c, const char *error)
 {
@@ -218,7 +241,10 @@ static void send_request(struct conn *c, struct request *r, const char *head, si
 	struct fifo fresh = {0};
 
 	if (inject_head(c->t, r, head, len, length, &fresh)) {
-		report(c, r, "allow", "allowed");
+		if (c->rechunk)
+			c->used = r->used; /* told when it is known what its body needs */
+		else
+			report(c, r, "allow", "allowed");
 		fifo_add(&c->out, fifo_data(&fresh), fifo_size(&fresh));
 	} else {
 		refuse(c, r, head, len);
@@ -262,7 +288,13 @@ static void begin_request(struct conn *c, const char *head, size_t len)
 	c->state = c->request.done ? REQ_DONE : REQ_BODY;
 	bool sized =
 		!(c->request.parser.flags & F_CHUNKED) && c->request.parser.content_length <= HELD_BODY_MAX;
-	c->hold_body = c->state == REQ_BODY && sized && inject_wants_body(c->t, &r);
+	bool wanted = c->state == REQ_BODY && inject_wants_body(c->t, &r);
+	c->hold_body = wanted && sized;
+	if (wanted && (c->request.parser.flags & F_CHUNKED)) {
+		fifo_add(&c->held, head, len);
+		c->rechunk = true;
+		c->used = NULL;
+	}
 	if (!c->hold_body) {
 		send_request(c, &r, head, len, -1);
 		return;
@@ -293,6 +325,65 @@ static void end_held_body(struct conn *c)
 	fifo_done(&fresh);
 	fifo_done(&c->body);
 	fifo_done(&head);
+}
+
+static void into_body(void *arg, const char *data, size_t len)
+{
+	struct conn *c = arg;
+
+	fifo_add(&c->body, data, len);
+}
+
+/* Its beginning is with the server already, which must not take it for all of it. */
+static void cut_off(struct conn *c, struct request *r)
+{
+	bool answered = c->in_answer;
+	struct fifo head = c->held;
+
+	c->held = (struct fifo){0};
+	c->rechunk = c->awaiting = false;
+	end_close(&c->t->loop, &c->up, true);
+	fifo_done(&c->out);
+	fifo_done(&c->rin);
+	refuse(c, r, fifo_data(&head), fifo_size(&head));
+	fifo_done(&head);
+	if (answered)
+		finish(c, r->reason);
+}
+
+/* What has come of a body in chunks goes on. */
+static void pass_chunks(struct conn *c)
+{
+	struct request r = {.name = c->name,
+		.port = c->port,
+		.secure = c->secure,
+		.counted = c->counted,
+		.used = c->used};
+	struct fifo fresh = {0};
+	bool last = c->request.done;
+	char size[24];
+	size_t took;
+
+	split_line(&r, fifo_data(&c->held), fifo_size(&c->held));
+	if (!inject_part(c->t, &r, fifo_data(&c->body), fifo_size(&c->body), last, &fresh, &took)) {
+		fifo_done(&fresh);
+		cut_off(c, &r);
+		return;
+	}
+	c->used = r.used;
+	fifo_skip(&c->body, took);
+	if (fifo_size(&fresh)) {
+		fifo_add(&c->out, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", fifo_size(&fresh)));
+		fifo_add(&c->out, fifo_data(&fresh), fifo_size(&fresh));
+		fifo_add(&c->out, "\r\n", 2);
+	}
+	fifo_done(&fresh);
+	if (last) {
+		fifo_add(&c->out, "0\r\n\r\n", 5);
+		report(c, &r, "allow", "allowed");
+		c->rechunk = false;
+		fifo_done(&c->held);
+	}
 }
 
 static bool step_request(struct conn *c)
@@ -326,13 +417,19 @@ static bool step_request(struct conn *c)
 		return true;
 	}
 	if (c->state == REQ_BODY) {
-		ssize_t took = pf_http_body(&c->request, fifo_data(&c->in), n);
+		ssize_t took = c->rechunk ? pf_http_body_to(&c->request, fifo_data(&c->in), n, into_body, c)
+					  : pf_http_body(&c->request, fifo_data(&c->in), n);
 		if (took < 0) {
 			finish(c, "malformed body");
 			return false;
 		}
-		fifo_add(c->hold_body ? &c->body : &c->out, fifo_data(&c->in), (size_t)took);
+		if (!c->rechunk)
+			fifo_add(c->hold_body ? &c->body : &c->out, fifo_data(&c->in), (size_t)took);
 		fifo_skip(&c->in, (size_t)took);
+		if (c->rechunk)
+			pass_chunks(c);
+		if (c->dead || c->closing)
+			return true;
 		if (c->request.done) {
 			c->state = REQ_DONE;
 			if (c->hold_body)
@@ -556,6 +653,7 @@ static void drive(struct conn *c)
 		if (!c->dead)
 			settle(c);
 	}
+	tell_bytes(c);
 	if (!c->dead && rounds >= ROUNDS)
 		pf_loop_timer(&c->t->loop, &c->again, pf_now_us());
 }

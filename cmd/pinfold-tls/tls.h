@@ -119,6 +119,10 @@ bool inject_head(
 	struct tls *t, struct request *r, const char *head, size_t len, int64_t length, struct fifo *out);
 /* Write the whole body to out, likewise. */
 bool inject_body(struct tls *t, struct request *r, const char *body, size_t len, struct fifo *out);
+/* The same of a body that comes bit by bit; *took bytes of it are done with: not those at the end that a
+ * placeholder may begin with, unless last. */
+bool inject_part(struct tls *t, struct request *r, const char *body, size_t len, bool last, struct fifo *out,
+	size_t *took);
 
 /* ---- proxy.c */
 

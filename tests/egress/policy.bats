@@ -101,6 +101,55 @@ flowing() { # HOST
 	expect_dial no_name only4.one.test 7
 }
 
+@test "max_bytes_per_hour: a rule's connections have so many bytes between them, both ways, ended at the gate or not" {
+	sandbox "{\"upstream_ca\":\"$WORLD/cert.pem\",\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"max_bytes_per_hour\":\"1MB\"},
+		{\"host\":\"b.cdn.test\",\"tls\":\"terminate\",\"max_bytes_per_hour\":1000000},{\"host\":\"web.one.test\",\"ports\":5000,\"protocol\":\"udp\",\"max_bytes_per_hour\":25}]}"
+	probe 'def get(host, port=80):
+    s = connect(host, port)
+    s.sendall(b"GET /big HTTP/1.1\r\nHost: " + host.encode() + b"\r\n\r\n")
+    n = 0
+    try:
+        while data := s.recv(65536): n += len(data)
+    except OSError as e:
+        return n, word(e)
+print(dial("a.cdn.test", 7))
+n, how = get("a.cdn.test")
+print(300000 < n <= 1048576, how)
+s = connect("a.cdn.test", 7)
+print(exchange(s, b"x"), http("a.cdn.test").split("\n")[0])
+context = ssl.create_default_context()
+n = 0
+s = context.wrap_socket(connect("b.cdn.test", 8444), server_hostname="b.cdn.test")
+try:
+    for _ in range(100):
+        s.sendall(b"POST / HTTP/1.1\r\nHost: b.cdn.test\r\nContent-Length: 65536\r\n\r\n" + b"b" * 65536)
+        n += len(s.recv(65536)) and 65536
+except OSError: pass
+print(900000 < n < 1500000, dial("b.cdn.test", 7))
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(1)
+u.connect(("web.one.test", 5000)); got = []
+for i in range(3):
+    u.send(b"ten bytes!")
+    try: got.append(u.recv(100).decode())
+    except OSError as e: got.append(word(e))
+print(got)'
+	assert_equal "$output" "ok
+True reset
+reset 403 a.cdn.test:80 is denied by this sandbox's network policy (rate).
+True reset
+['TEN BYTES!', 'hangs', 'hangs']"
+	assert_audit '.event=="egress_denied" and .reason=="rate" and .detail=="max_bytes_per_hour" and .name=="a.cdn.test" and .kind=="close"'
+	assert_audit '.reason=="rate" and .detail=="max_bytes_per_hour" and .name=="a.cdn.test" and .kind=="connect"'
+	assert_audit '.reason=="rate" and .detail=="max_bytes_per_hour" and .name=="b.cdn.test"'
+	assert_audit '.reason=="rate" and .detail=="max_bytes_per_hour" and .proto=="udp"'
+	assert_equal "$(pinfold policy "$ID" test a.cdn.test:80 | jq -c '[.max_bytes_per_hour,.bytes_left]')" '[1048576,0]'
+	# A rule that stays goes on where it was; one with more has more.
+	set_policy '{"allowed_hosts":[{"host":"a.cdn.test","max_bytes_per_hour":"1MB"}]}'
+	expect_dial reset a.cdn.test 7
+	set_policy '{"allowed_hosts":[{"host":"a.cdn.test","max_bytes_per_hour":"2MB"}]}'
+	expect_dial ok a.cdn.test 7
+}
+
 @test "a keeper that is killed in mid-traffic takes the sandbox with it: nothing leaves any more" {
 	sandbox '{"allowed_hosts":["web.one.test","only4.one.test"]}'
 	local keeper before

@@ -60,8 +60,8 @@ database() {
 
 @test "ten thousand connections, two hundred at a time, all of them whole, and nothing of them is kept" {
 	sandbox '{"allowed_hosts":["a.cdn.test:7"]}'
-	local keeper before after
-	keeper=$(state_of .pinfold.keeper)
+	local gate after
+	gate=$(gate_pid)
 	probe 'import asyncio
 async def one(gate, host):
     async with gate:
@@ -76,8 +76,8 @@ async def main():
 asyncio.run(main())'
 	assert_equal "$output" 10000
 	assert_equal "$(pinfold policy "$ID" show | jq -c '[.gate.connections_accepted, .gate.connections_failed, .gate.connections]')" "[10000,0,0]"
-	# Private memory of the keeper.
-	after=$(awk '/^Private/ {s += $2} END {print s}' "/proc/$keeper/smaps_rollup")
-	[ "$after" -lt 4096 ] || show "keeper has $after KiB"
-	[ "$(find "/proc/$keeper/fd" | wc -l)" -lt 60 ]
+	# Its private memory.
+	after=$(awk '/^Private/ {s += $2} END {print s}' "/proc/$gate/smaps_rollup")
+	[ "$after" -lt 4096 ] || show "the gate has $after KiB"
+	[ "$(find "/proc/$gate/fd" | wc -l)" -lt 60 ]
 }

@@ -105,6 +105,17 @@ HTTP/1.1 101 Switching Protocols b'\\x81\\x05hello' b''"
 	[ "$(awk '/VmHWM/ {print $2}' "/proc/$pid/status")" -lt 20000 ] || show "$(grep VmHWM "/proc/$pid/status")"
 }
 
+@test "HTTP/1.1 is what is agreed on: with who offers HTTP/2 too, and with nobody who offers nothing else" {
+	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"}]}'
+	inside sh -c 'for p in h2,http/1.1 h2 http/1.1; do openssl s_client -connect a.cdn.test:8444 -servername a.cdn.test -alpn $p </dev/null 2>&1 |
+		grep -o -m1 -e "ALPN protocol: .*" -e "alert no application protocol"; done'
+	assert_equal "$output" "ALPN protocol: http/1.1
+alert no application protocol
+ALPN protocol: http/1.1"
+	inside curl -sS --http2 -o /dev/null -w '%{http_version} %{http_code}' https://a.cdn.test:8444/
+	assert_equal "$output" "1.1 200"
+}
+
 @test "max_requests_per_hour and max_connections of a rule hold" {
 	ending '{"allowed_hosts":[{"host":"a.cdn.test","max_requests_per_hour":2,"max_connections":3}]}'
 	inside sh -c 'for i in 1 2 3; do curl -sS -o /dev/null -w "%{http_code} " https://a.cdn.test:8444/; done; curl -sSi https://a.cdn.test:8444/ | grep -ic retry-after'
