@@ -31,7 +31,7 @@ static const struct place {
 } places[] = {
 	{"packs", "pack", ".key"},
 	{"manifests", "manifest", ""},
-	{"layers", "layer", ""},
+	{"layers", "layer", ".sealed"},
 	{"files", "files", ""},
 };
 

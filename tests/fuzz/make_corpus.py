@@ -3,9 +3,11 @@
 
 usage: make_corpus.py DIR
 """
+import hashlib
 import os
 import struct
 import sys
+import zlib
 
 
 def question(name, kind, flags=0x100, extra=b"", counts=(1, 0, 0, 0)):
@@ -22,6 +24,28 @@ def hello(sni=b"a.example.com", ech=False, split=0):
     message = b"\1" + struct.pack(">I", len(body))[1:] + body
     parts = [message[:split], message[split:]] if split else [message]
     return b"".join(b"\x16\3\1" + struct.pack(">H", len(p)) + p for p in parts)
+
+
+def frame(data):
+    """A zstd frame of one repeated byte."""
+    return struct.pack("<IBI", 0xFD2FB528, 0xA0, len(data)) + struct.pack("<I", len(data) << 3 | 3)[:3] + data[:1]
+
+
+def index(chunks, flags=0, tag=0):
+    """An index block: chunks are (id, stored, length, codec)."""
+    place, rows = 32, []
+    for digest, stored, length, codec in chunks:
+        rows.append((digest, struct.pack("<4I", place, stored, length, codec)))
+        place += stored
+    block = b"PFINDEX1" + b"fuzzfuzzfuzzfuz\0" + struct.pack("<IIQ", flags, len(rows), place)
+    block += b"".join(a + b for a, b in sorted(rows)) + b"\0" * tag
+    return block + struct.pack("<II", zlib.crc32(block), len(block) + 16) + b"PFINDEXE"
+
+
+def pack(datas, squeeze=True):
+    frames = [frame(d) if squeeze else d for d in datas]
+    rows = [(hashlib.sha256(d).digest(), len(f), len(d), int(squeeze)) for d, f in zip(datas, frames)]
+    return b"PFPACK1\n" + b"fuzzfuzzfuzzfuz\0" + struct.pack("<II", 0, 0) + b"".join(frames) + index(rows)
 
 
 edns = b"\0\0\x29\4\xd0\0\0\0\0\0\0"
@@ -45,6 +69,11 @@ seeds = {
                     b'{"allowed_cidrs":["10.0.0.0/8:80",{"cidr":"[2001:db8::/32]","allow_private":true}],"allow_private":["10.0.0.0/8"]}',
                     b'{"allowed_hosts":[{"host":"n.example","ports":123,"protocol":"udp"}],"resolver":["1.1.1.1:53","[::1]:54"]}',
                     b'{"type":"none"}', b'{}'],
+    "fuzz_pack": [b"\0" + index([]), b"\0" + index([(bytes([i]) * 32, 10 + i, 900, 1) for i in range(9)]),
+                  b"\0" + index([(b"a" * 32, 40, 40, 0), (b"b" * 32, 7, 7, 0)]),
+                  b"\1" + pack([b"a" * 60, b"b" * 3], False), b"\1" + pack([b"a" * 30, b"x" * 200]), b"\1" + pack([]),
+                  b"\2" + index([(b"a" * 32, 56, 40, 0)], 1, 16), b"\3PFSEAL1\n" + struct.pack("<II", 1, 65536) + b"k" * 68
+                  + b"\0" * 68 + b"t" * 16],
 }
 for fuzzer, inputs in seeds.items():
     directory = os.path.join(sys.argv[1], fuzzer)

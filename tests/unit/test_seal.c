@@ -292,12 +292,20 @@ static void test_rotate(void **state)
 	w_spill("manifests/abc", doc, len);
 	w_spill("manifests/plain", "{}", 2);
 	before = w_slurp("manifests/abc", &len);
+	for (size_t i = 0; i < 2; i++) {
+		PF_FREE uint8_t *other = NULL;
+		size_t other_len;
+		assert_int_equal(mkdirat(w_store, i ? "layers" : "files", 0700), 0);
+		must(pf_seal_doc(
+			w_seal, i ? "layer" : "files", "abc", CANARY, 19, &other, &other_len, &w_err));
+		w_spill(i ? "layers/abc.sealed" : "files/abc", other, other_len);
+	}
 	pack = w_file("packs", ".pack");
 	pack_before = w_slurp(pack, &pack_len);
 	assert_int_equal(pf_seal_rotate(w_store, old, old, &s, &err), -1);
 	assert_int_equal(pf_seal_rotate(w_store, fresh, old, &s, &err), 0); /* has it already */
 	must(pf_seal_rotate(w_store, old, fresh, &s, &w_err));
-	assert_int_equal(s.objects, 3);
+	assert_int_equal(s.objects, 5);
 	after = w_slurp("manifests/abc", &n);
 	assert_int_equal(n, len);
 	assert_memory_equal(after + PF_SEAL_HEAD, before + PF_SEAL_HEAD, len - PF_SEAL_HEAD);
@@ -313,6 +321,11 @@ static void test_rotate(void **state)
 	must(pf_seal_open(w_store, fresh, false, &w_seal, &w_err));
 	must(pf_unseal_doc(w_seal, "manifest", "abc", after, n, &back, &n, &w_err));
 	assert_memory_equal(back, CANARY, n);
+	for (size_t i = 0; i < 2; i++) {
+		PF_FREE uint8_t *other = w_slurp(i ? "layers/abc.sealed" : "files/abc", &n);
+		PF_FREE uint8_t *open = NULL;
+		must(pf_unseal_doc(w_seal, i ? "layer" : "files", "abc", other, n, &open, &n, &w_err));
+	}
 	assert_int_equal(w_count_good(0, 50), 50);
 	must(w_try_put(0, 50, &written));
 	assert_int_equal(written.new_chunks, 0);
