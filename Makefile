@@ -9,6 +9,7 @@
 #   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
+#   make soak-worker   sessions while the worker's processes are killed at random (SOAK_SECONDS=300)
 #   make test-images   the image for agents, whole, with what its package managers fetch
 #
 # CC=clang works too. V=1 shows the commands.
@@ -237,6 +238,13 @@ dist: all
 test-dist: dist
 	$(Q)scripts/install-deps test
 	$(Q)BUILD=$(BUILD) DIST=$(BUILD)/dist tests/run dist deploy
+
+# The worker's processes killed at random while sessions run; the default tests have twenty seconds of it.
+SOAK_SECONDS ?= 300
+.PHONY: soak-worker
+soak-worker: all
+	$(Q)scripts/install-deps test
+	$(Q)timeout $$(($(SOAK_SECONDS) + 400)) python3 tests/worker/soak.py --build $(BUILD) --seconds $(SOAK_SECONDS) --sessions 8 --workers 3
 
 # The image for agents, whole: minutes, and some hundred MB from the machine's package sources.
 .PHONY: test-images

@@ -13,6 +13,7 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,13 @@ struct sink {
 	bool truncated;
 };
 
+struct lone_netns {
+	pthread_t thread;
+	bool running;
+	int fd; /* -1 */
+	struct pf_err err;
+};
+
 struct running {
 	struct pf_jail *j;
 	struct pf_jail_limits limits;
@@ -64,8 +72,9 @@ struct running {
 	struct pf_tty tty;
 	struct pf_box box;
 	struct sink sinks[2];
-	int netns, signals;
-	int out_w, err_w; /* the command's ends of the pipes */
+	struct lone_netns lone;
+	int netns, signals; /* netns may be PF_BOX_NETNS_HERE */
+	int out_w, err_w;   /* the command's ends of the pipes */
 	int64_t started_us;
 	int64_t kill_us; /* when the command is to be killed that was told to end; 0: it was not */
 	const char *limit;
@@ -218,6 +227,43 @@ static int watch_signals(struct running *r, struct pf_err *err)
 	return 0;
 }
 
+/* Without a gate nobody listens in it, and no packet has a way out. It takes the kernel a while to make one,
+ * so a thread does, while we do something else. */
+static void *make_lone_netns(void *arg)
+{
+	struct lone_netns *l = arg;
+	struct pf_netns_visit visit;
+	bool v6;
+
+	l->fd = pf_netns_make(&visit, &v6, &l->err);
+	if (l->fd >= 0)
+		close(visit.home);
+	return NULL;
+}
+
+static int begin_network(struct running *r, struct pf_err *err)
+{
+	if (r->j->net != PF_JAIL_NET_NONE)
+		return 0;
+	/* Signals are this thread's to take. */
+	sigset_t all, old;
+	sigfillset(&all);
+	(void)pthread_sigmask(SIG_BLOCK, &all, &old);
+	int e = pthread_create(&r->lone.thread, NULL, make_lone_netns, &r->lone);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e != 0)
+		return pf_fail(err, e, "thread for the network namespace");
+	r->lone.running = true;
+	return 0;
+}
+
+static void wait_for_netns(struct running *r)
+{
+	if (r->lone.running)
+		(void)pthread_join(r->lone.thread, NULL);
+	r->lone.running = false;
+}
+
 /* The part of prepare() that --weak has. */
 static int prepare_weak(struct running *r, struct pf_err *err)
 {
@@ -245,16 +291,16 @@ static int prepare(struct running *r, struct pf_err *err)
 		return -1;
 	if (j->weak)
 		return prepare_weak(r, err);
-	if (pf_jail_data_files(j, err) < 0)
-		return -1;
-	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
-		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || add_etc(j, err) < 0 ||
-		add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
-		watch_signals(r, err) < 0)
-		return -1;
 	/* Only the gate can tell what was tried. */
 	if (j->learn && j->net == PF_JAIL_NET_NONE)
 		j->net = PF_JAIL_NET_GATE;
+	if (pf_jail_data_files(j, err) < 0)
+		return -1;
+	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
+		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || begin_network(r, err) < 0 ||
+		add_etc(j, err) < 0 || add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) ||
+		compile_filter(r, err) < 0 || watch_signals(r, err) < 0)
+		return -1;
 	if (j->net == PF_JAIL_NET_GATE) {
 		r->policy = pf_policy_compile(j->networking, err);
 		if (!r->policy)
@@ -313,23 +359,6 @@ static void on_gate(void *user, const struct pf_gate_event *ev)
 		cJSON_SetNumberValue(count, count->valuedouble + 1 + (double)ev->suppressed);
 }
 
-struct one_way {
-	int netns;
-	struct pf_err *err;
-};
-
-static void *make_lone_netns(void *arg)
-{
-	struct one_way *w = arg;
-	struct pf_netns_visit visit;
-	bool v6;
-
-	w->netns = pf_netns_make(&visit, &v6, w->err);
-	if (w->netns >= 0)
-		close(visit.home);
-	return NULL;
-}
-
 static int make_network(struct running *r, struct pf_err *err)
 {
 	struct pf_gate_opts opts = {.audit = on_gate, .user = r, .hostname = r->j->hostname};
@@ -340,16 +369,18 @@ static int make_network(struct running *r, struct pf_err *err)
 		r->gate = pf_gate_open(r->policy, &opts, &r->netns, err);
 		return r->gate ? 0 : -1;
 	}
-	/* No gate: nobody listens, and no packet has a way out. A thread goes there, since nobody who is root
-	 * of a user namespace only comes back. */
-	struct one_way w = {.netns = -1, .err = err};
-	pthread_t thread;
-	int e = pthread_create(&thread, NULL, make_lone_netns, &w);
-	if (e != 0)
-		return pf_fail(err, e, "thread for the network namespace");
-	(void)pthread_join(thread, NULL);
-	r->netns = w.netns;
-	return w.netns < 0 ? -1 : 0;
+	/* We go there ourselves and stay: nobody who is root of a user namespace only comes back, we need no
+	 * network, and the box is then born in it without somebody in between. */
+	wait_for_netns(r);
+	if (r->lone.fd < 0) {
+		*err = r->lone.err;
+		return -1;
+	}
+	int done = setns(r->lone.fd, CLONE_NEWNET);
+	int saved = errno;
+	close(pf_take_fd(&r->lone.fd));
+	r->netns = PF_BOX_NETNS_HERE;
+	return done < 0 ? pf_fail(err, saved, "enter the network namespace") : 0;
 }
 
 /* ---- the box ---- */
@@ -696,8 +727,9 @@ static void clean_up(struct running *r)
 	pf_spec_done(&r->spec);
 	pf_bpf_done(&r->filter);
 	cJSON_Delete(r->denied);
-	const int fds[] = {
-		r->sinks[0].fd, r->sinks[1].fd, r->netns, r->signals, r->out_w, r->err_w, r->box.pidfd};
+	wait_for_netns(r);
+	const int fds[] = {r->lone.fd, r->sinks[0].fd, r->sinks[1].fd, r->netns, r->signals, r->out_w,
+		r->err_w, r->box.pidfd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -710,6 +742,7 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 		.scratch = PF_JAIL_SCRATCH_INIT,
 		.tty = PF_TTY_INIT,
 		.sinks = {{.fd = -1}, {.fd = -1}},
+		.lone = {.fd = -1},
 		.netns = -1,
 		.signals = -1,
 		.out_w = -1,

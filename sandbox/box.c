@@ -440,7 +440,7 @@ int pf_box_create(const struct pf_box_params *wanted, struct pf_box *box, struct
 	};
 
 	own.rootless = !pf_in_first_userns();
-	if (params->netns_fd >= 0)
+	if (params->netns_fd != -1)
 		args.flags &= ~(uint64_t)CLONE_NEWNET;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return pf_fail(err, errno, "socketpair");

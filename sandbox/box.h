@@ -59,10 +59,13 @@ enum {
 	PF_BOX_N_NS
 };
 
+#define PF_BOX_NETNS_HERE (-2)
+
 struct pf_box_params {
 	const struct pf_spec *spec;
 	const struct pf_cgroup *cgroup; /* the leaf that the first process is born in */
-	int netns_fd;                   /* network namespace to be born in; -1: what spec says */
+	int netns_fd; /* network namespace to be born in; -1: what spec says; PF_BOX_NETNS_HERE: the caller's,
+			 whatever spec says */
 	int init_fd;  /* program that runs as process 1, spec's args being its arguments; -1: they are
 			 the program themselves */
 	int stdio[3]; /* -1: /dev/null */

@@ -81,11 +81,18 @@ void pf_caps_format(uint64_t mask, struct pf_buf *out)
 uint64_t pf_caps_kernel(void)
 {
 	static uint64_t mask; /* does not change */
+	unsigned known = 0, unknown = 64;
 
-	for (unsigned cap = 0; !mask && cap < 64; cap++)
+	while (!mask && known < unknown) {
+		unsigned cap = (known + unknown) / 2;
 		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) < 0)
-			mask = PF_CAP_BIT(cap) - 1;
-	return mask ? mask : UINT64_MAX;
+			unknown = cap;
+		else
+			known = cap + 1;
+	}
+	if (!mask)
+		mask = known == 64 ? UINT64_MAX : PF_CAP_BIT(known) - 1;
+	return mask;
 }
 
 uint64_t pf_caps_held(void)
@@ -135,14 +142,14 @@ int pf_caps_check(const struct pf_caps *caps, struct pf_err *err)
 
 int pf_caps_apply_bounding(uint64_t mask)
 {
-	for (unsigned cap = 0; cap < 64; cap++) {
-		int have = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
+	uint64_t drop = pf_caps_kernel() & ~mask;
 
-		if (have < 0)
-			return 0; /* one beyond the kernel's last */
-		if (have > 0 && !(mask & PF_CAP_BIT(cap)) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+	/* One that is not there any more may be dropped by who has the power to, and need not be by others.
+	 */
+	for (unsigned cap = 0; cap < 64; cap++)
+		if ((drop & PF_CAP_BIT(cap)) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 &&
+			prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 0)
 			return -1;
-	}
 	return 0;
 }
 

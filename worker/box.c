@@ -489,8 +489,14 @@ int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 int pf_box_destroy(const struct pf_box_opts *o, const char *id, struct pf_err *err)
 {
 	const char *words[] = {"destroy", id, NULL};
+	struct pf_err first = PF_ERR_INIT;
 
-	return pf_box_run(o, words, NULL, NULL, err);
+	/* Once more where it was ended half-way: what it had not done yet is done now. */
+	if (pf_box_run(o, words, NULL, NULL, &first) == 0 || pf_box_run(o, words, NULL, NULL, err) == 0)
+		return 0;
+	if (err->kind == PF_ERR_NOT_FOUND && first.kind != PF_ERR_NOT_FOUND)
+		return 0;
+	return -1;
 }
 
 /* ---- the helper ---- */

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 
+from jails import jails
 from stopwatch import Failed
 
 CONFIG = {
@@ -305,4 +306,4 @@ def name_of_last(rounds):
     return f"bench{rounds - 1}"
 
 
-ALL = [lives, execs, oci, destroys_full, rates, memory, startup, checkpoints, many]
+ALL = [lives, execs, oci, jails, destroys_full, rates, memory, startup, checkpoints, many]

@@ -11,17 +11,21 @@ class Failed(Exception):
 
 
 class Timer:
-    """One running bench_timer. setup: a shell snippet run first, in a mount namespace of its own."""
+    """One running bench_timer. setup: a shell snippet run first, in a mount namespace of its own. user: what it starts is
+    this one's, with that home and nothing else in the environment."""
 
-    def __init__(self, program, errors, setup=None):
+    def __init__(self, program, errors, setup=None, user=None, home=None, cwd=None):
         argv = [program]
+        if user is not None:
+            argv = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", "env", "-i",
+                    f"HOME={home}", "PATH=/usr/bin:/bin", program]
         if setup:
-            argv = ["unshare", "-m", "sh", "-ec", setup + '\nexec "$0"', program]
+            argv = ["unshare", "-m", "sh", "-ec", setup + '\nexec "$@"', "sh", *argv]
         self.errors = errors
         # A session of its own, so that ^C reaches the driver alone, which then takes everything back in order.
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(errors, "ab"),
-            start_new_session=True, text=True)
+            start_new_session=True, text=True, cwd=cwd)
 
     def ask(self, *fields):
         for f in fields:

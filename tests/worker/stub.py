@@ -27,6 +27,7 @@ Beside the platform's routes:
   POST /_stub/enqueue         {"session": ID}: a further work item for it
   POST /_stub/memory          {"store", "path", "content"}: somebody else changes a memory; null removes it
   POST /_stub/add             a session like those of the script
+  POST /_stub/finish          no session begins another turn
 
 A request that breaks the contract is answered with an error and listed under "violations"."""
 
@@ -516,6 +517,9 @@ class Handler(BaseHTTPRequestHandler):
                 store.put(body["path"], body["content"])
         elif path == "/_stub/add":
             stub.add(body)
+        elif path == "/_stub/finish":
+            for s in stub.sessions.values():
+                s.turns = []
         return 200, {
             "violations": stub.violations, "log": stub.log,
             "memory": {k: {d["path"]: d["content"] for d in v[1].docs.values()} for k, v in stub.stores.items()},
