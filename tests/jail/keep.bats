@@ -3,18 +3,15 @@
 # parallel-safe
 load lib
 setup_file() {
-	local where
+	local prefix
 	jail_file
 	# Beside the helper, as it is installed.
-	where=$JAIL_BIN
-	mkdir -p "$where/bin" "$where/libexec/pinfold"
-	mv "$where"/pinfold-* "$where/bin"
-	cp "$BUILD/bin/pinfold" "$where/bin"
-	cp "$BUILD/libexec/pinfold/pinfold-store" "$where/libexec/pinfold"
-	chmod -R go+rX "$where"
-	export JAIL_PREFIX=$where JAIL_BIN=$where/bin
+	prefix=${JAIL_BIN%/bin}
+	mkdir -p "$prefix/libexec/pinfold"
+	cp "$BUILD/bin/pinfold" "$JAIL_BIN"
+	cp "$BUILD/libexec/pinfold/pinfold-store" "$prefix/libexec/pinfold"
 }
-teardown_file() { rm -rf "${JAIL_PREFIX:?}"; }
+teardown_file() { jail_file_end; }
 setup() {
 	jail_setup
 	for who in user root; do
