@@ -38,15 +38,18 @@ static int say(const char *what, int r, const sd_bus_error *e)
 	return -1;
 }
 
-/* The system's bus; where there is none, systemd's own socket. Not root: the user's own systemd. */
+/* The system's bus, or the user's own one; where there is none, systemd's own socket. */
 static int connect_bus(sd_bus **bus)
 {
 	int r = geteuid() == 0 ? sd_bus_open_system(bus) : sd_bus_open_user(bus);
 
-	if (r < 0 && geteuid() == 0) {
-		if (sd_bus_new(bus) < 0)
+	const char *run = geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR");
+	if (r < 0 && run && run[0] == '/') {
+		char *address;
+		if (asprintf(&address, "unix:path=%s/systemd/private", run) < 0 || sd_bus_new(bus) < 0)
 			return say("bus", r, NULL);
-		r = sd_bus_set_address(*bus, "unix:path=/run/systemd/private");
+		r = sd_bus_set_address(*bus, address);
+		free(address);
 		if (r >= 0)
 			r = sd_bus_start(*bus);
 	}
