@@ -17,6 +17,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +43,7 @@
 
 struct layer {
 	int lower, upper;
-	const char *dest;
+	const char *dest, *source;
 };
 
 struct sweeper {
@@ -144,14 +145,20 @@ __attribute__((noreturn)) static void sweep(const struct sweeper *s)
 	struct pf_err ignored = PF_ERR_INIT;
 	cJSON *request;
 
+	/* What the store's path leads to must be the real one, also where it lies in an overlaid directory.
+	 */
+	int r = s->n ? unshare(CLONE_NEWNS) : 0;
+	/* The outer ones first: what is mounted further in lies below them. */
+	for (size_t i = 0; r == 0 && i < s->n; i++)
+		r = umount2(s->layers[i].source, MNT_DETACH);
 	/* A terminal's signals are for the command; this one goes when the socket ends. */
 	(void)setsid();
 	(void)prctl(PR_SET_NAME, "pinfold-sweeper", 0, 0, 0);
 	for (int sig = 1; sig < 32; sig++)
 		if (sig != SIGKILL && sig != SIGSTOP && sig != SIGCHLD)
 			(void)signal(sig, SIG_IGN);
-	while ((request = pf_message_read(s->sock, &ignored))) {
-		int r = pf_message_write(s->sock, handle(s, request), &ignored);
+	while (r == 0 && (request = pf_message_read(s->sock, &ignored))) {
+		r = pf_message_write(s->sock, handle(s, request), &ignored);
 		cJSON_Delete(request);
 		if (r < 0)
 			break;
@@ -296,8 +303,10 @@ static int add_layer(struct sweeper *s, struct pf_jail_op *op, struct pf_err *er
 		return pf_fail(err, errno, "%s", op->source);
 	close(op->fd);
 	op->fd = pf_take_fd(&m);
-	s->layers[s->n++] =
-		(struct layer){.lower = pf_take_fd(&lower), .upper = pf_take_fd(&upper), .dest = op->dest};
+	s->layers[s->n++] = (struct layer){.lower = pf_take_fd(&lower),
+		.upper = pf_take_fd(&upper),
+		.dest = op->dest,
+		.source = op->source};
 	return 0;
 }
 

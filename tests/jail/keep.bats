@@ -143,6 +143,22 @@ refused() {
 	each refused
 }
 
+inside_what_is_overlaid() {
+	pj --store "$(tree)/store" --keep in -- sh -c 'echo x >f; ls store/checkpoints >/dev/null'
+	assert_status 0
+	assert_equal "$(as "$JAIL_BIN/pinfold" --store "$(tree)/store" checkpoint ls --quiet | wc -l)" 1
+	[ ! -e "$(tree)/f" ]
+	pj --store "$(tree)/store" --from in --commit -- cat f
+	assert_status 0
+	assert_equal "$output" x
+	assert_equal "$(<"$(tree)/f")" x
+	[ -z "$(find "$(tree)/store" -maxdepth 1 -name 'pinfold-jail-*')" ]
+	rm -rf "$(tree)/store" "$(tree)/f"
+}
+@test "a store in an overlaid directory is the real one, and so is what goes on from there" {
+	each inside_what_is_overlaid
+}
+
 at_once() {
 	pj --keep base -- sh -c 'i=0; while [ $i -lt 200 ]; do echo $i >f$i; i=$((i+1)); done'
 	assert_status 0
