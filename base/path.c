@@ -33,10 +33,8 @@ static int mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 {
 	char prefix[PATH_MAX];
 	size_t len = strlen(path), pos = 0;
-	PF_CLOSE int parent = pf_open_in_root(rootfd, ".", O_PATH | O_DIRECTORY, 0);
+	PF_CLOSE int own = -1; /* of what was walked to */
 
-	if (parent < 0)
-		return -1;
 	if (len >= sizeof(prefix)) {
 		errno = ENAMETOOLONG;
 		return -1;
@@ -54,24 +52,29 @@ static int mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 		int fd = pf_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
 		if (fd < 0 && errno == ENOENT) {
 			bool last = path[pos + strspn(path + pos, "/")] == '\0';
-			if (mkdirat(parent, prefix + start, last ? mode : 0755) < 0 && errno != EEXIST)
+			if (mkdirat(own < 0 ? rootfd : own, prefix + start, last ? mode : 0755) < 0 &&
+				errno != EEXIST)
 				return -1;
 			fd = pf_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
 		}
 		if (fd < 0)
 			return -1;
-		close(parent);
-		parent = fd;
+		if (own >= 0)
+			close(own);
+		own = fd;
 	}
-	return pf_take_fd(&parent);
+	return own < 0 ? pf_open_in_root(rootfd, ".", O_PATH | O_DIRECTORY, 0) : pf_take_fd(&own);
 }
 
 /* umask and not chmod: what was just made may have been swapped by somebody inside root. */
 int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 {
+	/* Often it is there. */
+	int fd = pf_open_in_root(rootfd, path, O_PATH | O_DIRECTORY, 0);
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
 	mode_t old = umask(0);
-	int fd = mkdirs_in_root(rootfd, path, mode);
-
+	fd = mkdirs_in_root(rootfd, path, mode);
 	umask(old);
 	return fd;
 }
@@ -79,10 +82,8 @@ int pf_mkdirs_in_root(int rootfd, const char *path, mode_t mode)
 static int mkfile_in_root(int rootfd, const char *path)
 {
 	char copy[PATH_MAX];
-	int fd = pf_open_in_root(rootfd, path, O_PATH, 0);
+	int fd;
 
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
 	if (strlen(path) >= sizeof(copy)) {
 		errno = ENAMETOOLONG;
 		return -1;
@@ -109,9 +110,11 @@ static int mkfile_in_root(int rootfd, const char *path)
 
 int pf_mkfile_in_root(int rootfd, const char *path)
 {
+	int fd = pf_open_in_root(rootfd, path, O_PATH, 0);
+	if (fd >= 0 || errno != ENOENT)
+		return fd;
 	mode_t old = umask(0);
-	int fd = mkfile_in_root(rootfd, path);
-
+	fd = mkfile_in_root(rootfd, path);
 	umask(old);
 	return fd;
 }
