@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -235,7 +236,7 @@ static void *make_lone_netns(void *arg)
 	struct pf_netns_visit visit;
 	bool v6;
 
-	l->fd = pf_netns_make(&visit, &v6, &l->err);
+	l->fd = pf_netns_make(&visit, false, &v6, &l->err);
 	if (l->fd >= 0)
 		close(visit.home);
 	return NULL;
@@ -245,6 +246,8 @@ static int begin_network(struct running *r, struct pf_err *err)
 {
 	if (r->j->net != PF_JAIL_NET_NONE)
 		return 0;
+	/* One heap for both: to make a second one takes longer than all that is asked of it. */
+	(void)mallopt(M_ARENA_MAX, 1);
 	/* Signals are this thread's to take. */
 	sigset_t all, old;
 	sigfillset(&all);
@@ -294,12 +297,14 @@ static int prepare(struct running *r, struct pf_err *err)
 	/* Only the gate can tell what was tried. */
 	if (j->learn && j->net == PF_JAIL_NET_NONE)
 		j->net = PF_JAIL_NET_GATE;
+	if (begin_network(r, err) < 0)
+		return -1;
 	if (pf_jail_data_files(j, err) < 0)
 		return -1;
 	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
-		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || begin_network(r, err) < 0 ||
-		add_etc(j, err) < 0 || add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) ||
-		compile_filter(r, err) < 0 || watch_signals(r, err) < 0)
+		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || add_etc(j, err) < 0 ||
+		add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
+		watch_signals(r, err) < 0)
 		return -1;
 	if (j->net == PF_JAIL_NET_GATE) {
 		r->policy = pf_policy_compile(j->networking, err);

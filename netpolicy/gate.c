@@ -303,7 +303,7 @@ int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err)
 static int open_inside(struct pf_gate *g, bool come_back, int *netns_fd, struct pf_err *err)
 {
 	struct pf_netns_visit visit;
-	PF_CLOSE int fd = pf_netns_make(&visit, &g->v6, err);
+	PF_CLOSE int fd = pf_netns_make(&visit, true, &g->v6, err);
 
 	if (fd < 0)
 		return -1;

@@ -114,7 +114,7 @@ out:
 }
 
 /* Settings of the new namespace. The first group is part of what was promised and must succeed. */
-static int set_sysctls(struct pf_err *err)
+static int set_sysctls(bool tracked, struct pf_err *err)
 {
 	static const struct {
 		const char *path, *value;
@@ -144,12 +144,12 @@ static int set_sysctls(struct pf_err *err)
 			return pf_fail(
 				err, errno, "write %s (is /proc/sys mounted read-only?)", required[i].path);
 	/* Kernels without one of these (it may be built out) are slower to forget, nothing else. */
-	for (size_t i = 0; i < sizeof(tuning) / sizeof(*tuning); i++)
+	for (size_t i = 0; tracked && i < sizeof(tuning) / sizeof(*tuning); i++)
 		(void)pf_write_pseudo_at(AT_FDCWD, tuning[i].path, tuning[i].value);
 	return 0;
 }
 
-int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err)
+int pf_netns_make(struct pf_netns_visit *visit, bool tracked, bool *v6, struct pf_err *err)
 {
 	struct pf_err back = PF_ERR_INIT;
 	PF_CLOSE int fd = -1;
@@ -167,7 +167,7 @@ int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err)
 	fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		pf_fail(err, errno, "open /proc/thread-self/ns/net");
-	else if (configure_lo(v6, err) == 0 && set_sysctls(err) == 0)
+	else if (configure_lo(v6, err) == 0 && set_sysctls(tracked, err) == 0)
 		return pf_take_fd(&fd);
 	pf_wrap(err, "network namespace");
 	/* Elsewhere it is a thread that came here to stay. */

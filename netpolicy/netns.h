@@ -15,9 +15,10 @@ struct pf_netns_visit {
 /* Make a new namespace and stay in it until pf_netns_leave. The namespace belongs to the caller's user
  * namespace, so a payload with a user namespace of its own has no power over it. lo is up and every address
  * of both families is local to it: whatever is dialled arrives at this namespace's own packet filter. *v6
- * says whether the host has IPv6 (without it the namespace is IPv4 only). Returns an fd of the namespace
- * (close-on-exec); on failure the caller is back home and nothing remains. */
-int pf_netns_make(struct pf_netns_visit *visit, bool *v6, struct pf_err *err);
+ * says whether the host has IPv6 (without it the namespace is IPv4 only). tracked: there will be a packet
+ * filter that tracks connections. Returns an fd of the namespace (close-on-exec); on failure the caller is
+ * back home and nothing remains. */
+int pf_netns_make(struct pf_netns_visit *visit, bool tracked, bool *v6, struct pf_err *err);
 
 /* Go to the namespace fd until pf_netns_leave: lo is up then and has the synthetic addresses (of IPv6 those
  * of the /64 synth6). *alone says that there is no other device; then every address is local to it as above.

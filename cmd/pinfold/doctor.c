@@ -98,7 +98,7 @@ static int try_gate(struct pf_err *err)
 	struct pf_policy *policy = networking ? pf_policy_compile(networking, err) : NULL;
 	if (!policy)
 		return -1;
-	PF_CLOSE int ns = pf_netns_make(&visit, &v6, err);
+	PF_CLOSE int ns = pf_netns_make(&visit, true, &v6, err);
 	if (ns < 0 || pf_nft_open(&nft, &synth6, err) < 0 || pf_nft_load(&nft, policy, err) < 0)
 		return -1;
 	PF_CLOSE int log = pf_nft_log_open(err);

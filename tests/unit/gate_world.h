@@ -158,7 +158,7 @@ static const char *world_open(const char *const *records)
 		return "needs root";
 	if (access("/usr/sbin/dnsmasq", X_OK) < 0)
 		return "needs dnsmasq";
-	int fd = pf_netns_make(&visit, &v6, &err);
+	int fd = pf_netns_make(&visit, true, &v6, &err);
 	if (fd < 0)
 		return "no network namespace can be made";
 	close(fd);
