@@ -281,7 +281,8 @@ static enum end work(struct run *r)
 		}
 		if (r->ledger.ended)
 			return r->ledger.deleted ? DELETED : TERMINATED;
-		const struct pf_call *call = pf_ledger_next(&r->ledger);
+		/* Half of the history may name a call whose answer is in the other half. */
+		const struct pf_call *call = r->history_us ? NULL : pf_ledger_next(&r->ledger);
 		if (call) {
 			e = answer(r, call);
 			if (e != GOING_ON)

@@ -108,6 +108,21 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 	assert_put_away
 }
 
+@test "a list of events that breaks off: a call whose answer is in the part that is missing is not run again" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >>f; wc -l <f'),$(sh_call 'wc -l <f'),$(sh_call 'echo x >>g; [ "$(wc -l <g)" -gt 1 ] || sleep 77777; wc -l <f')]" | jq -c '.turns[0].foreign = [{type: "a"}, {type: "b"}]')]" '{"ttl":2}'
+	start_worker
+	wait_for 20 running 'sleep 7777[7]'
+	# The second call is the last event of the first page.
+	stub_tell fault '{"list_tail_500":4}'
+	kill -9 "$(runner_pid)"
+	wait_for 40 answered 3
+	assert_equal "$(results)" $'false "1"\nfalse "1"\nfalse "1"'
+	wait_for 20 done_with_it
+	assert_no_violations
+	assert_put_away
+}
+
 @test "kill -9 of the poller: its sessions put their sandboxes away" {
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo 1')]" | jq -c '.turns[0].idle = null')]"

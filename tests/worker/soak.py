@@ -56,7 +56,7 @@ class Soak:
             sessions.append({"id": ident, "turns": turns})
         script = os.path.join(self.dir, "script.json")
         with open(script, "w", encoding="utf-8") as f:
-            json.dump({"environment_id": ENV, "key": KEY, "ttl": 2, "sessions": sessions}, f)
+            json.dump({"environment_id": ENV, "key": KEY, "ttl": 2, "overlaps": True, "sessions": sessions}, f)
         port = os.path.join(self.dir, "port")
         self.stub = subprocess.Popen([sys.executable, os.path.join(HERE, "stub.py"), "--script", script, "--port-file", port])
         while not os.path.exists(port):

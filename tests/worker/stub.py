@@ -6,6 +6,7 @@ usage: stub.py --script FILE --port-file FILE [--port N]
 The script is a JSON object:
   environment_id, key         what workers must name and show
   ttl                         seconds of a lease (default 4)
+  overlaps                    true: two items of one session at once are part of the test
   empty                       what an empty poll answers: "null" (default) or "204"
   sessions: [{
     id, token                 token: false: the item has no secret and the environment key is used
@@ -210,7 +211,7 @@ class Item:
 class Stub:
     # Faults: down (until this time nothing is answered), lose (412 to every heartbeat), stopping (heartbeats say it),
     # post_lost (that many posts are taken and the connection closed without an answer), post_500 (that many are
-    # refused), list_500, break_stream (streams end after that many events), slow_stream (seconds between bytes),
+    # refused), list_500, list_tail_500 (all pages but the first), break_stream (streams end after that many events), slow_stream (seconds between bytes),
     # garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
     def __init__(self, script):
         self.lock = threading.RLock()
@@ -218,6 +219,7 @@ class Stub:
         self.env, self.key = script["environment_id"], script["key"]
         self.ttl = script.get("ttl", 4)
         self.empty = script.get("empty", "null")
+        self.overlaps = script.get("overlaps", False)
         self.sessions, self.items, self.violations, self.log, self.faults = {}, {}, [], [], {}
         self.stores = {}
         for spec in script.get("sessions", []):
@@ -245,7 +247,7 @@ class Stub:
                         i.beat_at += 0.2
                     continue
                 for item in list(self.items.values()):
-                    if item.state == "active" and time.time() - item.beat_at > self.ttl * 1.5:
+                    if item.state in ("starting", "active") and time.time() - item.beat_at > self.ttl * 1.5:
                         item.state = "lost"
                         self.enqueue(item.session)
 
@@ -271,7 +273,7 @@ class Stub:
     def ack(self, item):
         if item.state != "queued" or not item.polled:
             raise Refused(409, "conflict_error", "ack of an item that was not polled")
-        item.state = "starting"
+        item.state, item.beat_at = "starting", time.time()
         return 200, item.json(False)
 
     def heartbeat(self, item, q):
@@ -333,7 +335,11 @@ class Stub:
         if self.faults.get("list_500"):
             self.faults["list_500"] -= 1
             raise Refused(500, "api_error", "list", violation=False)
-        if not s.streamed_since_item:
+        if self.faults.get("list_tail_500") and "page" in q:
+            self.faults["list_tail_500"] -= 1
+            raise Refused(500, "api_error", "the rest of the list", violation=False)
+        # Where items of one session may overlap, another's stream has been opened instead.
+        if not s.streamed_since_item and not self.overlaps:
             raise Refused(400, "invalid_request_error", "list before the stream was opened")
         size = min(int(q.get("limit", "1000")), 7)  # short pages, so that paging is seen
         start = int(q.get("page", "p0")[1:])
