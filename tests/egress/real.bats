@@ -1,5 +1,5 @@
 # parallel-safe
-# Larger programs as agents use them: a database by name, packages from a registry behind the gate, ten thousand
+# Larger programs as agents use them: a database and a repository over ssh by name, Java, packages from a registry behind the gate, ten thousand
 # connections.
 # timeout: 120
 load lib
@@ -9,10 +9,12 @@ setup_file() {
 	[ -z "${WORLD_LACKS:-}" ] || return 0
 	registry
 	database
+	ssh_server
 }
 teardown_file() {
 	local pid=
 	[ ! -e "${WORLD:-/nowhere}/pg/db/postmaster.pid" ] || pid=$(head -1 "$WORLD/pg/db/postmaster.pid")
+	[ ! -e "${WORLD:-/nowhere}/ssh/pid" ] || kill "$(<"$WORLD/ssh/pid")" || true
 	[ -z "$pid" ] || { kill -QUIT "$pid" && wait_for 10 test ! -e "/proc/$pid"; }
 	world_end
 }
@@ -32,6 +34,64 @@ database() {
 		-c unix_socket_directories="$data" -c fsync=off </dev/null >"$WORLD/pg.log" 2>&1 3>&- &
 	export PSQL="${bin[0]}/psql"
 	wait_for 20 grep -q "ready to accept" "$WORLD/pg.log"
+}
+
+# Root's home, as the server sees it, is one of ours.
+ssh_server() {
+	command -v dropbear ssh-keygen git >/dev/null || return 0
+	local d="$WORLD/ssh"
+	mkdir -p "$d/home/.ssh"
+	chmod 700 "$d/home" "$d/home/.ssh"
+	dropbearkey -t ed25519 -f "$d/host" >/dev/null 2>&1
+	ssh-keygen -q -t ed25519 -N '' -f "$d/key"
+	cp "$d/key.pub" "$d/home/.ssh/authorized_keys"
+	git clone -q --bare "$WORLD/www/repo.git" "$d/home/repo.git"
+	at_internet unshare -m sh -c 'mount --bind "$1/home" /root && exec dropbear -F -E -r "$1/host" -p 2222 -P "$1/pid"' - "$d" \
+		</dev/null >"$d/log" 2>&1 3>&- &
+	wait_for 10 test -s "$d/pid"
+}
+
+@test "git over ssh by name: clone, commit, push, and clone again; another host's name does not exist" {
+	[ -e "$WORLD/ssh/pid" ] || skip "needs dropbear and ssh"
+	sandbox '{"allowed_hosts":["a.cdn.test:2222"]}'
+	pinfold exec "$ID" -- sh -c 'umask 077; cat >/workspace/key' <"$WORLD/ssh/key"
+	inside sh -c 'cd /workspace && export GIT_SSH_COMMAND="ssh -i /workspace/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+git clone -q ssh://root@a.cdn.test:2222/root/repo.git one && cd one && head -c 3000000 /dev/urandom >big && git add big &&
+git -c user.name=t -c user.email=t@test commit -qm big && git push -q origin HEAD && git clone -q ssh://root@a.cdn.test:2222/root/repo.git ../two &&
+cmp big ../two/big && cat ../two/hello'
+	assert_equal "$output" hello
+	inside sh -c 'GIT_SSH_COMMAND="ssh -i /workspace/key -o StrictHostKeyChecking=no" git clone -q ssh://root@b.cdn.test:2222/root/repo.git /workspace/three'
+	[ "$status" != 0 ]
+	assert_err "Could not resolve hostname b.cdn.test"
+	assert_audit '.event=="egress_allowed" and .kind=="close" and .name=="a.cdn.test" and .port==2222 and .bytes_out>3000000'
+}
+
+@test "Java's own client: passed through with its own trust, and ended once it was told of the authority" {
+	[ -x /usr/bin/javac ] || skip "needs a JDK"
+	sandbox "{\"upstream_ca\":\"$WORLD/cert.pem\",\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"methods\":[\"GET\"]},\"web.one.test\"]}"
+	pinfold exec "$ID" -- sh -c 'cat >/workspace/Get.java' <<-'END'
+		import java.net.URI;
+		import java.net.http.*;
+		public class Get {
+		    public static void main(String[] a) throws Exception {
+		        HttpClient c = HttpClient.newHttpClient();
+		        for (String u : a)
+		            try {
+		                var r = c.send(HttpRequest.newBuilder(URI.create(u)).build(), HttpResponse.BodyHandlers.ofString());
+		                System.out.println(r.version() + " " + r.statusCode());
+		            } catch (java.io.IOException e) {
+		                System.out.println(e instanceof java.net.ConnectException ? "no" : e.getClass().getSimpleName());
+		            }
+		    }
+		}
+	END
+	inside sh -c 'cd /workspace && cp "$(readlink -f /etc/ssl/certs/java/cacerts || find -L /usr/lib/jvm -name cacerts | head -1)" trust && chmod 600 trust &&
+sed -n "/BEGIN/h;//!H;\$!d;x;p" /run/pinfold/ca-certificates.crt >own.pem &&
+keytool -importcert -noprompt -keystore trust -storepass changeit -alias pinfold -file own.pem 2>/dev/null
+java -Djavax.net.ssl.trustStore=trust Get.java https://a.cdn.test:8444/ http://web.one.test/ https://secret.other.test/'
+	assert_equal "$output" "HTTP_1_1 200
+HTTP_1_1 200
+no"
 }
 
 @test "PostgreSQL by name, with a result of a megabyte" {
