@@ -52,8 +52,7 @@ static const char *const gate_refused[] = {"kill", "tkill", "pidfd_send_signal",
 	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioctl", "mkdir", "mkdirat", "rename", "renameat",
 	"renameat2", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod",
 	"fchmodat", "chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "truncate",
-	"prlimit64", "setrlimit", "sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open",
-	"clone", "clone3", NULL};
+	"sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open", "clone", "clone3", NULL};
 
 static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
 {

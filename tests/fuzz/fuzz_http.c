@@ -8,20 +8,32 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
+static void count(void *arg, const char *data, size_t len)
+{
+	(void)data;
+	*(size_t *)arg += len;
+}
+
 /* Where the first message ends when its body comes in pieces of this size; 0: not complete or refused. */
 static size_t end_of(const char *p, size_t len, size_t piece, bool request)
 {
-	struct pf_http h;
-	size_t head = pf_http_head_len(p, len);
+	struct pf_http h, twin;
+	size_t head = pf_http_head_len(p, len), content = 0;
 
 	if (head > len)
 		abort();
 	if (head == 0 || (request ? pf_http_request(&h, p, head) : pf_http_response(&h, p, head, false)) < 0)
 		return 0;
 	size_t at = head;
+	twin = h;
+	twin.parser.data = &twin;
 	while (!h.done && !h.until_close && at < len) {
 		size_t n = len - at < piece ? len - at : piece;
 		ssize_t took = pf_http_body(&h, p + at, n);
+		/* Who wants its content sees the same message. */
+		if (pf_http_body_to(&twin, p + at, n, count, &content) != took || twin.done != h.done ||
+			content > len - head)
+			abort();
 		if (took < 0)
 			return 0;
 		if ((size_t)took > n || (took == 0 && !h.done))

@@ -1,4 +1,4 @@
-/* parallel-safe. What a keeper may open once it is confined. */
+/* parallel-safe. What a keeper and its gate may do once they are confined. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,8 +9,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -70,6 +77,68 @@ static int nothing(void)
 	return errno == EPERM || errno == EACCES ? 0 : 199;
 }
 
+#define GATE_UID 1879113728u
+
+/* The sockets that a gate has are there before; of new ones it makes those that it dials with. */
+static int gate(void)
+{
+	struct pf_err err = PF_ERR_INIT;
+	int one = 1, netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
+	struct rlimit core;
+	char path[64];
+
+	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, &err) == 0);
+	CHECK(getuid() == GATE_UID && geteuid() == GATE_UID && getgid() == GATE_UID &&
+		getgroups(0, NULL) == 0);
+	CHECK(setresuid(0, 0, 0) < 0 && errno == EPERM);
+	int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), udp = socket(AF_INET6, SOCK_DGRAM, 0);
+	CHECK(tcp >= 0 && (udp >= 0 || errno == EAFNOSUPPORT));
+	CHECK(setsockopt(tcp, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)) == 0);
+	CHECK(setsockopt(tcp, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0);
+	/* What CAP_NET_ADMIN would be good for on the host. */
+	CHECK(socket(AF_NETLINK, SOCK_RAW, 0) < 0 && errno == EPERM);
+	CHECK(socket(AF_PACKET, SOCK_RAW, 0) < 0 && errno == EPERM);
+	CHECK(socket(AF_UNIX, SOCK_STREAM, 0) < 0 && errno == EPERM);
+	CHECK(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP) < 0 && errno == EPERM);
+	CHECK(setsockopt(tcp, IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */, &one, sizeof(one)) < 0 &&
+		errno == EPERM);
+	CHECK(setsockopt(tcp, IPPROTO_IPV6, 64, &one, sizeof(one)) < 0 && errno == EPERM);
+	CHECK(ioctl(tcp, 0x8913 /* SIOCGIFFLAGS */, path) < 0 && errno == EPERM);
+	/* Nobody else, nothing new. */
+	CHECK(kill(getppid(), 0) < 0 && errno == EPERM && pidfd_open(getppid(), 0) < 0 && errno == EPERM);
+	CHECK(fork() < 0 && errno == EPERM);
+	snprintf(path, sizeof(path), "%s/new", dir);
+	CHECK(mkdir(path, 0700) < 0 && errno == EPERM &&
+		open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0);
+	CHECK(getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_max == 0);
+	execl("/bin/true", "true", NULL);
+	return errno == EPERM ? 0 : 199;
+}
+
+/* It is root still; what it starts is what it may start. */
+static int keeper(void)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	CHECK(pf_confine_keeper(false, &err) == 0);
+	CHECK(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) >= 0 && kill(getppid(), 0) == 0);
+	CHECK(unshare(CLONE_NEWNS) < 0 && errno == EPERM && setresuid(1, 1, 1) < 0 && errno == EPERM);
+	execl("/bin/true", "true", NULL);
+	return errno == EPERM ? 0 : 199;
+}
+
+static int keeper_of_tls(void)
+{
+	static const char *const exec[] = {"/bin/true", "/lib", "/lib64", "/usr/lib", NULL};
+	struct pf_err err = PF_ERR_INIT;
+
+	CHECK(pf_confine_files(NULL, NULL, NULL, exec, &err) == 0 && pf_confine_keeper(true, &err) == 0);
+	execl("/bin/false", "false", NULL);
+	CHECK(errno == EACCES || errno == EPERM);
+	execl("/bin/true", "true", NULL);
+	return 198;
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -103,9 +172,24 @@ static void test_nothing(void **state)
 	assert_int_equal(in_child(nothing), 0);
 }
 
+static void test_gate(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(gate), 0);
+}
+
+static void test_keeper(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(keeper), 0);
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 1)
+		assert_int_equal(in_child(keeper_of_tls), 0);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_nothing)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_gate), cmocka_unit_test(test_keeper)};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -128,6 +128,37 @@ static long message(const char *head, const char *data, bool *done)
 	return n;
 }
 
+static void collect(void *arg, const char *data, size_t len)
+{
+	pf_buf_add(arg, data, len);
+}
+
+/* What a body is without its framing, in pieces of every size; the border is where it is without looking. */
+static void test_content(void **state)
+{
+	static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+	static const char data[] =
+		"3;ext=1\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: x\r\n\r\nGET / HTTP/1.1";
+	const size_t want = sizeof(data) - sizeof("GET / HTTP/1.1");
+
+	(void)state;
+	for (size_t piece = 1; piece < sizeof(data); piece++) {
+		PF_BUF struct pf_buf content = {0};
+		struct pf_http h;
+		size_t at = 0;
+		assert_int_equal(pf_http_request(&h, head, sizeof(head) - 1), 0);
+		while (!h.done && at < sizeof(data) - 1) {
+			size_t n = sizeof(data) - 1 - at < piece ? sizeof(data) - 1 - at : piece;
+			ssize_t took = pf_http_body_to(&h, data + at, n, collect, &content);
+			assert_true(took > 0);
+			at += (size_t)took;
+		}
+		assert_true(h.done);
+		assert_int_equal(at, want);
+		assert_string_equal(content.data, "abc0123456789abcdef");
+	}
+}
+
 static void test_framing(void **state)
 {
 	static const struct {
@@ -205,7 +236,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_scope_documents), cmocka_unit_test(test_suffixes),
 		cmocka_unit_test(test_idna), cmocka_unit_test(test_bound), cmocka_unit_test(test_framing),
-		cmocka_unit_test(test_answers), cmocka_unit_test(test_refusal)};
+		cmocka_unit_test(test_content), cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_refusal)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
