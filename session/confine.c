@@ -22,7 +22,11 @@
 
 #define FIRST_TLS_UID 1879048192u  /* 0x70000000: above what systemd and we give to containers */
 #define FIRST_GATE_UID 1879113728u /* 65536 further */
+#ifdef __SANITIZE_ADDRESS__
+#define GATE_DATA RLIM_INFINITY /* its shadow alone is terabytes of address space */
+#else
 #define GATE_DATA ((rlim_t)1 << 30)
+#endif
 
 uid_t pf_confine_tls_uid(uint32_t id_base)
 {
