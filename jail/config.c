@@ -296,6 +296,10 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 		pf_jail_limits_scope(j);
 	if (who(j, doc, err) < 0 || (!j->weak && pf_jail_enter(j, err) < 0) || where(j, doc, err) < 0)
 		return -1;
+	/* Nothing can ask for another one any more. */
+	if (!j->weak && !j->learn && !profile_doc && !cJSON_HasObjectItem(doc, "networking") &&
+		!cJSON_HasObjectItem(doc, "allow") && pf_jail_lone_net_begin(j, err) < 0)
+		return -1;
 	if (profile_doc && pf_jail_profile_apply(j, profile_path, profile_doc, &size, err) < 0)
 		return -1;
 	if (apply_rules(j, doc, size, err) < 0 || keeping(j, doc, err) < 0 ||

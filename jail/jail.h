@@ -76,7 +76,8 @@ struct pf_jail {
 	bool etc;            /* a synthetic /etc below all ops */
 
 	enum pf_jail_net net;
-	cJSON *networking; /* of a sandbox file, for the gate */
+	cJSON *networking;        /* of a sandbox file, for the gate */
+	struct pf_lone_net *lone; /* lonenet.c's; NULL: not begun */
 	/* Namespaces that are the caller's own. */
 	bool share_pid, share_ipc, share_uts, share_cgroup;
 	bool as_pid_1;        /* the command is process 1 itself; no reaper */

@@ -20,6 +20,7 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "jail/jail.h"
+#include "jail/run.h"
 
 /* linux/magic.h */
 #define PROC_MAGIC 0x9fa0
@@ -361,6 +362,7 @@ void pf_jail_init(struct pf_jail *j)
 
 void pf_jail_done(struct pf_jail *j)
 {
+	pf_jail_lone_net_done(j);
 	for (size_t i = 0; i < j->n_ops; i++)
 		drop_op(&j->ops[i]);
 	free(j->ops);

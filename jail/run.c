@@ -11,10 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/seccomp.h>
-#include <malloc.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +37,6 @@
 #include "jail/scratch.h"
 #include "jail/weak.h"
 #include "netpolicy/gate.h"
-#include "netpolicy/netns.h"
 #include "sandbox/box.h"
 #include "session/confine.h"
 #include "session/tty.h"
@@ -52,13 +48,6 @@ struct sink {
 	struct pf_buf data;
 	size_t max;
 	bool truncated;
-};
-
-struct lone_netns {
-	pthread_t thread;
-	bool running;
-	int fd; /* -1 */
-	struct pf_err err;
 };
 
 struct running {
@@ -73,7 +62,6 @@ struct running {
 	struct pf_tty tty;
 	struct pf_box box;
 	struct sink sinks[2];
-	struct lone_netns lone;
 	int netns, signals; /* netns may be PF_BOX_NETNS_HERE */
 	int out_w, err_w;   /* the command's ends of the pipes */
 	int64_t started_us;
@@ -228,45 +216,6 @@ static int watch_signals(struct running *r, struct pf_err *err)
 	return 0;
 }
 
-/* Without a gate nobody listens in it, and no packet has a way out. It takes the kernel a while to make one,
- * so a thread does, while we do something else. */
-static void *make_lone_netns(void *arg)
-{
-	struct lone_netns *l = arg;
-	struct pf_netns_visit visit;
-	bool v6;
-
-	l->fd = pf_netns_make(&visit, false, &v6, &l->err);
-	if (l->fd >= 0)
-		close(visit.home);
-	return NULL;
-}
-
-static int begin_network(struct running *r, struct pf_err *err)
-{
-	if (r->j->net != PF_JAIL_NET_NONE)
-		return 0;
-	/* One heap for both: to make a second one takes longer than all that is asked of it. */
-	(void)mallopt(M_ARENA_MAX, 1);
-	/* Signals are this thread's to take. */
-	sigset_t all, old;
-	sigfillset(&all);
-	(void)pthread_sigmask(SIG_BLOCK, &all, &old);
-	int e = pthread_create(&r->lone.thread, NULL, make_lone_netns, &r->lone);
-	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (e != 0)
-		return pf_fail(err, e, "thread for the network namespace");
-	r->lone.running = true;
-	return 0;
-}
-
-static void wait_for_netns(struct running *r)
-{
-	if (r->lone.running)
-		(void)pthread_join(r->lone.thread, NULL);
-	r->lone.running = false;
-}
-
 /* The part of prepare() that --weak has. */
 static int prepare_weak(struct running *r, struct pf_err *err)
 {
@@ -297,7 +246,7 @@ static int prepare(struct running *r, struct pf_err *err)
 	/* Only the gate can tell what was tried. */
 	if (j->learn && j->net == PF_JAIL_NET_NONE)
 		j->net = PF_JAIL_NET_GATE;
-	if (begin_network(r, err) < 0)
+	if (j->net == PF_JAIL_NET_NONE && pf_jail_lone_net_begin(j, err) < 0)
 		return -1;
 	if (pf_jail_data_files(j, err) < 0)
 		return -1;
@@ -374,18 +323,8 @@ static int make_network(struct running *r, struct pf_err *err)
 		r->gate = pf_gate_open(r->policy, &opts, &r->netns, err);
 		return r->gate ? 0 : -1;
 	}
-	/* We go there ourselves and stay: nobody who is root of a user namespace only comes back, we need no
-	 * network, and the box is then born in it without somebody in between. */
-	wait_for_netns(r);
-	if (r->lone.fd < 0) {
-		*err = r->lone.err;
-		return -1;
-	}
-	int done = setns(r->lone.fd, CLONE_NEWNET);
-	int saved = errno;
-	close(pf_take_fd(&r->lone.fd));
 	r->netns = PF_BOX_NETNS_HERE;
-	return done < 0 ? pf_fail(err, saved, "enter the network namespace") : 0;
+	return pf_jail_lone_net_enter(r->j, err);
 }
 
 /* ---- the box ---- */
@@ -732,9 +671,8 @@ static void clean_up(struct running *r)
 	pf_spec_done(&r->spec);
 	pf_bpf_done(&r->filter);
 	cJSON_Delete(r->denied);
-	wait_for_netns(r);
-	const int fds[] = {r->lone.fd, r->sinks[0].fd, r->sinks[1].fd, r->netns, r->signals, r->out_w,
-		r->err_w, r->box.pidfd};
+	const int fds[] = {
+		r->sinks[0].fd, r->sinks[1].fd, r->netns, r->signals, r->out_w, r->err_w, r->box.pidfd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
@@ -747,7 +685,6 @@ int pf_jail_run(struct pf_jail *j, struct pf_jail_result *result, struct pf_err 
 		.scratch = PF_JAIL_SCRATCH_INIT,
 		.tty = PF_TTY_INIT,
 		.sinks = {{.fd = -1}, {.fd = -1}},
-		.lone = {.fd = -1},
 		.netns = -1,
 		.signals = -1,
 		.out_w = -1,

@@ -11,6 +11,12 @@ int pf_jail_data_files(struct pf_jail *j, struct pf_err *err);
 /* The root: a detached tmpfs with what lies in it itself. A pf_box_root_fn; arg is the jail. */
 int pf_jail_root(void *arg, int userns_fd, struct pf_err *err);
 
+/* lonenet.c: begin to make the network of a jail that has none (nothing, if that is done already), after
+ * pf_jail_enter; enter it, for good; whatever became of it, be done with it. */
+int pf_jail_lone_net_begin(struct pf_jail *j, struct pf_err *err);
+int pf_jail_lone_net_enter(struct pf_jail *j, struct pf_err *err);
+void pf_jail_lone_net_done(struct pf_jail *j);
+
 /* How limits are kept: in a cgroup where we can make one, else by resource limits and by looking. */
 struct pf_jail_limits {
 	struct pf_cgroup_host host;
