@@ -56,28 +56,28 @@ def jails(b):
         shutil.copy(b.timer_program, f"{programs}/timer")
         subprocess.run(["chown", "-R", f"{USER}:{USER}", home], check=True)
         timer = Timer(f"{programs}/timer", f"{b.work}/errors", SETUP.format(user=USER, home=home), USER, home, tree)
-        commands = series(programs, home, tree)
-        for name, argv in list(commands.items()):
+        commands = {name: (timer, argv) for name, argv in series(programs, home, tree).items()}
+        commands["jail_cgroup.pinfold"] = (b.pinfold.timer, [
+            f"{programs}/pinfold-jail", "--memory", "512M", "--pids", "256", "--cpus", "1", "--", TRUE])
+        for name, (watch, argv) in list(commands.items()):
             try:
-                timer.run(argv)
+                watch.run(argv)
             except Failed as e:
                 b.failed[name] = str(e)
                 del commands[name]
         for turn in range(b.rounds * 2):
-            for name, argv in commands.items():
+            for name, (watch, argv) in commands.items():
                 if name == "jail.firejail" and turn % 8:
                     continue
-                r = timer.run(argv)
+                r = watch.run(argv)
                 b.add(name, r["ms"])
                 if name.startswith("jail."):
                     b.add("jail_rss" + name[4:], r["rss_kib"])
-            b.add("jail_cgroup.pinfold", b.pinfold.timer.run(
-                [f"{programs}/pinfold-jail", "--memory", "512M", "--pids", "256", "--cpus", "1", "--", TRUE])["ms"])
         n = 16 if b.quick else 128
         for _ in range(1 if b.quick else 3):
             for name in ("pinfold", "bwrap"):
                 if f"jail.{name}" in commands:
-                    b.add(f"jail_rate.{name}", timer.rate(n, 8, commands[f"jail.{name}"]))
+                    b.add(f"jail_rate.{name}", timer.rate(n, 8, commands[f"jail.{name}"][1]))
     finally:
         if timer:
             timer.close()
