@@ -250,10 +250,11 @@ static int prepare(struct running *r, struct pf_err *err)
 		return -1;
 	if (pf_jail_data_files(j, err) < 0)
 		return -1;
-	if (pf_jail_limits_make(j, &r->limits, err) < 0 ||
-		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || add_etc(j, err) < 0 ||
-		add_tty(r, err) < 0 || (j->capture && open_sinks(r, err) < 0) || compile_filter(r, err) < 0 ||
-		watch_signals(r, err) < 0)
+	/* The cache before an overlay may cover it, and take what is written to it. */
+	if (add_etc(j, err) < 0 || compile_filter(r, err) < 0 ||
+		pf_jail_limits_make(j, &r->limits, err) < 0 ||
+		pf_jail_scratch_make(j, &r->limits, &r->scratch, err) < 0 || add_tty(r, err) < 0 ||
+		(j->capture && open_sinks(r, err) < 0) || watch_signals(r, err) < 0)
 		return -1;
 	if (j->net == PF_JAIL_NET_GATE) {
 		r->policy = pf_policy_compile(j->networking, err);

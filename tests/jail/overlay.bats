@@ -90,6 +90,20 @@ nothing() {
 	each nothing
 }
 
+only_its_own() {
+	# In the home, with all that jails keep there.
+	rm -rf "$(home)/.cache"
+	IN=$(home)
+	pj --diff --rw "$(home)" -- sh -c 'echo x >f'
+	IN=
+	assert_status 0
+	assert_equal "$output" "A $(home)/f"
+	[ -d "$(home)/.cache/pinfold" ] && [ ! -e "$(home)/f" ]
+}
+@test "what pinfold-jail itself keeps for later goes to the real home, and is no change" {
+	each only_its_own
+}
+
 others() {
 	mkdir "$PF_DIR/$AS/other"
 	chown "$(stat -c %u:%g "$(tree)")" "$PF_DIR/$AS/other"
