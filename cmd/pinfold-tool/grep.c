@@ -145,6 +145,8 @@ static bool run_rg(const char *rg, const char *pattern, const char *where, struc
 
 /* ---- the pattern ---- */
 
+#define UNCLOSED "brackets that do not close"
+
 /* One escape of the other dialect, behind its backslash; *p is left on its last character. */
 static const char *escape(const char **p, bool in_set, struct text *to)
 {
@@ -221,7 +223,7 @@ static const char *set(const char **at, struct text *to)
 		}
 	}
 	if (!*p)
-		return text_done(&body), "brackets that do not close";
+		return text_done(&body), UNCLOSED;
 	add_str(to, negated ? "[^" : "[");
 	add_str(to, bracket ? "]" : "");
 	if (body.len)
@@ -364,6 +366,18 @@ static void walk(struct search *s, const char *dir, int depth)
 		free(names);
 }
 
+/* The words of the platform's SDK for a pattern that does not compile; NULL: it has others. */
+static const char *words_for(int e, const char *bad)
+{
+	if (bad)
+		return strcmp(bad, UNCLOSED) == 0 ? "Unterminated character class" : NULL;
+	return e == REG_EPAREN    ? "Unterminated group"
+	       : e == REG_EBRACK  ? "Unterminated character class"
+	       : e == REG_BADRPT  ? "Nothing to repeat"
+	       : e == REG_EESCAPE ? "\\ at end of pattern"
+				  : NULL;
+}
+
 static bool walk_grep(const char *pattern, const char *where, struct text *out)
 {
 	struct search s = {
@@ -375,6 +389,9 @@ static bool walk_grep(const char *pattern, const char *where, struct text *out)
 	const char *bad = translate(pattern, &ere);
 	int e = bad ? 0 : regcomp(&s.re, ere.s, REG_EXTENDED | REG_NOSUB);
 	text_done(&ere);
+	const char *words = bad || e ? words_for(e, bad) : NULL;
+	if (words)
+		return fail(out, "grep: invalid regex: Invalid regular expression: /%s/: %s", pattern, words);
 	if (bad)
 		return fail(out, "grep: invalid regex: %s: not supported without ripgrep in the image", bad);
 	if (e) {
