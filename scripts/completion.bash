@@ -31,7 +31,7 @@ _pinfold() {
 		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
 		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm --help" ;;
 		esac ;;
-	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --remote --grace --state-dir" ;;
+	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --remote --inputs --grace --state-dir" ;;
 	gc) _pinfold_words "--stopped --help" ;;
 	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;
 	kill) _pinfold_words "--all --help $(_pinfold_ids)" ;;

@@ -145,19 +145,22 @@ int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char
 int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const void *input, size_t len,
 	char **output, struct pf_err *err)
 {
+	PF_CLOSE int in =
+		input ? memfd_create("pinfold-input", MFD_CLOEXEC) : open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	if (in < 0 || (input && (pf_write_all(in, input, len) < 0 || lseek(in, 0, SEEK_SET) < 0)))
+		return pf_fail(err, errno, "memfd");
+	return pf_box_pipe(o, words, in, output, err);
+}
+
+int pf_box_pipe(
+	const struct pf_box_opts *o, const char *const *words, int in, char **output, struct pf_err *err)
+{
 	PF_BUF struct pf_buf out = {0}, errors = {0};
-	PF_CLOSE int in = -1;
 	const char *argv[ARGS_MAX];
 	int po[2], pe[2], status = 0;
 
 	make_argv(o, words, argv);
-	if (input) {
-		in = memfd_create("pinfold-config", MFD_CLOEXEC);
-		if (in < 0 || pf_write_all(in, input, len) < 0 || lseek(in, 0, SEEK_SET) < 0)
-			return pf_fail(err, errno, "memfd");
-	} else {
-		in = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	}
 	if (pipe2(po, O_CLOEXEC) < 0)
 		return pf_fail(err, errno, "pipe");
 	if (pipe2(pe, O_CLOEXEC) < 0) {

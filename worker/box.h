@@ -35,6 +35,10 @@ int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const voi
  * May take minutes. */
 int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err);
 
+/* The same with input from a descriptor, which stays the caller's. */
+int pf_box_pipe(
+	const struct pf_box_opts *o, const char *const *words, int in, char **output, struct pf_err *err);
+
 /* Take the session for this process, so that no two work at one sandbox. 1: taken, *lock is an fd; 0:
  * somebody has it. */
 int pf_box_lock(const struct pf_box_opts *o, const char *id, int *lock, struct pf_err *err);

@@ -25,6 +25,7 @@
 #include "base/proc.h"
 #include "worker/api.h"
 #include "worker/call.h"
+#include "worker/inputs.h"
 #include "worker/log.h"
 #include "worker/metrics.h"
 
@@ -362,6 +363,8 @@ static int furnish(struct run *r, bool fresh, struct pf_err *err)
 		return -1;
 	if (!fresh)
 		pf_skills_remove(&r->skills, o, id);
+	if (pf_inputs_stage(o, id, r->o->inputs, r->session, err) < 0)
+		return -1;
 	if (r->o->command)
 		return 0;
 	pf_skills_install(&r->skills, r->http, r->o->key ? r->o->key : r->bearer, o, id);

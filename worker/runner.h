@@ -17,7 +17,8 @@ struct pf_runner_opts {
 	/* The words of a worker's command, NULL-terminated: that one, in the sandbox, does the work. NULL: we
 	 * do it from outside. */
 	const char *const *command;
-	int64_t grace_ms; /* for that worker, from SIGTERM until it is killed */
+	const char *inputs; /* the directory of what sessions ask for in their metadata; NULL */
+	int64_t grace_ms;   /* for that worker, from SIGTERM until it is killed */
 };
 
 /* Works at the item until its session is idle for max_idle_ms or over, the item is to be stopped, its lease

@@ -51,6 +51,7 @@ static const char help[] =
 	"  --credentials FILE    as for pinfold create\n"
 	"  --keep N              checkpoints kept of each session (5; 0: all)\n"
 	"  --rebase              resume on another version of the image\n"
+	"  --inputs DIR          what sessions may ask for in their metadata\n"
 	"  --remote HOST/REPO    share checkpoints with other machines through an OCI registry\n"
 	"  --grace D             for COMMAND, from SIGTERM until it is killed (25s)\n"
 	"  --drain               end when there is no work\n"
@@ -62,7 +63,8 @@ static const char help[] =
 	"  --version, --help\n\n"
 	"Without options, PINFOLD_CONFIG (else /etc/pinfold/sandbox.json, if it is there), _CREDENTIALS, "
 	"_ROOT,\n"
-	"_STORE, _STATE_DIR, _REMOTE, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) count.\n";
+	"_STORE, _STATE_DIR, _REMOTE, _INPUTS, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) "
+	"count.\n";
 
 static int fail(const struct pf_err *err)
 {
@@ -82,7 +84,8 @@ static int from_env(struct pf_worker_opts *o, int64_t *keep, struct pf_err *err)
 		const char *name, **to;
 	} strings[] = {{"PINFOLD_CONFIG", &b->config}, {"PINFOLD_CREDENTIALS", &b->credentials},
 		{"PINFOLD_ROOT", &b->root}, {"PINFOLD_STORE", &b->store},
-		{"PINFOLD_STATE_DIR", &b->state_dir}, {"PINFOLD_REMOTE", &b->remote}};
+		{"PINFOLD_STATE_DIR", &b->state_dir}, {"PINFOLD_REMOTE", &b->remote},
+		{"PINFOLD_INPUTS", &o->run.inputs}};
 	const char *v;
 
 	if (access(usual, R_OK) == 0)
@@ -182,10 +185,10 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
 		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
 		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
-		{"grace", 1, NULL, 'g'}, {"remote", 1, NULL, 'R'}, {"log-format", 1, NULL, 'f'},
-		{"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'}, {"poll-every", 1, NULL, 'p'},
-		{"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'}, {"help", 0, NULL, 'h'},
-		{NULL, 0, NULL, 0}};
+		{"grace", 1, NULL, 'g'}, {"remote", 1, NULL, 'R'}, {"inputs", 1, NULL, 'I'},
+		{"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'},
+		{"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
+		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
 	const char *base = strrchr(argv[0], '/');
@@ -250,6 +253,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 			break;
 		case 'p':
 			bad = pf_parse_duration("--poll-every", optarg, &o->poll_every_ms, err);
+			break;
+		case 'I':
+			o->run.inputs = optarg;
 			break;
 		case 'R':
 			o->run.box.remote = optarg;

@@ -200,3 +200,33 @@ ran
 	need_sdk
 	skills_both --config "$CONFIG" -- "${INSIDE[@]}"
 }
+
+@test "inputs that the session's metadata names come from the administrator's directory, once, as a whole, as the sandbox's user's" {
+	local d="$PF_DIR/inputs"
+	mkdir -p "$d/data set" "$d/data/sub"
+	echo one >"$d/data/sub/file"
+	chmod 750 "$d/data/sub/file"
+	echo two >"$d/spec.txt"
+	echo secret >"$PF_DIR/outside"
+	config '{"user":"1000:1000"}'
+	new_session
+	start_stub "[$(session "[$(sh_call 'find inputs -type f | sort; stat -c "%a %U" inputs/data/sub/file; cat inputs/data/sub/file inputs/spec.txt; ls -A inputs; echo mine >inputs/spec.txt')]" \
+		"[$(sh_call 'cat inputs/spec.txt')]" | jq -c '.session.metadata = {inputs: "data, spec.txt", other: "x"}')]"
+	run_worker --config "$CONFIG" --inputs "$d"
+	assert_equal "$(results)" 'false "inputs/data/sub/file\ninputs/spec.txt\n750 agent\none\ntwo\ndata\nspec.txt"
+false "mine"'
+	assert_no_violations
+	local names
+	for names in ../outside none .. 'data/../../outside'; do
+		new_session
+		stub_tell add "$(session "[$(sh_call 'echo never')]" | jq -c --arg n "$names" '.turns = [] | .session.metadata = {inputs: $n}')"
+		run_worker --config "$CONFIG" --inputs "$d"
+		tail -n 5 "$PF_DIR/worker.log" | grep -q 'error.* input'
+		assert_put_away
+	done
+	new_session
+	stub_tell add "$(session | jq -c '.session.metadata = {inputs: "data"}')"
+	run_worker --config "$CONFIG"
+	grep -q 'no directory of them: --inputs' "$PF_DIR/worker.log"
+	assert_no_violations
+}
