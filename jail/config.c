@@ -16,15 +16,15 @@
 #include "jail/run.h"
 #include "netpolicy/entry.h"
 
-static int who(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
+static int who(struct pf_jail *j, const cJSON *doc, uid_t caller, gid_t group, struct pf_err *err)
 {
 	const char *home = getenv("HOME"), *user = NULL;
 	const struct passwd *pw;
 
 	if (pf_json_str(doc, "", "user", &user, err) < 0)
 		return -1;
-	j->uid = geteuid();
-	j->gid = getegid();
+	j->uid = caller;
+	j->gid = group;
 	if (user) {
 		j->gid = (uint32_t)-1;
 		if (pf_parse_user_ids("user", user, &j->uid, &j->gid, err) < 0)
@@ -32,7 +32,7 @@ static int who(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 		if (j->gid == (uint32_t)-1)
 			j->gid = j->uid;
 	}
-	pw = getpwuid(geteuid());
+	pw = getpwuid(caller);
 	if (!home || home[0] != '/')
 		home = pw && pw->pw_dir && pw->pw_dir[0] == '/' ? pw->pw_dir : "/home/user";
 	j->user_name = pf_strdup(j->uid == 0 ? "root" : pw && j->uid == pw->pw_uid ? pw->pw_name : "user");
@@ -294,11 +294,15 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 		return -1;
 	if (!j->weak)
 		pf_jail_limits_scope(j);
-	if (who(j, doc, err) < 0 || (!j->weak && pf_jail_enter(j, err) < 0) || where(j, doc, err) < 0)
+	uid_t caller = geteuid();
+	gid_t group = getegid();
+	if (!j->weak && pf_jail_enter(j, err) < 0)
 		return -1;
-	/* Nothing can ask for another one any more. */
+	/* Nothing can ask for another network any more. */
 	if (!j->weak && !j->learn && !profile_doc && !cJSON_HasObjectItem(doc, "networking") &&
 		!cJSON_HasObjectItem(doc, "allow") && pf_jail_lone_net_begin(j, err) < 0)
+		return -1;
+	if (who(j, doc, caller, group, err) < 0 || where(j, doc, err) < 0)
 		return -1;
 	if (profile_doc && pf_jail_profile_apply(j, profile_path, profile_doc, &size, err) < 0)
 		return -1;

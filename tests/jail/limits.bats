@@ -1,4 +1,5 @@
 # parallel-safe
+# timeout: 900
 # What limits hold, with a cgroup as root and without one as a user; many at once.
 load lib
 setup_file() { jail_file; }
