@@ -13,6 +13,7 @@
 #include "netpolicy/synth.h"
 
 #define PF_GATE_SPARE_PIPES 8
+#define PF_GATE_SPARE_HEADS 8
 #define PF_GATE_HANDED 256          /* buckets of connections that pinfold-tls has */
 #define PF_GATE_NAMES_PER_SECOND 50 /* new names below wildcards */
 #define PF_GATE_NAMES_BURST 500
@@ -96,6 +97,8 @@ struct pf_gate {
 	unsigned int n_conns, max_conns;
 	int spare_pipes[PF_GATE_SPARE_PIPES][2];
 	unsigned int n_spare_pipes;
+	uint8_t *spare_heads[PF_GATE_SPARE_HEADS];
+	unsigned int n_spare_heads;
 
 	struct pf_src tls; /* to pinfold-tls; -1: not there now */
 	enum pf_link_state tls_state;

@@ -135,9 +135,7 @@ bool pf_handover(struct pf_conn *c, const char *deny)
 	pf_loop_cancel(&g->loop, &c->timer);
 	pf_loop_close(&g->loop, &c->client.src);
 	pf_loop_close(&g->loop, &c->up.src);
-	free(c->head);
-	c->head = NULL;
-	c->head_len = c->head_cap = 0;
+	pf_conn_drop_head(c);
 	return true;
 }
 

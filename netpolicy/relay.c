@@ -40,7 +40,6 @@
 #endif
 
 #define ACCEPTS_PER_EVENT 64
-#define HEAD_FIRST ((size_t)2 << 10)
 #define HEAD_US 10000000
 #define REFUSED_US 2000000
 #define GOODBYE_US 1000000
@@ -99,10 +98,9 @@ static void end_conn(struct pf_conn *c)
 	free(c->process);
 	free(c->rule_text);
 	free(c->other_name);
-	free(c->head);
+	pf_conn_drop_head(c);
 	free(c->web);
 	c->rule_text = c->other_name = NULL;
-	c->head = NULL;
 	c->web = NULL;
 	*c->prev = c->next;
 	if (c->next)
@@ -323,13 +321,8 @@ static void read_head(struct pf_conn *c)
 	struct pf_sniff s;
 
 	while (wants_head(c) && c->client.readable) {
-		if (c->head_len == c->head_cap) {
-			c->head_cap = c->head_cap ? c->head_cap * 2 : HEAD_FIRST;
-			uint8_t *more = realloc(c->head, c->head_cap);
-			if (!more)
-				abort();
-			c->head = more;
-		}
+		if (c->head_len == c->head_cap)
+			pf_conn_grow_head(c);
 		ssize_t n = recv(
 			c->client.src.fd, c->head + c->head_len, c->head_cap - c->head_len, MSG_DONTWAIT);
 		if (n < 0) {
@@ -365,6 +358,8 @@ static void read_head(struct pf_conn *c)
 			pf_conn_arm(c);
 		}
 	}
+	if (wants_head(c))
+		pf_conn_fit_head(c);
 }
 
 /* --- flowing -------------------------------------------------------------------------------------------- */
@@ -393,9 +388,7 @@ static bool flush_head(struct pf_conn *c)
 		}
 	}
 	if (c->judged && c->head_sent == c->head_len) {
-		free(c->head);
-		c->head = NULL;
-		c->head_len = c->head_cap = c->head_sent = 0;
+		pf_conn_drop_head(c);
 		if (c->web)
 			c->web->judged = 0;
 	}
@@ -417,9 +410,7 @@ static bool flow_web(struct pf_conn *c)
 	if (c->web && c->client_ended && (!c->head || c->head_sent == c->web->judged)) {
 		free(c->web);
 		c->web = NULL;
-		free(c->head); /* the beginning of a request that never came */
-		c->head = NULL;
-		c->head_len = c->head_cap = c->head_sent = 0;
+		pf_conn_drop_head(c); /* the beginning of a request that never came */
 		c->sniff_by = 0;
 	}
 	return true;

@@ -47,6 +47,7 @@ void pf_relay_close(struct pf_gate *g)
 			pf_conn_abort(c, "error", "gate_closed", NULL);
 	}
 	pf_pump_drop_spares(g);
+	pf_heads_close(g);
 	pf_loop_cancel(&g->loop, &g->listener_retry);
 	for (int i = 0; i < 2; i++)
 		pf_loop_close(&g->loop, &g->listener[i]);

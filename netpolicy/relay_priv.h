@@ -97,6 +97,13 @@ struct pf_conn {
 void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, const char *detail);
 /* End with a reset to both sides and no line in the log. */
 void pf_conn_reset(struct pf_conn *c);
+/* head.c: room for first bytes, or for more of them; let go of it. */
+void pf_conn_grow_head(struct pf_conn *c);
+void pf_conn_drop_head(struct pf_conn *c);
+/* Keep no more room than what is there needs, if that is little. */
+void pf_conn_fit_head(struct pf_conn *c);
+void pf_heads_close(struct pf_gate *g);
+
 /* Whether the rule that admitted the connection also has this other name. */
 bool pf_conn_same_rule(const struct pf_conn *c, const char *name);
 /* End after both sides have ended. */

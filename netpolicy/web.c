@@ -140,9 +140,7 @@ void pf_web_read(struct pf_conn *c)
 		}
 	}
 	if (c->state == PF_CONN_CONNECTED && c->head && c->head_len == 0) {
-		free(c->head);
-		c->head = NULL;
-		c->head_cap = 0;
+		pf_conn_drop_head(c);
 	}
 }
 

@@ -181,7 +181,7 @@ True"
 			            mem.seek(int(a, 16))
 			            if secret in mem.read(int(b, 16) - int(a, 16)):
 			                print("found", line.strip())
-			        except OSError:
+			        except (OSError, MemoryError):
 			            pass
 		END
 	}
