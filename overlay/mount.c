@@ -102,21 +102,25 @@ static void layers_done(struct layers *l)
 	free(l->owned);
 }
 
-/* A kernel before 6.15 cannot clone a mount that is attached nowhere, which the image backend's workspace is.
- * In the child it can be used itself instead (in_place): it has one user. */
-static int clone_rw(struct layers *l, int rw_fd, int userns_fd, bool in_place, struct pf_err *err)
+static int clone_detached(int fd, struct pf_err *err);
+
+/* With an id map the workspace is cloned, never mapped itself: who packs it reads it by the ids on the disk.
+ * elsewhere: a kernel before 6.15 cannot clone a mount that is attached nowhere, which the image backend's
+ * is, so that is done where it can be attached. */
+static int clone_rw(struct layers *l, int rw_fd, int userns_fd, bool elsewhere, struct pf_err *err)
 {
 	int fd = open_tree(rw_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 
-	if (fd >= 0) {
-		l->rw = fd;
-		l->rw_owned = true;
-	} else if (errno == EINVAL && in_place) {
-		l->rw = rw_fd;
-	} else {
-		return pf_fail(err, errno, "clone the workspace's mount");
+	if (fd < 0 && errno == EINVAL && elsewhere) {
+		fd = clone_detached(rw_fd, err);
+		if (fd < 0)
+			return -1;
 	}
-	return set_attrs(l->rw, userns_fd, false, false, err);
+	if (fd < 0)
+		return pf_fail(err, errno, "clone the workspace's mount");
+	l->rw = fd;
+	l->rw_owned = true;
+	return set_attrs(fd, userns_fd, false, false, err);
 }
 
 /* VIA_FDS clones only what must be idmapped; VIA_PATHS everything, to attach it in another namespace. */
@@ -286,6 +290,7 @@ static int own_root(void)
 }
 
 struct child_plan {
+	int clone; /* only clone this mount, with the rest unused; -1: make the overlay */
 	const struct layers *l;
 	char (*names)[8]; /* one per layer, made before the clone */
 	const char *options;
@@ -302,6 +307,12 @@ static int child_mount(const struct child_plan *p)
 
 	if (own_root() < 0)
 		return 1;
+	if (p->clone >= 0) {
+		if (attach(p->clone, "w") < 0)
+			return 3;
+		fd = open_tree(AT_FDCWD, "w", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		return fd < 0 ? 5 : pf_send_fd(p->sock, fd) < 0 ? 6 : 0;
+	}
 	for (size_t i = 0; i < p->l->n; i++)
 		if (attach(p->l->fds[i], p->names[i]) < 0)
 			return 2;
@@ -351,6 +362,20 @@ static int run_child(const struct child_plan *plan, int parent_sock, struct pf_e
 	return fd < 0 ? pf_fail(err, errno, "overlay: receive the mount") : fd;
 }
 
+/* Afterwards fd's own mount is one that was taken off: what is open on it goes on. */
+static int clone_detached(int fd, struct pf_err *err)
+{
+	int sock[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
+		return pf_fail(err, errno, "socketpair");
+	struct child_plan plan = {.clone = fd, .sock = sock[1]};
+	int clone = run_child(&plan, sock[0], err);
+	close(sock[0]);
+	close(sock[1]);
+	return clone;
+}
+
 static int by_paths(const struct layers *l, bool read_only, struct pf_err *err)
 {
 	PF_BUF struct pf_buf opts = {0};
@@ -369,7 +394,8 @@ static int by_paths(const struct layers *l, bool read_only, struct pf_err *err)
 		pf_buf_str(&opts, ",upperdir=w/upper,workdir=w/work");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		return pf_fail(err, errno, "socketpair");
-	struct child_plan plan = {.l = l,
+	struct child_plan plan = {.clone = -1,
+		.l = l,
 		.names = names,
 		.options = opts.data,
 		.maker = maker,

@@ -185,3 +185,15 @@ rmdir_all() { find "$1" -depth -type d -exec rmdir {} +; }
 	pf stats "$ID"
 	assert_json '.memory.limit == 67108864 and .pids.limit == 30 and .cpu.usage_us > 0 and .memory.current > 0'
 }
+
+@test "a workspace with a size is kept while the sandbox runs, and comes back: the files' owners are those on the disk" {
+	create_sandbox '{"filesystem":{"size":"64M"}}'
+	inside sh -c 'echo kept >/workspace/f && chown 1000:1000 /workspace/f'
+	pf snapshot "$ID"
+	assert_status 0
+	inside sh -c 'echo later >/workspace/g'
+	pinfold destroy "$ID"
+	pinfold create "$ID" --config "$CONFIG" --from latest >/dev/null
+	inside sh -c 'cat /workspace/f; stat -c %u:%g /workspace/f; ls /workspace'
+	assert_equal "$output" $'kept\n1000:1000\nf'
+}
