@@ -51,6 +51,55 @@ setup_file() {
 	END
 }
 
+@test "the worker's manifest: its options are ones that the program has, its probes and grace fit, what it mounts is there" {
+	[ -x "$BUILD/bin/pinfold-worker" ] || skip "needs pinfold-worker"
+	"$BUILD/bin/pinfold-worker" --help >"$BATS_TEST_TMPDIR/help"
+	py "$DEPLOY/kubernetes/worker.yaml" "$BATS_TEST_TMPDIR/help" <<-'END'
+		import json, re, sys, yaml
+		docs = list(yaml.safe_load_all(open(sys.argv[1])))
+		by = {d["kind"]: d for d in docs}
+		assert [d["kind"] for d in docs] == ["Namespace", "ConfigMap", "DaemonSet", "Service"], by.keys()
+		api = {"Namespace": "v1", "ConfigMap": "v1", "Service": "v1", "DaemonSet": "apps/v1"}
+		ns = by["Namespace"]["metadata"]["name"]
+		for d in docs:
+		    assert d["apiVersion"] == api[d["kind"]], d["kind"]
+		    assert d["kind"] == "Namespace" or d["metadata"]["namespace"] == ns
+		ds = by["DaemonSet"]["spec"]
+		labels = ds["template"]["metadata"]["labels"]
+		assert ds["selector"]["matchLabels"] == labels == by["Service"]["spec"]["selector"]
+		pod = ds["template"]["spec"]
+		known = {"nodeSelector", "automountServiceAccountToken", "terminationGracePeriodSeconds", "containers", "volumes"}
+		assert set(pod) == known, set(pod) ^ known
+		assert pod["automountServiceAccountToken"] is False and pod["terminationGracePeriodSeconds"] >= 60
+		(c,) = pod["containers"]
+		known = {"name", "image", "command", "args", "env", "ports", "startupProbe", "livenessProbe", "readinessProbe",
+		         "securityContext", "resources", "volumeMounts"}
+		assert set(c) == known, set(c) ^ known
+		assert c["command"] == ["/opt/pinfold/bin/pinfold-worker"]
+		options = set(re.findall(r"--[a-z-]+", open(sys.argv[2]).read()))
+		for a in c["args"]:
+		    assert not a.startswith("--") or a in options, a
+		value = lambda o: c["args"][c["args"].index(o) + 1]
+		port = {p["name"]: p["containerPort"] for p in c["ports"]}
+		assert value("--listen").endswith(":%d" % port["http"])
+		for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+		    assert c[probe]["httpGet"] == {"path": path, "port": "http"}
+		mounts = {m["name"]: m for m in c["volumeMounts"]}
+		volumes = {v["name"]: v for v in pod["volumes"]}
+		assert set(mounts) == set(volumes)
+		for file, volume in (("--key-file", "environment"), ("--webhook-key-file", "environment"), ("--config", "worker")):
+		    assert value(file).startswith(mounts[volume]["mountPath"] + "/"), file
+		for v in volumes.values():
+		    if "hostPath" in v:
+		        assert v["hostPath"]["type"] in ("Directory", "DirectoryOrCreate")
+		        assert v["hostPath"]["path"] == mounts[v["name"]]["mountPath"]
+		data = by["ConfigMap"]["data"]
+		json.loads(data["sandbox.json"])
+		assert c["env"][0]["valueFrom"]["configMapKeyRef"] == {"name": "worker", "key": "environment-id"} and data["environment-id"]
+		assert volumes["environment"]["secret"]["defaultMode"] == 0o400
+	END
+}
+
 @test "the policies of the examples are ones that Pinfold takes" {
 	common_setup
 	local policy
@@ -110,8 +159,20 @@ setup_file() {
 
 @test "systemd takes the units" {
 	need systemd-analyze
-	sed 's|/opt/pinfold/bin/pinfold|/bin/true|' "$DEPLOY/systemd/pinfold-gc.service" >"$BATS_TEST_TMPDIR/pinfold-gc.service"
+	local u
+	for u in gc worker; do
+		sed 's|/opt/pinfold/bin/pinfold[a-z-]*|/bin/true|' "$DEPLOY/systemd/pinfold-$u.service" >"$BATS_TEST_TMPDIR/pinfold-$u.service"
+	done
 	cp "$DEPLOY/systemd/pinfold-gc.timer" "$BATS_TEST_TMPDIR/"
-	run systemd-analyze verify --man=no "$BATS_TEST_TMPDIR"/pinfold-gc.{service,timer}
+	run systemd-analyze verify --man=no "$BATS_TEST_TMPDIR"/pinfold-{gc.service,gc.timer,worker.service}
 	[[ "$output" != *pinfold* ]] || show
+}
+
+@test "the worker's unit is as hardened as docs/worker-service.md says" {
+	need systemd-analyze
+	local is said
+	is=$(systemd-analyze security --no-pager --offline=true "$DEPLOY/systemd/pinfold-worker.service" 2>/dev/null | sed -n 's/.*exposure level.*: \([0-9.]*\) .*/\1/p')
+	[ -n "$is" ] || skip "systemd-analyze has no --offline"
+	said=$(sed -n 's/.*systemd-analyze security` rates it \([0-9.]*\).*/\1/p' "$DEPLOY/../docs/worker-service.md")
+	assert_equal "$is" "$said"
 }
