@@ -36,6 +36,8 @@
 #define TOOL_TARGET "/run/pinfold-tool"
 #define OUTPUT_MAX ((size_t)8 << 20)
 #define ARGS_MAX 128
+#define IDS_LAST 65533
+#define NOBODY 65534
 
 extern char **environ;
 
@@ -440,7 +442,7 @@ bool pf_box_runs(const struct pf_box_opts *o, const char *id)
 	return status && strcmp(status, "running") == 0 && keeper >= 0 && !pf_pidfd_ended(keeper);
 }
 
-int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_t *start, struct pf_err *err)
+int pf_box_init(const struct pf_box_opts *o, const char *id, struct pf_box_first *first, struct pf_err *err)
 {
 	const char *words[] = {"state", id, NULL};
 	PF_FREE char *text = NULL;
@@ -454,8 +456,12 @@ int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_
 			    cJSON_GetObjectItemCaseSensitive(j, "pinfold"), "pid_start");
 	if (!cJSON_IsNumber(p) || p->valuedouble < 1 || !cJSON_IsNumber(began))
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "the sandbox does not run");
-	*pid = (pid_t)p->valuedouble;
-	*start = (uint64_t)began->valuedouble;
+	const cJSON *base =
+		cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(j, "pinfold"), "id_base");
+	*first = (struct pf_box_first){.pid = (pid_t)p->valuedouble,
+		.start = (uint64_t)began->valuedouble,
+		.uid = cJSON_IsNumber(base) && base->valuedouble > 0 ? (uid_t)base->valuedouble + IDS_LAST
+								     : NOBODY};
 	return 0;
 }
 

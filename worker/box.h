@@ -55,8 +55,14 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char *const *
 int pf_box_tidy(const struct pf_box_opts *o, const char *id, bool memory, struct pf_err *err);
 /* Whether it runs. */
 bool pf_box_runs(const struct pf_box_opts *o, const char *id);
-/* Its first process, with when that was started (clock ticks since boot). */
-int pf_box_init(const struct pf_box_opts *o, const char *id, pid_t *pid, uint64_t *start, struct pf_err *err);
+/* Its first process, when that was started (clock ticks since boot), and a user that is nobody else's: the
+ * last but one of those that the sandbox has to itself, or nobody where it has none. */
+struct pf_box_first {
+	pid_t pid;
+	uint64_t start;
+	uid_t uid;
+};
+int pf_box_init(const struct pf_box_opts *o, const char *id, struct pf_box_first *first, struct pf_err *err);
 /* End all its processes. Its files stay, for whoever opens it next. */
 int pf_box_kill(const struct pf_box_opts *o, const char *id, struct pf_err *err);
 /* A checkpoint; older ones beyond opts.keep are removed. */

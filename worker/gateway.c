@@ -26,7 +26,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -344,13 +343,13 @@ static bool heartbeat(struct conn *c, const struct pf_httpd_req *q, const struct
 {
 	struct pf_gateway *g = c->g;
 	PF_FREE char *expected = parameter(route->query, "expected_last_heartbeat");
-	enum pf_lease_state state = pf_lease_state(g->o.lease);
-	int64_t ttl = pf_lease_ttl_ms(g->o.lease) / 1000;
+	enum pf_lease_state state = (enum pf_lease_state)atomic_load(&g->o.lease->state);
+	int64_t ms = atomic_load(&g->o.lease->ttl_ms), ttl = ms >= 1000 ? ms / 1000 : ms ? 1 : TTL_UNTOLD_S;
+	uint64_t one = 1;
 	char was[sizeof(g->last)];
 	struct timespec ts;
 	struct tm tm;
 
-	ttl = pf_lease_ttl_ms(g->o.lease) ? (ttl ? ttl : 1) : TTL_UNTOLD_S;
 	pthread_mutex_lock(&g->lock);
 	(void)snprintf(was, sizeof(was), "%s", g->last);
 	bool wrong = state == PF_LEASE_LOST ||
@@ -366,6 +365,8 @@ static bool heartbeat(struct conn *c, const struct pf_httpd_req *q, const struct
 		g->beat_us = pf_now_us();
 	}
 	pthread_mutex_unlock(&g->lock);
+	if (!wrong)
+		(void)!write(g->o.wake_fd, &one, sizeof(one));
 	bool held = state == PF_LEASE_HELD;
 	PF_FREE char *quoted = *was ? pf_asprintf("\"%s\"", was) : pf_strdup("null");
 	PF_FREE char *text =
@@ -475,7 +476,7 @@ static bool handle(struct conn *c, const struct pf_httpd_req *q, const struct ro
 		if (pf_results_check(q->body.data ? q->body.data : "", q->body.len, &err) < 0)
 			return refuse(c, q, 403, err.msg);
 		/* Whoever has lost the session has no more say in it. */
-		if (pf_lease_state(o->lease) == PF_LEASE_LOST)
+		if (atomic_load(&o->lease->state) == PF_LEASE_LOST)
 			return refuse(c, q, 403, "the lease on the work item is lost");
 		return pass(c, q, r->again, o->bearer, false);
 	}

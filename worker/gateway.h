@@ -3,12 +3,19 @@
 #define PF_WORKER_GATEWAY_H
 
 #include <cjson/cJSON.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
 #include "worker/lease.h"
+
+/* What the gateway knows of the lease; others set it. */
+struct pf_gateway_lease {
+	atomic_int state; /* enum pf_lease_state */
+	atomic_llong ttl_ms;
+};
 
 /* Strings and documents belong to the caller and live longer than the gateway. */
 struct pf_gateway_opts {
@@ -19,8 +26,9 @@ struct pf_gateway_opts {
 	const char *key;         /* for skills; NULL: the bearer */
 	const char *env, *work_id, *session_id;
 	const cJSON *session; /* its skills and memory stores are within reach */
-	struct pf_lease *lease;
-	int wake_fd; /* an eventfd, written to when the worker inside has said that it is done */
+	struct pf_gateway_lease *lease;
+	int wake_fd; /* an eventfd, written to when the worker inside has beaten its heart, or said that it is
+			done */
 };
 
 struct pf_gateway;
@@ -37,5 +45,29 @@ bool pf_gateway_done(struct pf_gateway *g);
 int64_t pf_gateway_beat_us(struct pf_gateway *g);
 /* Ends all connections and frees it. */
 void pf_gateway_stop(struct pf_gateway *g);
+
+/* ---- a process of its own (gatewayd.c), since it reads what a sandbox sends: it has one socket to us, the
+ * one that listens, what it needs to know, and a user that owns nothing. */
+
+struct pf_gatewayd {
+	pid_t pid; /* 0: none */
+	int sock;
+};
+#define PF_GATEWAYD_INIT ((struct pf_gatewayd){.sock = -1})
+/* The variable by which this program knows that it is to be one. */
+#define PF_GATEWAYD_ENV "PINFOLD_WORKER_GATEWAY_FD"
+
+/* Start it, as uid; lease and wake_fd of o are not used, listening stays the caller's. Returns when it
+ * serves. */
+int pf_gatewayd_start(struct pf_gatewayd *d, const struct pf_gateway_opts *o, int listening, uid_t uid,
+	const char *log_session, bool log_json, struct pf_err *err);
+/* Tell it of the lease. */
+void pf_gatewayd_tell(struct pf_gatewayd *d, enum pf_lease_state state, int64_t ttl_ms);
+/* What it has told: *beat is set when the worker inside has beaten, *done when it has stopped its item.
+ * false: it is gone. */
+bool pf_gatewayd_hear(struct pf_gatewayd *d, bool *beat, bool *done);
+void pf_gatewayd_stop(struct pf_gatewayd *d);
+/* Be it: what main does in the process. Returns the exit code. */
+int pf_gatewayd_main(int sock);
 
 #endif

@@ -32,8 +32,11 @@
 
 struct inside {
 	struct run *r;
-	struct pf_gateway *gateway;
-	struct pf_tool worker; /* its output is what it prints */
+	struct pf_gatewayd gateway;
+	enum pf_lease_state told_state; /* what the gateway knows */
+	int64_t told_ttl_ms, beat_us;   /* beat_us: the last heartbeat from inside; 0: none yet */
+	bool said;                      /* it has stopped its item */
+	struct pf_tool worker;          /* its output is what it prints */
 	char line[LOG_LINE_MAX + 1];
 	size_t line_len, logged;
 	int64_t told_us; /* when it was told to end; 0: it was not */
@@ -81,10 +84,9 @@ static void tell(struct inside *in)
 
 static bool hangs(struct inside *in)
 {
-	int64_t beat = pf_gateway_beat_us(in->gateway), ttl = pf_lease_ttl_ms(in->r->lease);
-	int64_t limit = 3 * ttl > HANG_MS ? 3 * ttl : HANG_MS;
+	int64_t ttl = pf_lease_ttl_ms(in->r->lease), limit = 3 * ttl > HANG_MS ? 3 * ttl : HANG_MS;
 
-	return beat && pf_now_us() - beat > limit * 1000;
+	return in->beat_us && pf_now_us() - in->beat_us > limit * 1000;
 }
 
 /* Whether it has ended; then *code is its exit code. */
@@ -100,6 +102,23 @@ static bool ended(struct inside *in, int *code)
 	return true;
 }
 
+/* What the gateway has to know and to tell. false: it is gone. */
+static bool confer(struct inside *in)
+{
+	enum pf_lease_state state = pf_lease_state(in->r->lease);
+	int64_t ttl = pf_lease_ttl_ms(in->r->lease);
+	bool beat = false;
+
+	if (state != in->told_state || ttl != in->told_ttl_ms)
+		pf_gatewayd_tell(&in->gateway, state, ttl);
+	in->told_state = state;
+	in->told_ttl_ms = ttl;
+	bool there = pf_gatewayd_hear(&in->gateway, &beat, &in->said);
+	if (beat)
+		in->beat_us = pf_now_us();
+	return there;
+}
+
 /* Until it has ended, or must not go on. */
 static enum end watch(struct inside *in, int *code)
 {
@@ -109,6 +128,7 @@ static enum end watch(struct inside *in, int *code)
 
 	for (;;) {
 		enum end e = pf_run_look(r);
+		bool there = confer(in);
 		bool over = ended(in, code);
 		while (open && (printed = take_print(in)) > 0)
 			;
@@ -119,6 +139,11 @@ static enum end watch(struct inside *in, int *code)
 		}
 		if (e == LOST)
 			return LOST;
+		if (!there) {
+			pf_wlog("error", "the gateway's process has ended");
+			*code = 137;
+			return FAILED;
+		}
 		if (e == STOPPING || e == SIGNALLED)
 			tell(in);
 		if (in->told_us && pf_now_us() - in->told_us > r->o->grace_ms * 1000) {
@@ -208,7 +233,7 @@ static enum end afterwards(struct run *r, int code)
 enum end pf_run_inside(struct run *r, int *exit_code, struct pf_err *err)
 {
 	PF_FREE char *placeholder = make_placeholder();
-	struct inside in = {.r = r, .worker = PF_TOOL_INIT};
+	struct inside in = {.r = r, .gateway = PF_GATEWAYD_INIT, .worker = PF_TOOL_INIT};
 	struct pf_gateway_opts o = {.base_url = r->o->base_url,
 		.agent = r->o->agent,
 		.placeholder = placeholder,
@@ -218,31 +243,29 @@ enum end pf_run_inside(struct run *r, int *exit_code, struct pf_err *err)
 		.env = r->env,
 		.work_id = r->w->id,
 		.session_id = r->w->session_id,
-		.session = r->session,
-		.lease = r->lease,
-		.wake_fd = r->wake};
-	uint64_t start;
+		.session = r->session};
+	struct pf_box_first first;
 	uint16_t port;
-	pid_t pid;
 	enum end e = FAILED;
 
 	*exit_code = 125;
-	if (pf_box_init(&r->o->box, r->w->session_id, &pid, &start, err) < 0)
+	if (pf_box_init(&r->o->box, r->w->session_id, &first, err) < 0)
 		return FAILED;
-	int fd = pf_gateway_listen(pid, start, &port, err);
-	if (fd < 0 || !(in.gateway = pf_gateway_start(&o, fd, err)))
+	PF_CLOSE int fd = pf_gateway_listen(first.pid, first.start, &port, err);
+	if (fd < 0 ||
+		pf_gatewayd_start(&in.gateway, &o, fd, first.uid, r->w->session_id, r->o->log_json, err) < 0)
 		return FAILED;
 	if (start_worker(&in, placeholder, port, err) == 0) {
 		e = watch(&in, exit_code);
-		bool said = pf_gateway_done(in.gateway);
+		(void)confer(&in);
 		if (e == GOING_ON)
 			e = afterwards(r, *exit_code);
 		pf_wlog(*exit_code ? "warning" : "info", "the worker inside ended with %d%s", *exit_code,
-			said ? "" : ", without stopping its item");
+			in.said ? "" : ", without stopping its item");
 		if (e == FAILED)
 			pf_fail(err, 0, "the worker in the sandbox ended with %d", *exit_code);
 	}
 	pf_tool_stop(&in.worker);
-	pf_gateway_stop(in.gateway);
+	pf_gatewayd_stop(&in.gateway);
 	return e;
 }

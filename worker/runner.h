@@ -17,6 +17,7 @@ struct pf_runner_opts {
 	/* The words of a worker's command, NULL-terminated: that one, in the sandbox, does the work. NULL: we
 	 * do it from outside. */
 	const char *const *command;
+	bool log_json;      /* how the gateway's process logs */
 	const char *inputs; /* the directory of what sessions ask for in their metadata; NULL */
 	int64_t grace_ms;   /* for that worker, from SIGTERM until it is killed */
 };

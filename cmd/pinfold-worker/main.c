@@ -26,6 +26,7 @@
 #include "base/units.h"
 #include "cmd/pinfold-worker/worker.h"
 #include "session/dirs.h"
+#include "worker/gateway.h"
 #include "worker/http.h"
 #include "worker/log.h"
 #include "worker/metrics.h"
@@ -299,6 +300,7 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 static int complete(struct pf_worker_opts *o, struct pf_err *err)
 {
 	o->run.agent = AGENT;
+	o->run.log_json = o->json;
 	o->run.key = o->key;
 	o->run.base_url =
 		o->run.base_url ? o->run.base_url : pf_strdup(env_or("ANTHROPIC_BASE_URL", DEFAULT_URL));
@@ -443,6 +445,10 @@ int main(int argc, char **argv)
 						  .grace_ms = 25000},
 		.max_sessions = 1};
 	struct pf_err err = PF_ERR_INIT;
+	int gateway = given_fd(PF_GATEWAYD_ENV);
+
+	if (gateway >= 0)
+		return pf_gatewayd_main(gateway);
 	int code = 1, fd = given_fd(ITEM_FD_ENV);
 	PF_FREE char *deleted = getenv(FORGET_ENV) ? pf_strdup(getenv(FORGET_ENV)) : NULL;
 

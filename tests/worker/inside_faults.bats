@@ -104,6 +104,30 @@ end_worker() {
 	[ -n "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
 }
 
+gateway_pid() { pgrep -P "$(sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.log" | tail -n 1)" -f '^pinfold-worker-gateway'; }
+
+@test "the gateway's process is a user that owns nothing; killed, it takes the worker inside along, and it goes with ours" {
+	local pid
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo kept >>f; touch running; sleep 77777')]")]" '{"ttl":2}'
+	start_inside
+	call_runs
+	pid=$(gateway_pid)
+	[ "$(awk '$1 == "Uid:" || $1 == "Gid:" { for (i = 2; i <= 5; i++) if ($i < 65534) print }' "/proc/$pid/status")" = "" ]
+	[ "$(grep -cE '^(CapInh|CapPrm|CapEff|CapAmb):.0000000000000000$|^NoNewPrivs:.1$|^Groups:[[:space:]]*$' "/proc/$pid/status")" = 6 ]
+	kill -9 "$pid"
+	wait_for 30 stub_is '.items[0].state == "stopped"'
+	grep -q "the gateway's process has ended" "$PF_DIR/worker.log"
+	[ -n "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
+	# The next item of the session, and its process is killed.
+	wait_for 30 stub_is '.items[1].state == "active"'
+	wait_for 20 gateway_pid >/dev/null
+	pid=$(gateway_pid)
+	kill -9 "$(sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.log" | tail -n 1)"
+	wait_for 10 test ! -e "/proc/$pid/exe"
+	end_worker
+}
+
 @test "the control plane is away while a call runs, streams break: results come once" {
 	local fault
 	for fault in '{"down":4}' '{"break_stream":3}' '{"garbage":true}' '{"post_500":2}'; do
