@@ -12,6 +12,7 @@ struct words {
 struct parsed {
 	struct pf_jail *j;
 	struct words words;
+	struct words own; /* those of words that came by --args, to be freed */
 	const char *chdir;
 	bool share_net, unshare_net, unshare_user, assert_no_userns, disable_userns;
 	bool hostname, ids;  /* --hostname, --uid or --gid were given */

@@ -88,8 +88,10 @@ static int splice_args(struct parsed *p, int fd, struct pf_err *err)
 		return pf_fail(err, errno, "--args");
 	for (size_t i = 0; i < p->words.next; i++)
 		push(&all, p->words.v[i]);
-	for (size_t at = 0; at < text.len; at += strlen(text.data + at) + 1)
-		push(&all, pf_strdup(text.data + at));
+	for (size_t at = 0; at < text.len; at += strlen(text.data + at) + 1) {
+		push(&p->own, pf_strdup(text.data + at));
+		push(&all, p->own.v[p->own.n - 1]);
+	}
 	for (size_t i = p->words.next; i < p->words.n; i++)
 		push(&all, p->words.v[i]);
 	all.next = p->words.next;
@@ -447,6 +449,25 @@ static int settle(struct parsed *p, const char *cwd, struct pf_err *err)
 
 extern char **environ;
 
+/* The exit code, or -1 with err. */
+static int run(struct parsed *p, const char *cwd, struct pf_jail_result *r, struct pf_err *err)
+{
+	struct pf_jail *j = p->j;
+
+	if (pf_jail_enter(j, err) < 0 || parse(p, err) < 0 || settle(p, cwd, err) < 0)
+		return -1;
+	if (p->info_fd >= 0 || p->status_fd >= 0 || p->block_fd >= 0)
+		j->ready = on_ready;
+	j->ready_fd = p->info_fd;
+	if (pf_jail_run(j, r, err) < 0)
+		return -1;
+	if (p->status_fd >= 0) {
+		PF_FREE char *line = pf_asprintf("{ \"exit-code\": %d }\n", r->exit_code);
+		(void)pf_write_all(p->status_fd, line, strlen(line));
+	}
+	return r->exit_code;
+}
+
 int main(int argc, char **argv)
 {
 	struct pf_jail j;
@@ -474,24 +495,16 @@ int main(int argc, char **argv)
 		push(&p.words, argv[i]);
 	if (!getcwd(cwd, sizeof(cwd)))
 		snprintf(cwd, sizeof(cwd), "/");
-	if (pf_jail_enter(&j, &err) < 0 || parse(&p, &err) < 0 || settle(&p, cwd, &err) < 0) {
+	int code = run(&p, cwd, &r, &err);
+	if (code < 0) {
 		fprintf(stderr, "pinfold-bwrap: %s\n", err.msg);
-		return 1;
+		code = 1;
 	}
-	if (p.info_fd >= 0 || p.status_fd >= 0 || p.block_fd >= 0)
-		j.ready = on_ready;
-	j.ready_fd = p.info_fd;
-	if (pf_jail_run(&j, &r, &err) < 0) {
-		fprintf(stderr, "pinfold-bwrap: %s\n", err.msg);
-		return 1;
-	}
-	if (p.status_fd >= 0) {
-		PF_FREE char *line = pf_asprintf("{ \"exit-code\": %d }\n", r.exit_code);
-		(void)pf_write_all(p.status_fd, line, strlen(line));
-	}
-	int code = r.exit_code;
 	pf_jail_result_done(&r);
 	pf_jail_done(&j);
+	while (p.own.n > 0)
+		free(p.own.v[--p.own.n]);
+	free(p.own.v);
 	free(p.words.v);
 	return code;
 }
