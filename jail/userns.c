@@ -30,6 +30,22 @@ static long number_in(const char *path)
 	return pf_read_pseudo_at(AT_FDCWD, path, 64, &text, &ignored) < 0 ? -1 : strtol(text, NULL, 10);
 }
 
+/* The AppArmor profile that confines us, "name (enforce)"; NULL: none does. malloc'ed. */
+static char *apparmor_profile(void)
+{
+	static const char *const files[] = {"/proc/self/attr/apparmor/current", "/proc/self/attr/current"};
+	struct pf_err ignored = PF_ERR_INIT;
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		PF_FREE char *text = NULL;
+		if (pf_read_pseudo_at(AT_FDCWD, files[i], 512, &text, &ignored) < 0)
+			continue;
+		text[strcspn(text, "\n")] = '\0';
+		return pf_ends_with(text, " (enforce)") ? pf_take(text) : NULL;
+	}
+	return NULL;
+}
+
 int pf_jail_explain_userns(int errnum, struct pf_err *err)
 {
 	if (number_in("/proc/sys/kernel/unprivileged_userns_clone") == 0)
@@ -46,6 +62,13 @@ int pf_jail_explain_userns(int errnum, struct pf_err *err)
 			"/usr/local/share/pinfold/apparmor/pinfold-jail /etc/apparmor.d/ && apparmor_parser "
 			"-r "
 			"/etc/apparmor.d/pinfold-jail");
+	PF_FREE char *profile = errnum == EACCES || errnum == EPERM ? apparmor_profile() : NULL;
+	if (profile)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errnum,
+			"the AppArmor profile %s, which confines this program, lets it make no user "
+			"namespace; "
+			"as root: add the line \"userns,\" to it and load it anew (apparmor_parser -r FILE)",
+			profile);
 	if (errnum == ENOSPC || errnum == EUSERS)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errnum,
 			"no further user namespace can be made (nested too deep, or "

@@ -86,12 +86,47 @@ jail() { # as the user
 	show "left: $left"
 }
 
-restrict=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
-@test "where AppArmor forbids user namespaces, pinfold-jail names the one command, and works after it" {
+# ---- AppArmor ----
+
+need_apparmor() {
 	[ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" = Y ] || skip "needs a kernel with AppArmor"
-	[ -e "$restrict" ] || skip "this kernel's AppArmor does not restrict user namespaces"
+	grep -qs userns_create /sys/kernel/security/apparmor/features/namespaces/mask ||
+		skip "this kernel's AppArmor knows no user namespaces"
 	printf 'abi <abi/4.0>,\nprofile x /x flags=(unconfined) {\n\tuserns,\n}\n' >"$PF_DIR/probe"
 	apparmor_parser -Q "$PF_DIR/probe" 2>/dev/null || skip "needs AppArmor 4 (this parser knows no userns rule)"
+}
+shipped=/usr/local/share/pinfold/apparmor/pinfold-jail
+
+works() {
+	jail pinfold-jail -- sh -c 'cat /proc/self/attr/current; id -u'
+	assert_status 0
+	assert_equal "$(tail -n 1 <<<"$output")" "$JAILER"
+	jail pinfold-jail --memory 64M --pids 20 --rw . --allow example.com -- true
+	assert_status 0
+	jail pinfold-bwrap --ro-bind / / --unshare-all echo in
+	assert_equal "$output" in
+}
+
+@test "a jail works under the AppArmor profile that is shipped; under one without its rule pinfold-jail names what to add" {
+	need_apparmor
+	printf 'abi <abi/4.0>,\nprofile pinfold-jail /usr/local/bin/pinfold-{jail,bwrap} {\n\tallow all,\n\tdeny userns,\n}\n' \
+		>"$PF_DIR/strict"
+	apparmor_parser -r "$PF_DIR/strict"
+	jail pinfold-jail -- echo in
+	assert_status 125
+	assert_err "the AppArmor profile pinfold-jail (enforce)"
+	assert_err '"userns,"'
+	apparmor_parser -r "$shipped"
+	jail pinfold-jail -- cat /proc/self/attr/current
+	[[ "$output" == "pinfold-jail (unconfined)"* || "$output" == *pinfold-jail* ]] || show "under: $output"
+	works
+	apparmor_parser -R "$shipped"
+}
+
+restrict=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
+@test "where AppArmor forbids user namespaces to all others, pinfold-jail names the one command, and works after it" {
+	need_apparmor
+	[ -e "$restrict" ] || skip "this kernel's AppArmor restricts nobody without a profile (Ubuntu's does)"
 	echo 1 >"$restrict"
 	jail pinfold-jail -- echo in
 	assert_status 125
@@ -100,13 +135,7 @@ restrict=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
 	local command
 	command=$(sed -n 's/.*as root: //p' <<<"$stderr")
 	sh -ec "$command"
-	jail pinfold-jail -- sh -c 'cat /proc/self/attr/current; id -u'
-	assert_status 0
-	assert_equal "$(tail -n 1 <<<"$output")" "$JAILER"
-	jail pinfold-jail --memory 64M --pids 20 --rw . --allow example.com -- true
-	assert_status 0
-	jail pinfold-bwrap --ro-bind / / --unshare-all echo in
-	assert_equal "$output" in
+	works
 	# And it is no door for others.
 	jail unshare -Ur true
 	[ "$status" != 0 ] || show "everybody may again"
