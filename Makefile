@@ -8,6 +8,7 @@
 #   make dist       the release tarball         make test-dist   it works on other releases of Debian
 #   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
+#   make test-connections  ten thousand at once through one gate
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
 #   make soak-worker   sessions while the worker's processes are killed at random (SOAK_SECONDS=300)
 #   make test-images   the image for agents, whole, with what its package managers fetch
@@ -202,6 +203,13 @@ compare-jail:
 	$(Q)scripts/install-deps compare
 	$(Q)$(MAKE) --no-print-directory -j2 all $(BUILD)/tests/hostile
 	$(Q)BUILD=$(BUILD) scripts/compare-jail $(COMPARE)
+
+# As many connections through one gate at once as the machine has descriptors for, up to ten thousand.
+.PHONY: test-connections
+test-connections:
+	$(Q)scripts/install-deps test
+	$(Q)$(MAKE) --no-print-directory -j2 all test-programs
+	$(Q)BUILD=$(BUILD) PF_CONNECTIONS=1 tests/run egress/real
 
 # What the egress gate costs, against the same without it.
 .PHONY: bench-gate

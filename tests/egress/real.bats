@@ -141,3 +141,45 @@ asyncio.run(main())'
 	[ "$after" -lt 4096 ] || show "the gate has $after KiB"
 	[ "$(find "/proc/$gate/fd" | wc -l)" -lt 60 ]
 }
+
+@test "as many connections at once as there are descriptors for, up to ten thousand: each answers, what is beyond is refused" {
+	[ -n "${PF_CONNECTIONS:-}" ] || skip "make test-connections"
+	sandbox '{"allowed_hosts":["a.cdn.test:7"]}'
+	local hard fit
+	hard=$(ulimit -Hn)
+	fit=$(((hard - 64) / 3))
+	[ "$fit" -lt 10000 ] || fit=10000
+	probe 'import asyncio, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+async def ask(r, w):
+    w.write(b"x"); await w.drain()
+    return await asyncio.wait_for(r.readexactly(1), 60)
+async def one(gate, host):
+    async with gate:
+        try:
+            r, w = await asyncio.open_connection(host, 7)
+            await ask(r, w)
+            return r, w
+        except (OSError, asyncio.IncompleteReadError):
+            return None
+async def main():
+    gate, host = asyncio.Semaphore(100), addresses("a.cdn.test", "4")[0]
+    held = [c for c in await asyncio.gather(*(one(gate, host) for _ in range(10000))) if c]
+    again = await asyncio.gather(*(ask(r, w) for r, w in held))
+    print(len(held), len(again), flush=True)
+    open("/workspace/held", "w").close()
+    await asyncio.sleep(3)
+asyncio.run(main())' &
+	local client=$!
+	wait_for 100 pinfold exec "$ID" -- test -e /workspace/held
+	local kib
+	kib=$(awk '/^Private/ {s += $2} END {print s}' "/proc/$(gate_pid)/smaps_rollup")
+	echo "# $fit connections: $kib KiB of the gate's own" >&3
+	assert_equal "$(pinfold policy "$ID" show | jq .gate.connections)" "$fit"
+	[ "$kib" -lt $((1024 + fit * 2)) ] || show "the gate has $kib KiB"
+	wait "$client"
+	[ "$fit" = 10000 ] || assert_audit '.reason=="too_many_connections"'
+	none_left() { [ "$(pinfold policy "$ID" show | jq .gate.connections)" = 0 ]; }
+	wait_for 20 none_left
+	expect_dial ok a.cdn.test 7
+}

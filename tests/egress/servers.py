@@ -4,11 +4,14 @@ usage: servers.py internet|host DIR
 """
 import asyncio
 import json
+import resource
 import socket
 import ssl
 import sys
 
 place, directory = sys.argv[1:]
+# The soft limit is what select(2) can bear.
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 heard = open(f"{directory}/heard", "a", buffering=1)
 
 
