@@ -1,6 +1,12 @@
-/* Theory of operation: mark and sweep under the store's lock. Roots are the index and the sandboxes that were
- * created from a checkpoint (they stand on its unpacked layers even after it was removed by force). A root
- * that cannot be read might have needed anything, so then no blob and no layer is removed. */
+/* Theory of operation: mark and sweep, in two steps, under packs.lock (exclusive: nobody reads or adds
+ * chunks) and the store's lock.
+ *
+ * First documents. Roots are the index and the sandboxes that were created from a checkpoint (they stand on
+ * its unpacked layers even after it was removed by force); they lead to manifests, these to layers. A root
+ * that cannot be read might have needed anything, so then no document and no chunk is removed.
+ *
+ * Then chunks: those of the trees and maps of the layers that are left, and those that the maps name. Again,
+ * a layer that cannot be read keeps all. The sealed domain is swept only by somebody who has its key. */
 #include "checkpoint/gc.h"
 
 #include <dirent.h>
@@ -18,9 +24,11 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "checkpoint/layer.h"
+#include "checkpoint/packs.h"
 #include "checkpoint/store.h"
 
-/* Hex names that stay; blobs and diff_ids share it, equal hashes mean equal content. */
+/* Hex names that stay; manifests and layers share it, equal hashes mean equal content. */
 struct keep {
 	char (*v)[65];
 	size_t n, cap;
@@ -51,11 +59,8 @@ static bool kept(const struct keep *k, const char *hex)
 static void keep_checkpoint(struct keep *k, const struct pf_ckpt *c)
 {
 	keep_add(k, &c->digest);
-	keep_add(k, &c->config_digest);
-	for (size_t i = 0; i < c->n_layers; i++) {
-		keep_add(k, &c->layers[i].digest);
-		keep_add(k, &c->layers[i].diff_id);
-	}
+	for (size_t i = 0; i < c->n_layers; i++)
+		keep_add(k, &c->layers[i].id);
 }
 
 int pf_ckpt_each_user(int storefd,
@@ -94,42 +99,41 @@ int pf_ckpt_each_user(int storefd,
 }
 
 struct mark {
-	int storefd;
+	struct pf_ckpt_heavy *h;
 	struct keep *k;
 };
 
-static int mark_user(void *ctx, const char *sandbox, const char *digest, struct pf_err *err)
+static int mark_one(struct mark *m, const char *digest, struct pf_err *err)
 {
-	struct mark *m = ctx;
 	PF_CKPT struct pf_ckpt c = {0};
 
-	if (pf_ckpt_load(m->storefd, digest, NULL, &c, err) < 0)
-		return pf_wrap(err, "sandbox %s", sandbox);
+	if (pf_ckpt_heavy_load(m->h, digest, NULL, &c, err) < 0)
+		return -1;
 	keep_checkpoint(m->k, &c);
 	return 0;
 }
 
-static int mark(int storefd, struct keep *k, struct pf_err *err)
+static int mark_user(void *ctx, const char *sandbox, const char *digest, struct pf_err *err)
 {
-	struct mark m = {storefd, k};
-	struct pf_ckpt *v = NULL;
-	size_t n = 0;
-	int r = 0;
+	return mark_one(ctx, digest, err) < 0 ? pf_wrap(err, "sandbox %s", sandbox) : 0;
+}
 
-	if (pf_ckpt_list(storefd, &v, &n, err) < 0)
+static int mark(struct pf_ckpt_heavy *h, struct keep *k, struct pf_err *err)
+{
+	struct mark m = {h, k};
+	PF_JSON cJSON *index = pf_ckpt_index_read(h->storefd, err);
+	const cJSON *entry;
+
+	if (!index)
 		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (v[i].record)
-			keep_checkpoint(k, &v[i]);
-		else
-			r = pf_fail_kind(
-				err, PF_ERR_CORRUPT, 0, "checkpoint %s cannot be read", v[i].digest.s);
-	pf_ckpt_list_free(v, n);
-	if (r == 0)
-		r = pf_ckpt_each_user(storefd, mark_user, &m, err);
+	cJSON_ArrayForEach(entry,
+		pf_ckpt_index_entries(index)) if (mark_one(&m, pf_ckpt_index_str(entry, "digest"), err) <
+						  0) return -1;
+	if (pf_ckpt_each_user(h->storefd, mark_user, &m, err) < 0)
+		return -1;
 	if (k->n > 1)
 		qsort(k->v, k->n, sizeof(*k->v), cmp_hex);
-	return r;
+	return 0;
 }
 
 static int sweep(int storefd, const char *dir,
@@ -157,19 +161,34 @@ struct sweep {
 	struct pf_ckpt_gc_stats *stats;
 };
 
-static int sweep_blob(int dfd, const char *name, void *ctx, struct pf_err *err)
+static int sweep_document(int dfd, const char *name, int64_t *count, struct sweep *s, struct pf_err *err)
 {
-	struct sweep *s = ctx;
+	char hex[65];
 	struct stat st;
 
-	if (kept(s->k, name))
+	snprintf(hex, sizeof(hex), "%.64s", name);
+	if (kept(s->k, hex) && (!name[64] || strcmp(name + 64, ".sealed") == 0))
 		return 0;
 	if (fstatat(dfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		s->stats->bytes += st.st_size;
 	if (unlinkat(dfd, name, 0) < 0)
-		return pf_fail(err, errno, "remove blob %s", name);
-	s->stats->blobs++;
+		return pf_fail(err, errno, "remove %s", name);
+	(*count)++;
 	return 0;
+}
+
+static int sweep_manifest(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	struct sweep *s = ctx;
+
+	return sweep_document(dfd, name, &s->stats->manifests, s, err);
+}
+
+static int sweep_layer(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	struct sweep *s = ctx;
+
+	return sweep_document(dfd, name, &s->stats->layers, s, err);
 }
 
 static int sweep_unpacked(int dfd, const char *name, void *ctx, struct pf_err *err)
@@ -199,36 +218,157 @@ static int sweep_temp(int dfd, const char *name, void *ctx, struct pf_err *err)
 	return pf_rm_rf_at(dfd, name, err);
 }
 
-int pf_ckpt_gc_locked(int storefd, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
+/* ---- chunks ---- */
+
+/* Ids that stay: open addressing, at most half full. An id is random bytes already. */
+struct ids {
+	uint8_t (*v)[32];
+	bool *used;
+	size_t n, cap;
+};
+
+static void ids_done(struct ids *x)
+{
+	free(x->v);
+	free(x->used);
+}
+
+static size_t ids_slot(const struct ids *x, const uint8_t id[32])
+{
+	uint64_t h;
+
+	memcpy(&h, id, sizeof(h));
+	size_t at = (size_t)h & (x->cap - 1);
+	while (x->used[at] && memcmp(x->v[at], id, 32) != 0)
+		at = (at + 1) & (x->cap - 1);
+	return at;
+}
+
+static void ids_add(struct ids *x, const uint8_t id[32])
+{
+	if (x->n * 2 >= x->cap) {
+		struct ids more = {.cap = x->cap ? x->cap * 2 : 4096, .n = x->n};
+		more.v = pf_calloc(more.cap, sizeof(*more.v));
+		more.used = pf_calloc(more.cap, sizeof(*more.used));
+		for (size_t i = 0; i < x->cap; i++)
+			if (x->used[i]) {
+				size_t to = ids_slot(&more, x->v[i]);
+				memcpy(more.v[to], x->v[i], 32);
+				more.used[to] = true;
+			}
+		ids_done(x);
+		*x = more;
+	}
+	size_t at = ids_slot(x, id);
+	if (x->used[at])
+		return;
+	memcpy(x->v[at], id, 32);
+	x->used[at] = true;
+	x->n++;
+}
+
+static bool is_live(void *ctx, const struct pf_chunk_id *id)
+{
+	const struct ids *x = ctx;
+
+	return x->cap > 0 && x->used[ids_slot(x, id->b)];
+}
+
+struct mark_chunks {
+	struct pf_ckpt_heavy *h;
+	bool sealed;
+	struct ids *ids;
+};
+
+static int mark_layer(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	struct mark_chunks *m = ctx;
+	struct pf_digest id;
+	const struct pf_tree_entry *e;
+	size_t n;
+	int r;
+
+	(void)dfd;
+	if ((strlen(name) > 64) != m->sealed)
+		return 0;
+	snprintf(id.s, sizeof(id.s), "sha256:%.64s", name);
+	struct pf_layer_reader *l = pf_layer_open_as(m->h, &id, m->sealed, err);
+	if (!l)
+		return -1;
+	const struct pf_layer_doc *d = pf_layer_document(l);
+	for (size_t i = 0; i < d->n_tree; i++)
+		ids_add(m->ids, d->tree[i]);
+	for (size_t i = 0; i < d->n_map; i++)
+		ids_add(m->ids, d->map[i]);
+	while ((r = pf_layer_next(l, &e, NULL, err)) > 0) {
+		const struct pf_ref *refs = pf_layer_refs(l, &n);
+		for (size_t i = 0; i < n; i++)
+			ids_add(m->ids, refs[i].id);
+	}
+	pf_layer_close(l);
+	return r;
+}
+
+static int sweep_chunks(
+	struct pf_ckpt_heavy *h, bool sealed, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
+{
+	struct pf_packs *p = sealed ? h->sealed : h->packs;
+	PF_CLEANUP(ids_done) struct ids ids = {0};
+	struct mark_chunks m = {h, sealed, &ids};
+	const struct pf_packs_sweep_opts opts = {0};
+	struct pf_packs_swept swept = {0};
+	struct pf_err why = PF_ERR_INIT;
+	char tmp[64];
+	int tmp_fd = -1;
+
+	if (!p)
+		return 0;
+	if (sweep(h->storefd, "layers", mark_layer, &m, &why) < 0) {
+		stats->kept_all = true;
+		return 0;
+	}
+	if (pf_ckpt_tmp_make_locked(h->storefd, tmp, &tmp_fd, err) < 0)
+		return -1;
+	int r = pf_packs_sweep(p, tmp_fd, is_live, &ids, &opts, &swept, err);
+	pf_ckpt_tmp_remove(h->storefd, tmp, &tmp_fd);
+	stats->chunks += swept.chunks_removed;
+	stats->bytes += swept.bytes_freed;
+	return r;
+}
+
+int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
 {
 	struct pf_ckpt_gc_stats mine = {0};
 	struct keep k = {0};
-	struct sweep s = {storefd, &k, stats ? stats : &mine};
+	struct sweep s = {h->storefd, &k, stats ? stats : &mine};
 	struct pf_err why = PF_ERR_INIT;
-	int r;
 
 	*s.stats = (struct pf_ckpt_gc_stats){0};
-	r = sweep(storefd, "tmp", sweep_temp, &s, err);
-	if (r == 0 && mark(storefd, &k, &why) < 0)
+	int r = sweep(h->storefd, "tmp", sweep_temp, &s, err);
+	if (r == 0 && mark(h, &k, &why) < 0)
 		s.stats->kept_all = true;
-	else if (r == 0 && sweep(storefd, "blobs/sha256", sweep_blob, &s, err) == 0)
-		r = sweep(storefd, "unpacked", sweep_unpacked, &s, err);
+	else if (r == 0 && sweep(h->storefd, "manifests", sweep_manifest, &s, err) == 0 &&
+		 sweep(h->storefd, "layers", sweep_layer, &s, err) == 0)
+		r = sweep(h->storefd, "unpacked", sweep_unpacked, &s, err);
 	else
 		r = -1;
 	free(k.v);
+	if (r == 0 && !s.stats->kept_all && (all || s.stats->layers > 0) &&
+		(sweep_chunks(h, false, s.stats, err) < 0 || sweep_chunks(h, true, s.stats, err) < 0))
+		r = -1;
 	return r;
 }
 
 int pf_ckpt_gc(const char *store, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
 {
-	PF_CLOSE int storefd = pf_ckpt_store_open(store, false, err);
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	PF_CLOSE int lock = -1;
 
 	*stats = (struct pf_ckpt_gc_stats){0};
-	if (storefd < 0)
+	if (pf_ckpt_heavy_open(store, false, true, &h, err) < 0)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
-	lock = pf_ckpt_lock(storefd, err);
-	return lock < 0 ? -1 : pf_ckpt_gc_locked(storefd, stats, err);
+	lock = pf_ckpt_lock(h.storefd, err);
+	return lock < 0 ? -1 : pf_ckpt_gc_locked(&h, true, stats, err);
 }
 
 struct find_user {
@@ -248,23 +388,22 @@ static int refuse_user(void *ctx, const char *sandbox, const char *digest, struc
 int pf_ckpt_remove(
 	const char *store, const char *spec, bool force, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
 {
-	PF_CLOSE int storefd = pf_ckpt_store_open(store, false, err);
-	PF_CLOSE int lock = storefd < 0 ? -1 : pf_ckpt_lock(storefd, err);
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
+	PF_CLOSE int lock = -1;
 	struct pf_digest digest;
 
-	if (lock < 0)
+	if (pf_ckpt_heavy_open(store, false, true, &h, err) < 0 || (lock = pf_ckpt_lock(h.storefd, err)) < 0)
 		return -1;
-	if (pf_ckpt_find_digest(storefd, spec, &digest, err) < 0)
+	if (pf_ckpt_find_digest(h.storefd, spec, &digest, err) < 0)
 		return -1;
 	struct find_user f = {digest.s};
-	if (!force && pf_ckpt_each_user(storefd, refuse_user, &f, err) < 0)
+	if (!force && pf_ckpt_each_user(h.storefd, refuse_user, &f, err) < 0)
 		return pf_wrap(err, "remove checkpoint %s", spec);
-	PF_JSON cJSON *index = pf_ckpt_index_read(storefd, err);
+	PF_JSON cJSON *index = pf_ckpt_index_read(h.storefd, err);
 	if (!index)
 		return -1;
-	cJSON_Delete(cJSON_DetachItemViaPointer(cJSON_GetObjectItemCaseSensitive(index, "manifests"),
-		pf_ckpt_index_find(index, digest.s, NULL)));
-	if (pf_ckpt_index_write(storefd, index, err) < 0)
+	pf_ckpt_index_remove(index, digest.s);
+	if (pf_ckpt_index_write(h.storefd, index, err) < 0)
 		return -1;
-	return pf_ckpt_gc_locked(storefd, stats, err);
+	return pf_ckpt_gc_locked(&h, false, stats, err);
 }

@@ -1,4 +1,4 @@
-/* Removing checkpoints and what nothing refers to any more. Light. */
+/* Removing checkpoints and what nothing refers to any more. Heavy: pinfold-store only. */
 #ifndef PF_CHECKPOINT_GC_H
 #define PF_CHECKPOINT_GC_H
 
@@ -6,19 +6,21 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "checkpoint/heavy.h"
 
 struct pf_ckpt_gc_stats {
-	int64_t blobs, unpacked, temps; /* removed */
-	int64_t bytes;                  /* sizes of the removed blobs */
+	int64_t manifests, layers, chunks, unpacked, temps; /* removed */
+	int64_t bytes; /* that manifests, layers' documents and packs have become smaller by */
 	bool kept_all; /* something could not be read, so nothing that may belong to it was removed */
 };
 
-/* Remove abandoned temporary directories, and blobs and unpacked layers that neither a checkpoint of the
- * index nor a sandbox (field "checkpoint" of STORE/sandboxes/ID/sandbox.json) needs. A store that is not
- * there has nothing to collect. */
+/* Remove abandoned temporary directories, and manifests, layers, chunks and unpacked layers that neither a
+ * checkpoint of the index nor a sandbox (field "checkpoint" of STORE/sandboxes/ID/sandbox.json) needs. Waits
+ * for snapshots and restores that are under way. A store that is not there has nothing to collect. */
 int pf_ckpt_gc(const char *store, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
-/* The same on an open store whose lock the caller holds; stats may be NULL. */
-int pf_ckpt_gc_locked(int storefd, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
+/* The same on an open store (exclusive), whose lock the caller holds too. Its handles of packs are stale
+ * after that. all: look at the packs even if no layer was removed. */
+int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
 
 /* Call fn for every sandbox that was created from a checkpoint, with that one's digest. */
 int pf_ckpt_each_user(int storefd,

@@ -4,17 +4,23 @@
 #define PF_CHECKPOINT_HEAVY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "checkpoint/store.h"
 
+struct pf_kek;
 struct pf_packs;
+struct pf_seal;
 
+/* Which domain a thing is in: plain, or sealed under the store's key. */
 struct pf_ckpt_heavy {
 	int storefd;
-	int packs_lock; /* flock on packs.lock: shared while chunks are read or added, exclusive for gc */
-	struct pf_packs *packs;
+	int packs_lock;          /* flock on packs.lock: shared while chunks are read or added */
+	struct pf_packs *packs;  /* plain */
+	struct pf_seal *seal;    /* NULL: no key was given */
+	struct pf_packs *sealed; /* NULL likewise */
 };
 #define PF_CKPT_HEAVY_NONE ((struct pf_ckpt_heavy){.storefd = -1, .packs_lock = -1})
 
@@ -22,7 +28,24 @@ struct pf_ckpt_heavy {
  * alone. Must not be called while the store's lock is held. */
 int pf_ckpt_heavy_open(
 	const char *store, bool create, bool exclusive, struct pf_ckpt_heavy *h, struct pf_err *err);
+/* Add the sealed domain; create: also when the store has none yet. */
+int pf_ckpt_heavy_unseal(struct pf_ckpt_heavy *h, const struct pf_kek *kek, bool create, struct pf_err *err);
 void pf_ckpt_heavy_done(struct pf_ckpt_heavy *h);
 #define PF_CKPT_HEAVY PF_CLEANUP(pf_ckpt_heavy_done)
+
+/* The chunks of a domain; sealed without a key is an error that says how to give one. */
+struct pf_packs *pf_ckpt_heavy_packs(struct pf_ckpt_heavy *h, bool sealed, struct pf_err *err);
+
+/* Read a document of the store, opening it when it is sealed. kind and name: see seal.h. *text is malloc'ed
+ * and NUL-terminated, *sealed tells how it was stored. */
+int pf_ckpt_heavy_read(struct pf_ckpt_heavy *h, const char *kind, const char *name, const char *path,
+	size_t max, char **text, size_t *len, bool *sealed, struct pf_err *err);
+/* Write one as file below dirfd, replacing what is there. durable: with fsync of file and directory. */
+int pf_ckpt_heavy_write(struct pf_ckpt_heavy *h, const char *kind, const char *name, int dirfd,
+	const char *file, const void *data, size_t len, bool sealed, bool durable, struct pf_err *err);
+
+/* Load a checkpoint whose manifest may be sealed. */
+int pf_ckpt_heavy_load(struct pf_ckpt_heavy *h, const char *digest, const char *name, struct pf_ckpt *out,
+	struct pf_err *err);
 
 #endif

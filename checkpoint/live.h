@@ -1,8 +1,10 @@
-/* A layer of a tree that is being written to, as it was at one moment. */
+/* A tree that is being written to, taken as it was at one moment. */
 #ifndef PF_CHECKPOINT_LIVE_H
 #define PF_CHECKPOINT_LIVE_H
 
-#include "checkpoint/pack.h"
+#include <stdint.h>
+
+#include "base/err.h"
 
 struct pf_live {
 	/* Stop all writers / let them go on. freeze is called once; thaw once after freeze has succeeded, on
@@ -14,14 +16,8 @@ struct pf_live {
 
 struct pf_live_stats {
 	int64_t changed;       /* names taken again while the writers stood still */
-	int64_t changed_bytes; /* tar bytes of those */
+	int64_t changed_bytes; /* sizes of those */
 	int64_t frozen_us;     /* from the return of freeze to the call of thaw */
 };
-
-/* Pack upper_fd into the file `layer` made in tmp_fd (other files made there are removed again); arguments as
- * for pf_pack_layer. opts->live is implied. */
-int pf_live_pack(int upper_fd, const struct pf_walk_opts *opts, int tmp_fd, const char *layer, int level,
-	int threads, const struct pf_live *live, struct pf_tarout_result *res, struct pf_walk_stats *walked,
-	struct pf_pack_stats *stats, struct pf_live_stats *lstats, struct pf_err *err);
 
 #endif

@@ -1,12 +1,8 @@
 /* Theory of operation: pruning.
  *
  * One pass over the index from its newest end, under the store's lock, so that "the newest five" are the same
- * five for everybody; then one new index, then one collection. A checkpoint's last use is the time of its
- * manifest's file: it is set when the checkpoint is made or taken in, and again by `create --from`. A store
- * that was copied without its times is all new, so that what is wrong keeps too much rather than too little.
- *
- * Logical size: a layer's files are only counted when it is packed, so each checkpoint's record has those of
- * its topmost layer, and the ones below are found by the layers' digests in the records of others. */
+ * five for everybody; then one new index, then one collection. When a checkpoint was
+ * used last is said by used.c. */
 #include "checkpoint/prune.h"
 
 #include <fcntl.h>
@@ -19,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "checkpoint/packs.h"
 #include "checkpoint/store.h"
 
 void pf_ckpt_prune_done(struct pf_ckpt_prune *p)
@@ -29,26 +26,6 @@ void pf_ckpt_prune_done(struct pf_ckpt_prune *p)
 	}
 	free(p->v);
 	*p = (struct pf_ckpt_prune){0};
-}
-
-void pf_ckpt_mark_used(const char *store, const struct pf_digest *digest)
-{
-	struct pf_err ignored = PF_ERR_INIT;
-	PF_CLOSE int fd = pf_ckpt_store_open(store, false, &ignored);
-	char path[96];
-
-	if (fd >= 0)
-		(void)utimensat(fd, pf_ckpt_blob_path(digest, path), NULL, AT_SYMLINK_NOFOLLOW);
-}
-
-int64_t pf_ckpt_last_used(int storefd, const struct pf_digest *digest)
-{
-	struct stat st;
-	char path[96];
-
-	return fstatat(storefd, pf_ckpt_blob_path(digest, path), &st, AT_SYMLINK_NOFOLLOW) < 0
-		       ? 0
-		       : st.st_mtim.tv_sec;
 }
 
 /* ---- what is in use ---- */
@@ -79,9 +56,7 @@ static int remove_entries(int storefd, const struct pf_ckpt_prune *p, struct pf_
 		return -1;
 	for (size_t i = 0; i < p->n; i++)
 		if (!p->v[i].kept)
-			cJSON_Delete(cJSON_DetachItemViaPointer(
-				cJSON_GetObjectItemCaseSensitive(index, "manifests"),
-				pf_ckpt_index_find(index, p->v[i].digest.s, NULL)));
+			pf_ckpt_index_remove(index, p->v[i].digest.s);
 	return pf_ckpt_index_write(storefd, index, err);
 }
 
@@ -124,20 +99,20 @@ static int choose(
 int pf_ckpt_prune(const char *store, const struct pf_ckpt_prune_rules *rules, struct pf_ckpt_prune *out,
 	struct pf_err *err)
 {
-	PF_CLOSE int storefd = pf_ckpt_store_open(store, false, err);
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	PF_CLOSE int lock = -1;
 
 	*out = (struct pf_ckpt_prune){0};
-	if (storefd < 0)
+	if (pf_ckpt_heavy_open(store, false, !rules->dry_run, &h, err) < 0)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
-	lock = pf_ckpt_lock(storefd, err);
+	lock = pf_ckpt_lock(h.storefd, err);
 	if (lock < 0)
 		return -1;
-	int r = choose(storefd, rules, out, err);
+	int r = choose(h.storefd, rules, out, err);
 	if (r == 0 && out->removed > 0 && !rules->dry_run) {
-		r = remove_entries(storefd, out, err);
+		r = remove_entries(h.storefd, out, err);
 		if (r == 0)
-			r = pf_ckpt_gc_locked(storefd, &out->gc, err);
+			r = pf_ckpt_gc_locked(&h, false, &out->gc, err);
 	}
 	if (r < 0)
 		pf_ckpt_prune_done(out);
@@ -146,65 +121,53 @@ int pf_ckpt_prune(const char *store, const struct pf_ckpt_prune_rules *rules, st
 
 /* ---- totals ---- */
 
-struct layer_sum {
-	const char *digest;
-	int64_t size, files; /* files: bytes of the files in it, 0 when nobody recorded them */
-	int64_t users;
-};
-
-static struct layer_sum *layer(struct layer_sum *v, size_t *n, const char *digest)
+static int cmp_digest(const void *a, const void *b)
 {
-	for (size_t i = 0; i < *n; i++)
-		if (strcmp(v[i].digest, digest) == 0)
-			return &v[i];
-	v[*n] = (struct layer_sum){.digest = digest};
-	return &v[(*n)++];
+	return strcmp(((const struct pf_digest *)a)->s, ((const struct pf_digest *)b)->s);
 }
 
-static int64_t own_files(const struct pf_ckpt *c)
+/* Layers, each once, and how many of them are in more than one checkpoint. */
+static void count_layers(struct pf_digest *v, size_t n, struct pf_ckpt_totals *t)
 {
-	const cJSON *b = cJSON_GetObjectItemCaseSensitive(
-		cJSON_GetObjectItemCaseSensitive(c->record, "stats"), "bytes");
-
-	return cJSON_IsNumber(b) ? (int64_t)b->valuedouble : 0;
+	if (n > 1)
+		qsort(v, n, sizeof(*v), cmp_digest);
+	for (size_t i = 0, end; i < n; i = end) {
+		for (end = i + 1; end < n && strcmp(v[end].s, v[i].s) == 0;)
+			end++;
+		t->layers++;
+		t->shared_layers += end - i > 1;
+	}
 }
 
 int pf_ckpt_totals(const char *store, struct pf_ckpt_totals *t, struct pf_err *err)
 {
-	PF_CLOSE int storefd = pf_ckpt_store_open(store, false, err);
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
+	struct pf_packs_totals packs;
 	struct pf_ckpt *v = NULL;
-	size_t n = 0, all = 0, n_layers = 0;
+	size_t n = 0, all = 0, k = 0;
 
 	*t = (struct pf_ckpt_totals){0};
-	if (storefd < 0)
+	if (pf_ckpt_heavy_open(store, false, false, &h, err) < 0)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
-	if (pf_ckpt_list(storefd, &v, &n, err) < 0)
+	if (pf_ckpt_list(h.storefd, &v, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
 		all += v[i].n_layers;
-	PF_FREE struct layer_sum *layers = pf_calloc(all + 1, sizeof(*layers));
+	PF_FREE struct pf_digest *layers = pf_calloc(all + 1, sizeof(*layers));
 	for (size_t i = 0; i < n; i++) {
 		t->checkpoints++;
-		t->damaged += !v[i].record;
-		t->stored += v[i].manifest_size + v[i].config_size;
-		t->separate += v[i].manifest_size + v[i].config_size;
+		t->damaged += !v[i].record && !v[i].sealed;
+		t->stored += v[i].manifest_size;
 		for (size_t l = 0; l < v[i].n_layers; l++) {
-			struct layer_sum *s = layer(layers, &n_layers, v[i].layers[l].digest.s);
-			s->size = v[i].layers[l].size;
-			s->users++;
-			t->separate += s->size;
-			if (l == 0)
-				s->files = own_files(&v[i]);
+			t->logical += v[i].layers[l].bytes;
+			layers[k++] = v[i].layers[l].id;
 		}
 	}
-	for (size_t i = 0; i < n; i++)
-		for (size_t l = 0; l < v[i].n_layers; l++)
-			t->logical += layer(layers, &n_layers, v[i].layers[l].digest.s)->files;
-	for (size_t i = 0; i < n_layers; i++) {
-		t->layers++;
-		t->shared_layers += layers[i].users > 1;
-		t->stored += layers[i].size;
-	}
+	count_layers(layers, k, t);
+	pf_packs_totals(h.packs, &packs);
+	t->stored += packs.file_bytes;
+	t->chunks = packs.chunks;
+	t->chunk_bytes = packs.bytes;
 	pf_ckpt_list_free(v, n);
 	return 0;
 }

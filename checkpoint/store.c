@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,44 +46,98 @@ void pf_ckpt_list_free(struct pf_ckpt *v, size_t n)
 	free(v);
 }
 
-char *pf_ckpt_blob_path(const struct pf_digest *d, char buf[96])
+char *pf_ckpt_manifest_path(const struct pf_digest *d, char buf[96])
 {
-	snprintf(buf, 96, "blobs/sha256/%s", pf_digest_hex(d));
+	snprintf(buf, 96, "manifests/%s", pf_digest_hex(d));
 	return buf;
 }
 
-char *pf_ckpt_unpacked_name(const struct pf_digest *diff_id, char buf[96])
+char *pf_ckpt_layer_path(const struct pf_digest *id, bool sealed, char buf[96])
 {
-	snprintf(buf, 96, "sha256-%s", pf_digest_hex(diff_id));
+	snprintf(buf, 96, "layers/%s%s", pf_digest_hex(id), sealed ? ".sealed" : "");
+	return buf;
+}
+
+char *pf_ckpt_unpacked_name(const struct pf_digest *id, char buf[96])
+{
+	snprintf(buf, 96, "sha256-%s", pf_digest_hex(id));
 	return buf;
 }
 
 char *pf_ckpt_layer_dir(const char *store, const struct pf_ckpt_layer *l)
 {
-	return pf_asprintf("%s/checkpoints/unpacked/sha256-%s/fs", store, pf_digest_hex(&l->diff_id));
+	return pf_asprintf("%s/checkpoints/unpacked/sha256-%s/fs", store, pf_digest_hex(&l->id));
 }
+
+/* What chunks are cut by: other parameters would find nothing that is there. */
+static const char format_params[] = "\"chunker\":{\"min\":16384,\"average\":65536,\"max\":262144}";
 
 static int make_store(int fd, struct pf_err *err)
 {
-	static const char layout[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-	static const char index[] = "{\"schemaVersion\":2,\"mediaType\":\"application/"
-				    "vnd.oci.image.index.v1+json\",\"manifests\":[]}";
-	static const char *const dirs[] = {"blobs", "blobs/sha256", "unpacked", "tmp"};
+	static const char index[] = "{\"version\":2,\"checkpoints\":[]}";
+	static const char *const dirs[] = {"manifests", "layers", "packs", "files", "unpacked", "tmp"};
 	struct stat st;
 
-	if (fstatat(fd, "index.json", &st, 0) == 0)
+	if (fstatat(fd, "format", &st, 0) == 0)
 		return 0;
 	PF_CLOSE int lock = pf_ckpt_lock(fd, err);
 	if (lock < 0)
 		return -1;
+	if (fstatat(fd, "format", &st, 0) == 0 || fstatat(fd, "oci-layout", &st, 0) == 0)
+		return 0;
 	for (size_t i = 0; i < sizeof(dirs) / sizeof(*dirs); i++)
 		if (mkdirat(fd, dirs[i], 0700) < 0 && errno != EEXIST)
 			return pf_fail(err, errno, "mkdir checkpoints/%s", dirs[i]);
-	if (fstatat(fd, "index.json", &st, 0) == 0)
-		return 0;
-	if (pf_replace_file_at(fd, "oci-layout", layout, strlen(layout), 0600, true, err) < 0 ||
-		pf_replace_file_at(fd, "index.json", index, strlen(index), 0600, true, err) < 0)
+	unsigned char id[16];
+	char hex[33];
+	if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
+		return pf_fail(err, errno, "random numbers");
+	for (size_t i = 0; i < sizeof(id); i++)
+		snprintf(hex + 2 * i, 3, "%02x", id[i]);
+	PF_FREE char *format =
+		pf_asprintf("{\"version\":%d,%s,\"id\":\"%s\"}", PF_CKPT_VERSION, format_params, hex);
+	/* The format last: with it the store is there. */
+	if (pf_replace_file_at(fd, "index.json", index, strlen(index), 0600, true, err) < 0 ||
+		pf_replace_file_at(fd, "format", format, strlen(format), 0600, true, err) < 0)
 		return -1;
+	return 0;
+}
+
+/* A store of another form is refused before anything is done to it. */
+static int check_format(int fd, const char *path, struct pf_err *err)
+{
+	PF_FREE char *text = NULL;
+	struct stat st;
+	size_t len;
+	int64_t version = 0;
+	struct pf_err why = PF_ERR_INIT;
+
+	if (fstatat(fd, "format", &st, 0) < 0 && errno == ENOENT) {
+		if (fstatat(fd, "oci-layout", &st, 0) == 0)
+			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				"%s was made by an older version: move it aside, then take in what you need "
+				"with `pinfold checkpoint import oci:OLD_DIRECTORY:NAME`",
+				path);
+		return pf_fail_kind(err, PF_ERR_NOT_FOUND, ENOENT, "checkpoint store %s", path);
+	}
+	if (pf_read_file_at(fd, "format", 65536, &text, &len, err) < 0)
+		return pf_wrap(err, "checkpoint store %s", path);
+	PF_JSON cJSON *j = pf_json_parse("format", text, len, &why);
+	if (!j || pf_json_int(j, "format", "version", 0, INT32_MAX, &version, &why) < 0)
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "checkpoint store %s: %s", path, why.msg);
+	if (version != PF_CKPT_VERSION)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"checkpoint store %s is of version %d, this program knows version %d: use the one "
+			"that "
+			"made it, or another --store",
+			path, (int)version, PF_CKPT_VERSION);
+	PF_FREE char *params = pf_json_text(cJSON_GetObjectItemCaseSensitive(j, "chunker"));
+	if (!params || strcmp(params, strchr(format_params, '{')) != 0)
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"checkpoint store %s: its files are cut into chunks in a way that this program does "
+			"not "
+			"know: use the one that made it, or another --store",
+			path);
 	return 0;
 }
 
@@ -98,7 +153,7 @@ int pf_ckpt_store_open(const char *store, bool create, struct pf_err *err)
 			"checkpoint store %s", path);
 	if (create && make_store(fd, err) < 0)
 		return pf_wrap(err, "checkpoint store %s", path);
-	return pf_take_fd(&fd);
+	return check_format(fd, path, err) < 0 ? -1 : pf_take_fd(&fd);
 }
 
 int pf_ckpt_lock(int storefd, struct pf_err *err)
@@ -106,29 +161,36 @@ int pf_ckpt_lock(int storefd, struct pf_err *err)
 	return pf_lock_file_at(storefd, "lock", true, err);
 }
 
+/* ---- the index ---- */
+
+cJSON *pf_ckpt_index_entries(const cJSON *index)
+{
+	return cJSON_GetObjectItemCaseSensitive(index, "checkpoints");
+}
+
 cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
 {
 	PF_FREE char *text = NULL;
 	PF_JSON cJSON *index = NULL;
-	const cJSON *manifests = NULL, *m;
+	const cJSON *list = NULL, *m;
 	const char *digest;
 	size_t len;
 
 	if (pf_read_file_at(storefd, "index.json", PF_CKPT_MAX_DOC, &text, &len, err) < 0)
 		return NULL;
 	index = pf_json_parse("index.json", text, len, err);
-	if (!index || pf_json_arr(index, "index.json", "manifests", &manifests, err) < 0) {
+	if (!index || pf_json_arr(index, "index.json", "checkpoints", &list, err) < 0) {
 		err->kind = PF_ERR_CORRUPT;
 		return NULL;
 	}
-	if (!manifests) {
-		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "index.json: no list of manifests");
+	if (!list) {
+		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "index.json: no list of checkpoints");
 		return NULL;
 	}
-	cJSON_ArrayForEach(m, manifests)
+	cJSON_ArrayForEach(m, list)
 	{
 		digest = "";
-		if (!cJSON_IsObject(m) || pf_json_str(m, "manifests[]", "digest", &digest, err) < 0 ||
+		if (!cJSON_IsObject(m) || pf_json_str(m, "checkpoints[]", "digest", &digest, err) < 0 ||
 			!pf_digest_ok(digest)) {
 			pf_fail_kind(err, PF_ERR_CORRUPT, 0, "index.json: an entry without a sha256 digest");
 			return NULL;
@@ -144,57 +206,52 @@ int pf_ckpt_index_write(int storefd, const cJSON *index, struct pf_err *err)
 	return pf_replace_file_at(storefd, "index.json", text, strlen(text), 0600, true, err);
 }
 
-const char *pf_ckpt_index_note(const cJSON *entry, const char *key)
+const char *pf_ckpt_index_str(const cJSON *entry, const char *key)
 {
-	const cJSON *notes = cJSON_GetObjectItemCaseSensitive(entry, "annotations");
-	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(notes, key));
+	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(entry, key));
 
 	return s ? s : "";
+}
+
+bool pf_ckpt_index_sealed(const cJSON *entry)
+{
+	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(entry, "sealed"));
 }
 
 cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *name)
 {
 	cJSON *m;
 
-	cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(index, "manifests"))
+	cJSON_ArrayForEach(m, pf_ckpt_index_entries(index))
 	{
-		const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "digest"));
-		if (digest && d && strcmp(d, digest) == 0)
+		if (digest && strcmp(pf_ckpt_index_str(m, "digest"), digest) == 0)
 			return m;
-		if (name && strcmp(pf_ckpt_index_note(m, PF_OCI_REF_NAME), name) == 0)
+		if (name && strcmp(pf_ckpt_index_str(m, "name"), name) == 0)
 			return m;
 	}
 	return NULL;
 }
 
-/* A blob that is JSON, compared with the digest it is named by. */
-static cJSON *load_document(int storefd, const struct pf_digest *d, int64_t *size, struct pf_err *err)
+void pf_ckpt_index_add(cJSON *index, const struct pf_digest *digest, const char *name, const char *sandbox,
+	const char *created, bool sealed)
 {
-	char path[96];
-	PF_FREE char *text = NULL;
-	struct pf_digest got;
-	size_t len;
+	cJSON *m = cJSON_CreateObject();
 
-	if (pf_read_file_at(storefd, pf_ckpt_blob_path(d, path), PF_CKPT_MAX_DOC, &text, &len, err) < 0) {
-		err->kind = PF_ERR_CORRUPT;
-		return NULL;
-	}
-	pf_sha256_digest(text, len, &got);
-	if (strcmp(got.s, d->s) != 0) {
-		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%s: content has digest %s", path, got.s);
-		return NULL;
-	}
-	*size = (int64_t)len;
-	cJSON *j = pf_json_parse(path, text, len, err);
-	if (!j)
-		err->kind = PF_ERR_CORRUPT;
-	else if (!cJSON_IsObject(j)) {
-		cJSON_Delete(j);
-		j = NULL;
-		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%s: not a JSON object", path);
-	}
-	return j;
+	cJSON_AddStringToObject(m, "digest", digest->s);
+	cJSON_AddStringToObject(m, "name", name);
+	cJSON_AddStringToObject(m, "sandbox", sandbox);
+	cJSON_AddStringToObject(m, "created", created);
+	cJSON_AddBoolToObject(m, "sealed", sealed);
+	cJSON_AddItemToArray(pf_ckpt_index_entries(index), m);
 }
+
+void pf_ckpt_index_remove(cJSON *index, const char *digest)
+{
+	cJSON_Delete(cJSON_DetachItemViaPointer(
+		pf_ckpt_index_entries(index), pf_ckpt_index_find(index, digest, NULL)));
+}
+
+/* ---- manifests ---- */
 
 static int copy_digest(const char *where, const char *s, struct pf_digest *out, struct pf_err *err)
 {
@@ -205,69 +262,67 @@ static int copy_digest(const char *where, const char *s, struct pf_digest *out, 
 	return 0;
 }
 
-static int read_layer(
-	int storefd, const cJSON *desc, const cJSON *diff_id, struct pf_ckpt_layer *l, struct pf_err *err)
+static bool is_there(int storefd, const char *path, mode_t type)
 {
-	const char *digest = NULL, *type = "";
-	char path[96];
 	struct stat st;
 
-	if (pf_json_str(desc, "layers[]", "digest", &digest, err) < 0 ||
-		pf_json_str(desc, "layers[]", "mediaType", &type, err) < 0 ||
-		pf_json_int(desc, "layers[]", "size", 0, (int64_t)1 << 53, &l->size, err) < 0 ||
-		copy_digest("layers[].digest", digest, &l->digest, err) < 0 ||
-		copy_digest("diff_ids[]", cJSON_GetStringValue(diff_id), &l->diff_id, err) < 0)
+	return storefd >= 0 && fstatat(storefd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (st.st_mode & S_IFMT) == type;
+}
+
+static int read_layer(int storefd, const cJSON *j, struct pf_ckpt_layer *l, struct pf_err *err)
+{
+	const char *id = NULL;
+	char path[96], name[128];
+
+	if (pf_json_str(j, "layers[]", "id", &id, err) < 0 ||
+		pf_json_int(j, "layers[]", "bytes", 0, (int64_t)1 << 53, &l->bytes, err) < 0 ||
+		pf_json_int(j, "layers[]", "entries", 0, (int64_t)1 << 53, &l->entries, err) < 0 ||
+		copy_digest("layers[].id", id, &l->id, err) < 0)
 		return -1;
-	if (strcmp(type, PF_OCI_LAYER_ZSTD_TYPE) != 0)
-		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "layers[]: media type '%.80s' is not ours", type);
-	l->present = fstatat(storefd, pf_ckpt_blob_path(&l->digest, path), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		     S_ISREG(st.st_mode) && st.st_size == l->size;
-	snprintf(path, sizeof(path), "unpacked/sha256-%s/fs", pf_digest_hex(&l->diff_id));
-	l->unpacked = fstatat(storefd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+	l->present = is_there(storefd, pf_ckpt_layer_path(&l->id, false, path), S_IFREG) ||
+		     is_there(storefd, pf_ckpt_layer_path(&l->id, true, path), S_IFREG);
+	snprintf(name, sizeof(name), "unpacked/%s/fs", pf_ckpt_unpacked_name(&l->id, path));
+	l->unpacked = is_there(storefd, name, S_IFDIR);
 	return 0;
 }
 
-static int read_layers(
-	int storefd, const cJSON *manifest, const cJSON *config, struct pf_ckpt *out, struct pf_err *err)
+static int read_layers(int storefd, struct pf_ckpt *out, struct pf_err *err)
 {
-	const cJSON *layers = NULL, *rootfs = NULL, *diff_ids = NULL, *desc, *diff;
+	const cJSON *layers = NULL, *l;
 
-	if (pf_json_arr(manifest, "", "layers", &layers, err) < 0 ||
-		pf_json_obj(config, "", "rootfs", &rootfs, err) < 0 ||
-		(rootfs && pf_json_arr(rootfs, "rootfs", "diff_ids", &diff_ids, err) < 0))
+	if (pf_json_arr(out->record, "", "layers", &layers, err) < 0)
 		return -1;
 	int n = layers ? cJSON_GetArraySize(layers) : 0;
-	if (n < 1 || n > PF_CKPT_MAX_LAYERS || !diff_ids || cJSON_GetArraySize(diff_ids) != n)
-		return pf_fail_kind(err, PF_ERR_CORRUPT, 0,
-			"%d layers and %d diff_ids: must be as many, 1 to %d", n,
-			diff_ids ? cJSON_GetArraySize(diff_ids) : 0, PF_CKPT_MAX_LAYERS);
+	if (n < 1 || n > PF_CKPT_MAX_LAYERS)
+		return pf_fail_kind(
+			err, PF_ERR_CORRUPT, 0, "%d layers: must be 1 to %d", n, PF_CKPT_MAX_LAYERS);
 	out->layers = pf_calloc((size_t)n, sizeof(*out->layers));
 	out->n_layers = (size_t)n;
-	desc = layers->child;
-	diff = diff_ids->child;
-	for (int i = n - 1; i >= 0; i--, desc = desc->next, diff = diff->next)
-		if (!cJSON_IsObject(desc))
+	l = layers->child;
+	for (int i = n - 1; i >= 0; i--, l = l->next)
+		if (!cJSON_IsObject(l))
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "layers[]: must be objects");
-		else if (read_layer(storefd, desc, diff, &out->layers[i], err) < 0)
+		else if (read_layer(storefd, l, &out->layers[i], err) < 0)
 			return -1;
 	return 0;
 }
 
-static int read_record(const cJSON *config, struct pf_ckpt *out, struct pf_err *err)
+static int read_record(struct pf_ckpt *out, struct pf_err *err)
 {
-	const cJSON *record = NULL, *base = NULL;
+	const cJSON *record = out->record, *base = NULL;
 	const char *sandbox = "", *created = "", *parent = "", *ref = "", *digest = "";
+	int64_t version = 0;
 
-	if (pf_json_obj(config, "", PF_CKPT_KEY, &record, err) < 0)
+	if (pf_json_int(record, "", "version", 0, INT32_MAX, &version, err) < 0 ||
+		pf_json_str(record, "", "sandbox_id", &sandbox, err) < 0 ||
+		pf_json_str(record, "", "created", &created, err) < 0 ||
+		pf_json_str(record, "", "parent", &parent, err) < 0 ||
+		pf_json_obj(record, "", "base_image", &base, err) < 0)
 		return -1;
-	if (!record)
-		return pf_fail_kind(err, PF_ERR_CORRUPT, 0,
-			"the config holds no " PF_CKPT_KEY ": this is an image, not a checkpoint");
-	if (pf_json_str(record, PF_CKPT_KEY, "sandbox_id", &sandbox, err) < 0 ||
-		pf_json_str(record, PF_CKPT_KEY, "created", &created, err) < 0 ||
-		pf_json_str(record, PF_CKPT_KEY, "parent", &parent, err) < 0 ||
-		pf_json_obj(record, PF_CKPT_KEY, "base_image", &base, err) < 0)
-		return -1;
+	if (version != PF_CKPT_VERSION)
+		return pf_fail_kind(
+			err, PF_ERR_CORRUPT, 0, "its version is %d, not %d", (int)version, PF_CKPT_VERSION);
 	if (base && (pf_json_str(base, "base_image", "ref", &ref, err) < 0 ||
 			    pf_json_str(base, "base_image", "digest", &digest, err) < 0))
 		return -1;
@@ -275,9 +330,6 @@ static int read_record(const cJSON *config, struct pf_ckpt *out, struct pf_err *
 		return -1;
 	if (*parent && !pf_digest_ok(parent))
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "parent: '%.80s' is no sha256 digest", parent);
-	out->record = cJSON_Duplicate(record, true);
-	if (!out->record)
-		abort();
 	out->sandbox_id = pf_strdup(sandbox);
 	out->created = pf_strdup(created);
 	out->parent = pf_strdup(parent);
@@ -286,44 +338,64 @@ static int read_record(const cJSON *config, struct pf_ckpt *out, struct pf_err *
 	return 0;
 }
 
-static int load(int storefd, const char *digest, struct pf_ckpt *out, struct pf_err *err)
+static int parse(int storefd, const struct pf_digest *digest, const char *text, size_t len,
+	struct pf_ckpt *out, struct pf_err *err)
 {
-	PF_JSON cJSON *manifest = NULL, *config = NULL;
-	const cJSON *desc = NULL;
-	const char *config_digest = NULL;
+	struct pf_digest got;
 
-	if (copy_digest("checkpoint", digest, &out->digest, err) < 0)
+	pf_sha256_digest(text, len, &got);
+	if (strcmp(got.s, digest->s) != 0)
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the manifest's digest is %s", got.s);
+	out->record = pf_json_parse("manifest", text, len, err);
+	if (!out->record)
 		return -1;
-	manifest = load_document(storefd, &out->digest, &out->manifest_size, err);
-	if (!manifest)
-		return -1;
-	if (pf_json_obj(manifest, "manifest", "config", &desc, err) < 0)
-		return -1;
-	if (!desc)
-		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the manifest names no config");
-	if (pf_json_str(desc, "config", "digest", &config_digest, err) < 0 ||
-		copy_digest("config.digest", config_digest, &out->config_digest, err) < 0)
-		return -1;
-	config = load_document(storefd, &out->config_digest, &out->config_size, err);
-	if (!config)
-		return -1;
-	if (read_record(config, out, err) < 0 || read_layers(storefd, manifest, config, out, err) < 0)
-		return -1;
+	if (!cJSON_IsObject(out->record))
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the manifest is not a JSON object");
+	return read_record(out, err) < 0 ? -1 : read_layers(storefd, out, err);
+}
+
+int pf_ckpt_parse(int storefd, const struct pf_digest *digest, const char *name, const char *text, size_t len,
+	bool sealed, struct pf_ckpt *out, struct pf_err *err)
+{
+	*out = (struct pf_ckpt){.digest = *digest, .manifest_size = (int64_t)len, .sealed = sealed};
+	if (parse(storefd, digest, text, len, out, err) < 0) {
+		pf_ckpt_done(out);
+		/* What was wrong is stored data, not the caller's input. */
+		if (err->kind == PF_ERR_INVALID)
+			err->kind = PF_ERR_CORRUPT;
+		return pf_wrap(err, "checkpoint %.19s", digest->s);
+	}
+	out->name = pf_strdup(name ? name : "");
 	return 0;
+}
+
+/* What seal.c begins a document with; a manifest begins with a brace. */
+static bool looks_sealed(const char *text, size_t len)
+{
+	return len >= 6 && memcmp(text, "PFSEAL", 6) == 0;
 }
 
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err)
 {
+	PF_FREE char *text = NULL;
+	struct pf_digest d;
+	char path[96];
+	size_t len;
+
 	*out = (struct pf_ckpt){0};
-	if (load(storefd, digest, out, err) < 0) {
-		pf_ckpt_done(out);
-		if (err->kind == PF_ERR_INVALID)
-			err->kind =
-				PF_ERR_CORRUPT; /* what was wrong is stored data, not the caller's input */
+	if (copy_digest("checkpoint", digest, &d, err) < 0)
+		return -1;
+	if (pf_read_file_at(storefd, pf_ckpt_manifest_path(&d, path), PF_CKPT_MAX_DOC, &text, &len, err) <
+		0) {
+		err->kind = PF_ERR_CORRUPT;
 		return pf_wrap(err, "checkpoint %.19s", digest);
 	}
-	out->name = pf_strdup(name ? name : "");
-	return 0;
+	if (looks_sealed(text, len)) {
+		*out = (struct pf_ckpt){.digest = d, .sealed = true};
+		return pf_fail_kind(
+			err, PF_ERR_UNSUPPORTED, 0, "checkpoint %.19s is sealed: it needs its key", digest);
+	}
+	return pf_ckpt_parse(storefd, &d, name, text, len, false, out, err);
 }
 
 static bool is_hex_prefix(const char *s)
@@ -336,14 +408,14 @@ static bool is_hex_prefix(const char *s)
 static int not_found(const cJSON *index, const char *spec, struct pf_err *err)
 {
 	PF_BUF struct pf_buf b = {0};
-	const cJSON *m, *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
+	const cJSON *m, *list = pf_ckpt_index_entries(index);
 	int n = cJSON_GetArraySize(list), i = 0;
 
 	cJSON_ArrayForEach(m, list)
 	{
 		if (i++ < n - 8)
 			continue;
-		const char *name = pf_ckpt_index_note(m, PF_OCI_REF_NAME);
+		const char *name = pf_ckpt_index_str(m, "name");
 		pf_buf_printf(&b, "%s%.60s",
 			b.len   ? ", "
 			: n > 8 ? "…, "
@@ -363,7 +435,7 @@ static const char *entry_digest(const cJSON *m)
 static int resolve_latest(
 	int storefd, const cJSON *index, const char *sandbox_id, struct pf_ckpt *out, struct pf_err *err)
 {
-	const cJSON *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
+	const cJSON *list = pf_ckpt_index_entries(index);
 	struct pf_err first = PF_ERR_INIT;
 	size_t damaged = 0;
 
@@ -372,12 +444,11 @@ static int resolve_latest(
 			"'latest' means the newest checkpoint of one sandbox: name the sandbox");
 	for (int i = cJSON_GetArraySize(list) - 1; i >= 0; i--) {
 		const cJSON *m = cJSON_GetArrayItem(list, i);
-		if (strcmp(pf_ckpt_index_note(m, PF_CKPT_KEY ".sandbox"), sandbox_id) != 0)
+		if (strcmp(pf_ckpt_index_str(m, "sandbox"), sandbox_id) != 0)
 			continue;
 		struct pf_err why = PF_ERR_INIT;
 		size_t missing = 0;
-		if (pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_note(m, PF_OCI_REF_NAME), out,
-			    &why) == 0) {
+		if (pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_str(m, "name"), out, &why) == 0) {
 			for (size_t l = 0; l < out->n_layers; l++)
 				missing += !out->layers[l].present;
 			/* The index's word for whose checkpoint this is counts only with the record's. */
@@ -407,7 +478,7 @@ static const cJSON *find_entry(const cJSON *index, const char *spec, struct pf_e
 	if (*spec)
 		found = pf_ckpt_index_find(index, NULL, spec);
 	if (!found && is_hex_prefix(hex)) {
-		cJSON_ArrayForEach(m, cJSON_GetObjectItemCaseSensitive(index, "manifests"))
+		cJSON_ArrayForEach(m, pf_ckpt_index_entries(index))
 		{
 			if (!pf_starts_with(entry_digest(m) + 7, hex))
 				continue;
@@ -443,8 +514,7 @@ int pf_ckpt_resolve_at(
 	if (strcmp(spec, "latest") == 0)
 		return resolve_latest(storefd, index, sandbox_id, out, err);
 	const cJSON *m = find_entry(index, spec, err);
-	return m ? pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_note(m, PF_OCI_REF_NAME), out, err)
-		 : -1;
+	return m ? pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_str(m, "name"), out, err) : -1;
 }
 
 int pf_ckpt_resolve(
@@ -480,17 +550,17 @@ int pf_ckpt_list(int storefd, struct pf_ckpt **out, size_t *n, struct pf_err *er
 
 	if (!index)
 		return -1;
-	const cJSON *list = cJSON_GetObjectItemCaseSensitive(index, "manifests");
+	const cJSON *list = pf_ckpt_index_entries(index);
 	struct pf_ckpt *v = pf_calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*v));
 	size_t i = 0;
 	cJSON_ArrayForEach(m, list)
 	{
 		struct pf_err why = PF_ERR_INIT;
-		const char *name = pf_ckpt_index_note(m, PF_OCI_REF_NAME);
+		const char *name = pf_ckpt_index_str(m, "name");
 		if (pf_ckpt_load(storefd, entry_digest(m), name, &v[i], &why) < 0) {
 			memcpy(v[i].digest.s, entry_digest(m), sizeof(v[i].digest.s));
 			v[i].name = pf_strdup(name);
-			v[i].sandbox_id = pf_strdup(pf_ckpt_index_note(m, PF_CKPT_KEY ".sandbox"));
+			v[i].sandbox_id = pf_strdup(pf_ckpt_index_str(m, "sandbox"));
 		}
 		i++;
 	}
@@ -501,13 +571,17 @@ int pf_ckpt_list(int storefd, struct pf_ckpt **out, size_t *n, struct pf_err *er
 
 int pf_ckpt_tmp_make(int storefd, char name[64], int *lockfd, struct pf_err *err)
 {
-	static unsigned counter;
 	/* Between mkdir and flock the directory looks abandoned; gc holds the store's lock, so take it too.
 	 */
 	PF_CLOSE int lock = pf_ckpt_lock(storefd, err);
 
-	if (lock < 0)
-		return -1;
+	return lock < 0 ? -1 : pf_ckpt_tmp_make_locked(storefd, name, lockfd, err);
+}
+
+int pf_ckpt_tmp_make_locked(int storefd, char name[64], int *lockfd, struct pf_err *err)
+{
+	static unsigned counter;
+
 	/* A store that was copied without what can be made again is as good. */
 	if (mkdirat(storefd, "tmp", 0700) < 0 && errno != EEXIST)
 		return pf_fail(err, errno, "mkdir tmp");

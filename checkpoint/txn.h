@@ -16,6 +16,7 @@ struct pf_txn;
 
 struct pf_txn_opts {
 	int level, threads; /* zstd; 0: 3, as many as there are cpus */
+	bool sealed;        /* into the sealed domain of h */
 };
 
 /* h is borrowed, and open (not exclusive). */
@@ -36,20 +37,27 @@ struct pf_txn_source {
 
 struct pf_txn_layer {
 	struct pf_digest id;
+	int64_t entries;
 	int64_t tree_bytes, map_bytes;
 	bool was_there; /* the store had this layer already */
 	struct pf_walk_stats walked;
-	struct pf_pack_stats packed;
 	struct pf_live_stats live;
+	int64_t dropped_xattrs;  /* labels of this host (security.* but capability), trusted.*, names with '='
+				  */
 	int64_t unchanged;       /* files that were not read */
 	int64_t unchanged_bytes; /* their sizes */
-	int64_t chunks_new, chunks_reused;
-	int64_t bytes_new; /* what the store grows by, compressed: chunks and the layer's document */
 };
 
 /* Store a directory as a layer. May be called several times. */
 int pf_txn_layer(
 	struct pf_txn *t, const struct pf_txn_source *s, struct pf_txn_layer *out, struct pf_err *err);
+
+struct pf_txn_written {
+	int64_t chunks_new, chunks_reused;
+	int64_t bytes_new; /* what the store grows by so far, compressed: packs and layers' documents */
+};
+/* All layers are there: make their data durable. Before pf_txn_commit(). */
+int pf_txn_finish(struct pf_txn *t, struct pf_txn_written *w, struct pf_err *err);
 
 /* Give the checkpoint of this manifest (JSON text, its layers all in the store or in this transaction) its
  * name and make everything durable and visible: packs, layers, manifest, index, in that order. *digest is the

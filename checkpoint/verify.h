@@ -5,21 +5,19 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "checkpoint/heavy.h"
 #include "checkpoint/store.h"
 
-/* Check one blob file: its size and digest, and that it decompresses to diff_id (NULL: no look inside). fd is
- * read from its current position to the end. With diff_id, tar_fd >= 0 gets the decompressed bytes and
- * *tar_size (may be NULL) their number. PF_ERR_CORRUPT says what differs. */
-int pf_ckpt_check_blob(int fd, const struct pf_digest *digest, int64_t size, const struct pf_digest *diff_id,
-	int tar_fd, int64_t *tar_size, struct pf_err *err);
+struct pf_ckpt_verified;
 
-/* All layers of a loaded checkpoint. `good` remembers layers that were found good before (shared ones are
- * read once); start with a zeroed one, free with pf_ckpt_verified_done(). */
-struct pf_ckpt_verified {
-	struct pf_digest *v;
-	size_t n;
-};
-int pf_ckpt_verify(int storefd, const struct pf_ckpt *c, struct pf_ckpt_verified *good, struct pf_err *err);
-void pf_ckpt_verified_done(struct pf_ckpt_verified *good);
+/* What was found good before is not read again: layers, and files that are in several layers. Free with
+ * pf_ckpt_verified_free(); NULL is fine. */
+struct pf_ckpt_verified *pf_ckpt_verified_new(void);
+void pf_ckpt_verified_free(struct pf_ckpt_verified *good);
+
+/* All layers of a loaded checkpoint: documents, trees, maps, and every file's data against its hash. CORRUPT
+ * says what is wrong first. */
+int pf_ckpt_verify(
+	struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct pf_ckpt_verified *good, struct pf_err *err);
 
 #endif

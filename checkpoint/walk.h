@@ -20,6 +20,7 @@ struct pf_node {
 	struct pf_node *next;
 	struct pf_node *leader;      /* another name of the same inode came before: that one holds the data */
 	struct pf_node *twin;        /* rescan: the node at the same path in the previous tree */
+	void *note;                  /* the visitor's */
 	uint64_t tar_start, tar_end; /* where the packer put it, bytes of the tar stream */
 	dev_t dev;
 	ino_t ino;
@@ -34,7 +35,6 @@ struct pf_node {
 	unsigned skipped; /* directories: sockets, devices, reserved names left out directly below */
 	bool opaque;      /* directories: hides what lower layers have */
 	bool cut;         /* directories: excluded, children not walked */
-	bool spooled;     /* second pass of a live snapshot: tar_start and tar_end are in the spool */
 	bool unstable;    /* changed while it was read: what was packed is not one version of it */
 	char name[];      /* "" for the root */
 };

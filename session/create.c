@@ -304,7 +304,7 @@ static int write_record(struct making *m, struct pf_err *err)
 	if (m->has_ckpt) {
 		cJSON_AddStringToObject(j, "checkpoint", m->ckpt.digest.s);
 		for (size_t i = 0; i < m->ckpt.n_layers; i++)
-			cJSON_AddItemToArray(layers, cJSON_CreateString(m->ckpt.layers[i].diff_id.s));
+			cJSON_AddItemToArray(layers, cJSON_CreateString(m->ckpt.layers[i].id.s));
 	}
 	cJSON_AddItemToObject(j, "config", pf_config_to_json(&m->config));
 	PF_FREE char *text = pf_json_text(j);

@@ -31,7 +31,7 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
-#include "checkpoint/prune.h"
+#include "checkpoint/keep.h"
 #include "sandbox/cgroup.h"
 #include "session/audit.h"
 #include "session/config.h"
@@ -386,6 +386,9 @@ static cJSON *take(const struct pf_dirs *d, struct pf_state *s, const char *name
 	cJSON *result = NULL;
 	int64_t frozen_us = 0;
 
+	/* Nothing is left then that has a file mapped, and may write to it unseen. */
+	if (req && (upper_fd >= 0 || s->status == PF_STATUS_STOPPED))
+		cJSON_AddBoolToObject(req, "ended", true);
 	if (req && read_hooks(&f, req, err) == 0 &&
 		(upper_fd >= 0 || pf_session_upper(d, s, &upper, err) == 0) &&
 		(!running || (pf_cgroup_probe(&host, err) == 0 &&
@@ -473,16 +476,13 @@ int pf_session_snapshot_auto(const struct pf_dirs *d, const char *id, const char
 	if (keep < 0)
 		return 0;
 	/* The new one is there whatever becomes of the old ones. */
-	const struct pf_ckpt_prune_rules rules = {.sandbox_id = id,
-		.only_auto = true,
-		.keep_last = keep,
-		.keep_daily = -1,
-		.older_than_ms = -1};
-	struct pf_ckpt_prune pruned = {0};
 	struct pf_err why = PF_ERR_INIT;
-	if (pf_ckpt_prune(d->store, &rules, &pruned, &why) < 0)
+	PF_FREE char *helper = pf_helper_path("pinfold-store", &why);
+	PF_FREE char *number = pf_asprintf("%lld", (long long)keep);
+	char *argv[] = {helper, (char *)"--store", (char *)d->store, (char *)"checkpoint", (char *)"prune",
+		(char *)"--auto", (char *)"--sandbox", (char *)id, (char *)"--keep-last", number, NULL};
+	if (!helper || pf_run(argv, NULL, &why) < 0)
 		audit_failure(d, id, "prune_failed", on, &why);
-	pf_ckpt_prune_done(&pruned);
 	return 0;
 }
 

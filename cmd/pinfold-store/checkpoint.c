@@ -14,12 +14,10 @@
 #include "checkpoint/gc.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
-#include "checkpoint/transfer.h"
 #include "checkpoint/verify.h"
 #include "cmd/pinfold-store/checkpoint.h"
 #include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
-#include "overlay/image.h"
 
 static const char ls_help[] = "[--sandbox ID] [--json | --quiet]   list checkpoints, oldest first";
 static const char inspect_help[] = "[--sandbox ID] CHECKPOINT   everything recorded of one, as JSON";
@@ -27,10 +25,6 @@ static const char verify_help[] = "--all | [--sandbox ID] CHECKPOINT...   read e
 static const char rm_help[] = "[--force] CHECKPOINT...   remove, and free what only they used";
 static const char prepare_help[] =
 	"[--sandbox ID] CHECKPOINT   unpack its layers (create --from does so by itself)";
-static const char export_help[] =
-	"CHECKPOINT --to oci:DIR [--complete] [--uncompressed] [--sandbox ID]   write "
-	"an OCI image layout";
-static const char import_help[] = "oci:DIR[:NAME] [--name NAME]   take one in from an OCI image layout";
 static const char push_help[] = "[options] CHECKPOINT HOST/REPOSITORY[:TAG]   send one to an OCI registry";
 static const char pull_help[] = "[options] HOST/REPOSITORY[:TAG|@DIGEST]   fetch one from an OCI registry";
 static const char gc_help[] = "   remove what nothing refers to";
@@ -41,12 +35,13 @@ static void print_json(const cJSON *j)
 	puts(text);
 }
 
-static int64_t stored_bytes(const struct pf_ckpt *c)
+/* Sizes of the files, as the layers hold them. */
+static int64_t file_bytes(const struct pf_ckpt *c)
 {
-	int64_t sum = c->manifest_size + c->config_size;
+	int64_t sum = 0;
 
 	for (size_t i = 0; i < c->n_layers; i++)
-		sum += c->layers[i].size;
+		sum += c->layers[i].bytes;
 	return sum;
 }
 
@@ -65,7 +60,8 @@ static cJSON *describe(const struct pf_ckpt *c)
 	cJSON_AddStringToObject(j, "checkpoint", c->digest.s);
 	cJSON_AddStringToObject(j, "name", c->name);
 	cJSON_AddStringToObject(j, "sandbox_id", c->sandbox_id);
-	cJSON_AddBoolToObject(j, "damaged", !complete(c));
+	cJSON_AddBoolToObject(j, "damaged", !complete(c) && !c->sealed);
+	cJSON_AddBoolToObject(j, "sealed", c->sealed);
 	if (!c->record)
 		return j;
 	cJSON_AddStringToObject(j, "created", c->created);
@@ -75,13 +71,13 @@ static cJSON *describe(const struct pf_ckpt *c)
 	cJSON_AddStringToObject(base, "digest", c->base_image_digest);
 	cJSON_AddItemToObject(
 		j, "labels", cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(c->record, "labels"), true));
-	pf_json_add_int(j, "bytes", stored_bytes(c));
+	pf_json_add_int(j, "bytes", file_bytes(c));
 	cJSON *layers = cJSON_AddArrayToObject(j, "layers");
 	for (size_t i = 0; i < c->n_layers; i++) {
 		cJSON *l = cJSON_CreateObject();
-		cJSON_AddStringToObject(l, "digest", c->layers[i].digest.s);
-		cJSON_AddStringToObject(l, "diff_id", c->layers[i].diff_id.s);
-		pf_json_add_int(l, "size", c->layers[i].size);
+		cJSON_AddStringToObject(l, "id", c->layers[i].id.s);
+		pf_json_add_int(l, "bytes", c->layers[i].bytes);
+		pf_json_add_int(l, "entries", c->layers[i].entries);
 		cJSON_AddBoolToObject(l, "present", c->layers[i].present);
 		cJSON_AddBoolToObject(l, "unpacked", c->layers[i].unpacked);
 		cJSON_AddItemToArray(layers, l);
@@ -106,11 +102,11 @@ static void print_row(const struct pf_ckpt *c)
 
 	if (!c->record) {
 		printf("%-24s %.12s  %-20s %s\n", c->name, pf_digest_hex(&c->digest), c->sandbox_id,
-			"damaged");
+			c->sealed ? "sealed" : "damaged");
 		return;
 	}
 	printf("%-24s %.12s  %-20s %.19sZ  %10s  %s%s\n", c->name, pf_digest_hex(&c->digest), c->sandbox_id,
-		c->created, pf_format_size(stored_bytes(c), size, sizeof(size)), c->base_image_ref,
+		c->created, pf_format_size(file_bytes(c), size, sizeof(size)), c->base_image_ref,
 		complete(c) ? "" : "  damaged");
 }
 
@@ -197,20 +193,18 @@ static int cmd_inspect(int argc, char **argv)
 	return 0;
 }
 
-static int verify_one(int storefd, const struct pf_ckpt *c, struct pf_ckpt_verified *good, cJSON *out)
+static int verify_one(struct pf_ckpt_heavy *h, const char *digest, const char *name,
+	struct pf_ckpt_verified *good, cJSON *out)
 {
 	struct pf_err err = PF_ERR_INIT;
+	PF_CKPT struct pf_ckpt c = {0};
 	cJSON *j = cJSON_CreateObject();
-	int r = 0;
 
-	cJSON_AddStringToObject(j, "checkpoint", c->digest.s);
-	cJSON_AddStringToObject(j, "name", c->name ? c->name : "");
-	if (!c->record) {
-		PF_CKPT struct pf_ckpt again = {0};
-		r = pf_ckpt_load(storefd, c->digest.s, NULL, &again, &err);
-	} else {
-		r = pf_ckpt_verify(storefd, c, good, &err);
-	}
+	cJSON_AddStringToObject(j, "checkpoint", digest);
+	cJSON_AddStringToObject(j, "name", name);
+	int r = pf_ckpt_heavy_load(h, digest, name, &c, &err);
+	if (r == 0)
+		r = pf_ckpt_verify(h, &c, good, &err);
 	cJSON_AddBoolToObject(j, "good", r == 0);
 	if (r < 0) {
 		cJSON_AddStringToObject(j, "error", err.msg);
@@ -220,18 +214,42 @@ static int verify_one(int storefd, const struct pf_ckpt *c, struct pf_ckpt_verif
 	return r;
 }
 
+/* What the command line names, or all. */
+static size_t verify_these(struct pf_ckpt_heavy *h, int argc, char **argv, const char *sandbox,
+	struct pf_ckpt_verified *good, cJSON *out, struct pf_err *err)
+{
+	PF_JSON cJSON *index = argc == 0 ? pf_ckpt_index_read(h->storefd, err) : NULL;
+	const cJSON *e;
+	size_t bad = argc == 0 && !index;
+
+	cJSON_ArrayForEach(e, pf_ckpt_index_entries(index)) bad +=
+		verify_one(h, pf_ckpt_index_str(e, "digest"), pf_ckpt_index_str(e, "name"), good, out) < 0;
+	for (int i = 0; i < argc; i++) {
+		PF_CKPT struct pf_ckpt one = {0};
+		struct pf_digest d;
+		if (strcmp(argv[i], "latest") == 0 || pf_ckpt_find_digest(h->storefd, argv[i], &d, err) < 0) {
+			if (pf_ckpt_resolve_at(h->storefd, argv[i], sandbox, &one, err) < 0) {
+				(void)pf_store_error("checkpoint verify", err);
+				bad++;
+				continue;
+			}
+			d = one.digest;
+		}
+		bad += verify_one(h, d.s, one.name ? one.name : "", good, out) < 0;
+	}
+	return bad;
+}
+
 static int cmd_verify(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"all", no_argument, NULL, 'a'}, {"sandbox", required_argument, NULL, 's'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
-	PF_CLOSE int storefd = -1;
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	PF_JSON cJSON *out = cJSON_CreateArray();
-	struct pf_ckpt_verified good = {0};
-	struct pf_ckpt *v = NULL;
 	const char *sandbox = NULL;
 	bool all = false;
-	size_t n = 0, bad = 0;
+	size_t bad = 0;
 	int c;
 
 	optind = 0;
@@ -244,27 +262,17 @@ static int cmd_verify(int argc, char **argv)
 			return 125;
 	if (all ? optind != argc : optind == argc)
 		return pf_store_usage("checkpoint verify", verify_help);
-	if (list_all(&storefd, &v, &n, &err) < 0)
-		return pf_store_error("checkpoint verify", &err);
-	pf_show_begin(STDERR_FILENO, "verify");
-	for (size_t i = 0; all && i < n; i++)
-		pf_progress_expect(stored_bytes(&v[i]));
-	for (size_t i = 0; all && i < n; i++)
-		bad += verify_one(storefd, &v[i], &good, out) < 0;
-	for (; optind < argc; optind++) {
-		PF_CKPT struct pf_ckpt one = {0};
-		if (pf_ckpt_resolve(pf_store.store, argv[optind], sandbox, &one, &err) < 0) {
-			(void)pf_store_error("checkpoint verify", &err);
-			bad++;
-		} else {
-			pf_progress_expect(stored_bytes(&one));
-			bad += verify_one(storefd, &one, &good, out) < 0;
-		}
+	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, &err) < 0) {
+		if (!all || err.kind != PF_ERR_NOT_FOUND)
+			return pf_store_error("checkpoint verify", &err);
+	} else {
+		struct pf_ckpt_verified *good = pf_ckpt_verified_new();
+		pf_show_begin(STDERR_FILENO, "verify");
+		bad = verify_these(&h, argc - optind, argv + optind, sandbox, good, out, &err);
+		pf_show_end();
+		pf_ckpt_verified_free(good);
 	}
-	pf_show_end();
 	print_json(out);
-	pf_ckpt_verified_done(&good);
-	pf_ckpt_list_free(v, n);
 	return bad ? 125 : 0;
 }
 
@@ -272,7 +280,9 @@ static cJSON *gc_json(const struct pf_ckpt_gc_stats *s)
 {
 	cJSON *j = cJSON_CreateObject();
 
-	pf_json_add_int(j, "blobs", s->blobs);
+	pf_json_add_int(j, "manifests", s->manifests);
+	pf_json_add_int(j, "layers", s->layers);
+	pf_json_add_int(j, "chunks", s->chunks);
 	pf_json_add_int(j, "unpacked", s->unpacked);
 	pf_json_add_int(j, "temps", s->temps);
 	pf_json_add_int(j, "bytes", s->bytes);
@@ -308,7 +318,9 @@ static int cmd_rm(int argc, char **argv)
 	for (; optind < argc; optind++) {
 		if (pf_ckpt_remove(pf_store.store, argv[optind], force, &one, &err) < 0)
 			return pf_store_error("checkpoint rm", &err);
-		s.blobs += one.blobs;
+		s.manifests += one.manifests;
+		s.layers += one.layers;
+		s.chunks += one.chunks;
 		s.unpacked += one.unpacked;
 		s.temps += one.temps;
 		s.bytes += one.bytes;
@@ -364,131 +376,6 @@ static int cmd_prepare(int argc, char **argv)
 	return 0;
 }
 
-static int print_transfer(const struct pf_ckpt_transfer_stats *s, const char *dir)
-{
-	PF_JSON cJSON *j = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(j, "digest", s->digest.s);
-	cJSON_AddStringToObject(j, "name", s->name);
-	if (dir)
-		cJSON_AddStringToObject(j, "directory", dir);
-	pf_json_add_int(j, "bytes", s->bytes);
-	print_json(j);
-	return 0;
-}
-
-/* The base image's directories for a complete export; refuses an image that is not the checkpoint's, or that
- * lives partly outside its layers. */
-static int base_image(const char *spec, const char *sandbox, struct pf_image *img, struct pf_err *err)
-{
-	PF_CKPT struct pf_ckpt c = {0};
-
-	if (pf_ckpt_resolve(pf_store.store, spec, sandbox, &c, err) < 0)
-		return -1;
-	if (pf_image_resolve(pf_store.store, c.base_image_ref, img, err) < 0)
-		return pf_wrap(err, "--complete needs the base image");
-	if (pf_ckpt_check_base(&c, img->digest, err) < 0)
-		return -1;
-	if (img->n_binds > 0)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"image %s is partly this machine's own files and cannot be exported: export without "
-			"--complete",
-			img->ref);
-	return 0;
-}
-
-static void add_strings(cJSON *j, const char *key, char *const *v)
-{
-	cJSON *list = v && *v ? cJSON_AddArrayToObject(j, key) : NULL;
-
-	for (; list && *v; v++)
-		cJSON_AddItemToArray(list, cJSON_CreateString(*v));
-}
-
-/* What the base image says about running it. Its entrypoint is a part of cmd already. */
-static cJSON *image_config(const struct pf_image *img)
-{
-	cJSON *j = cJSON_CreateObject();
-
-	add_strings(j, "Env", img->env);
-	add_strings(j, "Cmd", img->cmd);
-	if (img->workdir)
-		cJSON_AddStringToObject(j, "WorkingDir", img->workdir);
-	if (img->user)
-		cJSON_AddStringToObject(j, "User", img->user);
-	return j;
-}
-
-static int cmd_export(int argc, char **argv)
-{
-	static const struct option options[] = {{"to", required_argument, NULL, 't'},
-		{"complete", no_argument, NULL, 'c'}, {"uncompressed", no_argument, NULL, 'u'},
-		{"sandbox", required_argument, NULL, 's'}, {0}};
-	struct pf_err err = PF_ERR_INIT;
-	struct pf_ckpt_transfer_stats s;
-	struct pf_image img = {0};
-	const char *to = NULL, *sandbox = NULL;
-	struct pf_ckpt_export_opts opts = {0};
-	bool whole = false;
-	int c, r = 0;
-
-	optind = 0;
-	while ((c = pf_store_getopt("checkpoint export", argc, argv, options)) != -1)
-		if (c == 't')
-			to = optarg;
-		else if (c == 'c')
-			whole = true;
-		else if (c == 'u')
-			opts.uncompressed = true;
-		else if (c == 's')
-			sandbox = optarg;
-		else
-			return 125;
-	if (!to || argc - optind != 1 || (pf_starts_with(to, "oci:") && !to[4]))
-		return pf_store_usage("checkpoint export", export_help);
-	const char *dir = pf_starts_with(to, "oci:") ? to + 4 : to;
-	pf_checkpoint_raise_nofile();
-	if (whole)
-		r = base_image(argv[optind], sandbox, &img, &err);
-	PF_JSON cJSON *config = whole && r == 0 ? image_config(&img) : NULL;
-	opts.base_layers = whole ? img.layers : NULL;
-	opts.base_config = config;
-	pf_show_begin(STDERR_FILENO, "export");
-	if (r == 0)
-		r = pf_ckpt_export(pf_store.store, argv[optind], sandbox, dir, &opts, &s, &err);
-	pf_show_end();
-	pf_image_done(&img);
-	return r < 0 ? pf_store_error("checkpoint export", &err) : print_transfer(&s, dir);
-}
-
-static int cmd_import(int argc, char **argv)
-{
-	static const struct option options[] = {{"name", required_argument, NULL, 'n'}, {0}};
-	struct pf_err err = PF_ERR_INIT;
-	struct pf_ckpt_transfer_stats s;
-	const char *name = NULL;
-	int c;
-
-	optind = 0;
-	while ((c = pf_store_getopt("checkpoint import", argc, argv, options)) != -1)
-		if (c == 'n')
-			name = optarg;
-		else
-			return 125;
-	if (argc - optind != 1)
-		return pf_store_usage("checkpoint import", import_help);
-	/* As skopeo reads it: what follows the last colon is the entry's name. */
-	PF_FREE char *dir = pf_strdup(argv[optind] + (pf_starts_with(argv[optind], "oci:") ? 4 : 0));
-	char *ref = strrchr(dir, ':');
-	if (ref)
-		*ref++ = '\0';
-	pf_show_begin(STDERR_FILENO, "import");
-	if (pf_ckpt_import(pf_store.store, dir, ref && *ref ? ref : NULL, name, &s, &err) < 0)
-		return pf_store_error("checkpoint import", &err);
-	pf_show_end();
-	return print_transfer(&s, NULL);
-}
-
 /* pinfold starts pinfold-registry for these: they are here to be listed among the others. */
 static int cmd_elsewhere(int argc, char **argv)
 {
@@ -508,8 +395,6 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"checkpoint verify", cmd_verify, verify_help},
 	{"checkpoint rm", cmd_rm, rm_help},
 	{"checkpoint prepare", cmd_prepare, prepare_help},
-	{"checkpoint export", cmd_export, export_help},
-	{"checkpoint import", cmd_import, import_help},
 	{"checkpoint push", cmd_elsewhere, push_help},
 	{"checkpoint pull", cmd_elsewhere, pull_help},
 	{"checkpoint prune", pf_cmd_checkpoint_prune, pf_prune_help},

@@ -14,7 +14,8 @@
 #include "cmd/pinfold-store/verbs.h"
 
 const char pf_prune_help[] =
-	"[--keep-last N] [--keep-daily N] [--older-than D] [--sandbox ID] [--label K=V]... [--dry-run] "
+	"[--keep-last N] [--keep-daily N] [--older-than D] [--sandbox ID] [--label K=V]... [--auto] "
+	"[--dry-run] "
 	"[--json]   "
 	"remove what no rule keeps\n\n"
 	"  --keep-last N    keep the newest N of each sandbox\n"
@@ -22,6 +23,7 @@ const char pf_prune_help[] =
 	"  --older-than D   keep what was made or used (create --from, fork) less than D ago: 30d, 12h\n"
 	"  --sandbox ID     look at those of this sandbox alone\n"
 	"  --label K=V      look at those with this label alone; several: with all of them\n"
+	"  --auto           look at those alone that were made because a sandbox file says so\n"
 	"  --dry-run        say what would go, and remove nothing\n\n"
 	"At least one rule must be given; what a sandbox stands on stays in any case.";
 const char pf_stats_help[] = "[--json]   what the store holds and takes";
@@ -51,6 +53,9 @@ static int parse_rule(
 			       ? 0
 			       : pf_fail_kind(err, PF_ERR_INVALID, 0, "--label %.100s: KEY=VALUE is expected",
 					 optarg);
+	case 'a':
+		r->only_auto = true;
+		return 0;
 	default:
 		r->dry_run = true;
 		return 0;
@@ -98,7 +103,8 @@ int pf_cmd_checkpoint_prune(int argc, char **argv)
 	static const struct option options[] = {{"keep-last", required_argument, NULL, 'l'},
 		{"keep-daily", required_argument, NULL, 'd'}, {"older-than", required_argument, NULL, 'o'},
 		{"sandbox", required_argument, NULL, 's'}, {"label", required_argument, NULL, 'k'},
-		{"dry-run", no_argument, NULL, 'n'}, {"json", no_argument, NULL, 'j'}, {0}};
+		{"auto", no_argument, NULL, 'a'}, {"dry-run", no_argument, NULL, 'n'},
+		{"json", no_argument, NULL, 'j'}, {0}};
 	struct pf_ckpt_prune_rules rules = {.keep_last = -1, .keep_daily = -1, .older_than_ms = -1};
 	PF_FREE const char **labels = pf_calloc((size_t)argc + 1, sizeof(*labels));
 	struct pf_err err = PF_ERR_INIT;
@@ -167,14 +173,20 @@ int pf_cmd_checkpoint_stats(int argc, char **argv)
 		pf_json_add_int(j, "shared_layers", t.shared_layers);
 		pf_json_add_int(j, "logical_bytes", t.logical);
 		pf_json_add_int(j, "stored_bytes", t.stored);
+		pf_json_add_int(j, "chunks", t.chunks);
+		pf_json_add_int(j, "chunk_bytes", t.chunk_bytes);
 		cJSON_AddNumberToObject(j, "ratio", ratio(t.logical, t.stored));
+		cJSON_AddNumberToObject(j, "dedup_ratio", ratio(t.logical, t.chunk_bytes));
+		cJSON_AddNumberToObject(j, "compression_ratio", ratio(t.chunk_bytes, t.stored));
 		print_json(j);
 		return 0;
 	}
 	printf("%" PRId64 " checkpoints (%" PRId64 " damaged), %" PRId64 " layers (%" PRId64
-	       " of more than one)\n%s of files stored in %s: %.1f to 1\n",
+	       " of more than one)\n%s of files stored in %s: %.1f to 1 (%.1f by sharing, %.1f by "
+	       "compression)\n",
 		t.checkpoints, t.damaged, t.layers, t.shared_layers,
 		pf_format_size(t.logical, logical, sizeof(logical)),
-		pf_format_size(t.stored, stored, sizeof(stored)), ratio(t.logical, t.stored));
+		pf_format_size(t.stored, stored, sizeof(stored)), ratio(t.logical, t.stored),
+		ratio(t.logical, t.chunk_bytes), ratio(t.chunk_bytes, t.stored));
 	return 0;
 }

@@ -2,8 +2,8 @@
  *
  * One line of JSON on standard input says what to make: sandbox_id, base_image{ref,digest}; optional name,
  * from (digest of the checkpoint below the upper), parent, labels, sandbox_file, policy, exclude[], level,
- * threads. The upper is an inherited directory; progress goes to an inherited terminal. On standard output,
- * one JSON object per line:
+ * threads, userxattr, ended (no process of the box is left). The upper is an inherited directory; progress
+ * goes to an inherited terminal. On standard output, one JSON object per line:
  *
  *   with --live   {"phase":"ready"}   packed once; stop the writers, then send one byte
  *                 {"phase":"thaw"}    what had changed is copied; let them go on
@@ -122,7 +122,7 @@ static int check_labels(const cJSON *labels, struct pf_err *err)
 static int read_source(const cJSON *req, struct pf_ckpt_source *s, char ***exclude, struct pf_err *err)
 {
 	static const char *const keys[] = {"sandbox_id", "name", "from", "parent", "base_image", "labels",
-		"sandbox_file", "policy", "exclude", "level", "threads", "userxattr", NULL};
+		"sandbox_file", "policy", "exclude", "level", "threads", "userxattr", "ended", NULL};
 	const cJSON *base = NULL;
 	const char *from = "", *parent = "";
 	int64_t level = 0, threads = 0;
@@ -141,7 +141,7 @@ static int read_source(const cJSON *req, struct pf_ckpt_source *s, char ***exclu
 		pf_json_int(req, "", "level", 0, 19, &level, err) < 0 ||
 		pf_json_int(req, "", "threads", 0, 64, &threads, err) < 0 ||
 		pf_json_bool(req, "", "userxattr", &s->userxattr, err) < 0 ||
-		check_labels(s->labels, err) < 0)
+		pf_json_bool(req, "", "ended", &s->no_sync, err) < 0 || check_labels(s->labels, err) < 0)
 		return -1;
 	if (!s->sandbox_id || !base)
 		return pf_fail_kind(
@@ -167,17 +167,21 @@ static int print_result(const struct pf_ckpt_source *s, const struct pf_ckpt_res
 		cJSON_AddStringToObject(j, "parent", s->parent);
 	else
 		cJSON_AddNullToObject(j, "parent");
-	cJSON_AddStringToObject(j, "layer", r->layer.digest.s);
+	cJSON_AddStringToObject(j, "layer", r->layer.id.s);
 	pf_json_add_int(j, "bytes_new", r->bytes_new);
-	pf_json_add_int(j, "bytes", r->walked.bytes);
-	pf_json_add_int(j, "files", r->walked.files);
-	pf_json_add_int(j, "dirs", r->walked.dirs);
-	pf_json_add_int(j, "deletions", r->walked.whiteouts);
-	pf_json_add_int(j, "skipped", r->walked.skipped);
-	pf_json_add_int(j, "dropped_xattrs", r->packed.dropped_xattrs);
+	pf_json_add_int(j, "chunks_new", r->written.chunks_new);
+	pf_json_add_int(j, "chunks_reused", r->written.chunks_reused);
+	pf_json_add_int(j, "bytes", r->layer.walked.bytes);
+	pf_json_add_int(j, "files", r->layer.walked.files);
+	pf_json_add_int(j, "unchanged", r->layer.unchanged);
+	pf_json_add_int(j, "unchanged_bytes", r->layer.unchanged_bytes);
+	pf_json_add_int(j, "dirs", r->layer.walked.dirs);
+	pf_json_add_int(j, "deletions", r->layer.walked.whiteouts);
+	pf_json_add_int(j, "skipped", r->layer.walked.skipped);
+	pf_json_add_int(j, "dropped_xattrs", r->layer.dropped_xattrs);
 	if (s->live)
-		pf_json_add_int(j, "changed", r->live.changed);
-	cJSON_AddNumberToObject(j, "frozen_ms", (double)r->live.frozen_us / 1000);
+		pf_json_add_int(j, "changed", r->layer.live.changed);
+	cJSON_AddNumberToObject(j, "frozen_ms", (double)r->layer.live.frozen_us / 1000);
 	cJSON_AddNumberToObject(j, "duration_ms", (double)r->duration_us / 1000);
 	PF_FREE char *text = pf_json_text(j);
 	PF_FREE char *line = pf_asprintf("%s\n", text);

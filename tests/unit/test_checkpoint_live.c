@@ -124,7 +124,7 @@ static void quiet_tree_is_packed_once(void **state)
 	settle();
 	snapshot(&b, &r, &err, 0);
 	assert_int_equal(b.thawed, 1);
-	assert_int_equal(r.live.changed, 0);
+	assert_int_equal(r.layer.live.changed, 0);
 	check_restored(&b, &r);
 	close(b.fd);
 }
@@ -175,8 +175,8 @@ static void edits_between_the_passes(void **state)
 	b.before_freeze = edit;
 	b.after_thaw = wreck;
 	snapshot(&b, &r, &err, 0);
-	assert_true(r.live.changed > 8);
-	assert_true(r.live.changed < 60); /* the 300 odd names are not taken again */
+	assert_true(r.layer.live.changed > 8);
+	assert_true(r.layer.live.changed < 60); /* the 300 odd names are not taken again */
 	check_restored(&b, &r);
 	close(b.fd);
 }
@@ -345,7 +345,7 @@ static void tmpfs_takes_every_content(void **state)
 	settle();
 	b.before_freeze = mapped ? scribble : NULL;
 	snapshot(&b, &r, &err, 0);
-	int64_t changed = r.live.changed;
+	int64_t changed = r.layer.live.changed;
 	if (mapped)
 		munmap(b.map, sizeof(page));
 	close(b.fd);

@@ -1,0 +1,107 @@
+#include "checkpoint/heavy.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/str.h"
+#include "checkpoint/packs.h"
+#include "checkpoint/seal.h"
+
+int pf_ckpt_heavy_open(
+	const char *store, bool create, bool exclusive, struct pf_ckpt_heavy *h, struct pf_err *err)
+{
+	*h = PF_CKPT_HEAVY_NONE;
+	h->storefd = pf_ckpt_store_open(store, create, err);
+	if (h->storefd >= 0)
+		h->packs_lock = pf_packs_lock(h->storefd, exclusive, err);
+	if (h->packs_lock >= 0 && pf_packs_open(h->storefd, NULL, &h->packs, err) == 0)
+		return 0;
+	pf_ckpt_heavy_done(h);
+	return -1;
+}
+
+int pf_ckpt_heavy_unseal(struct pf_ckpt_heavy *h, const struct pf_kek *kek, bool create, struct pf_err *err)
+{
+	PF_CLOSE int lock = create ? pf_ckpt_lock(h->storefd, err) : -1;
+
+	if ((create && lock < 0) || pf_seal_open(h->storefd, kek, create, &h->seal, err) < 0)
+		return -1;
+	return pf_packs_open(h->storefd, h->seal, &h->sealed, err);
+}
+
+void pf_ckpt_heavy_done(struct pf_ckpt_heavy *h)
+{
+	pf_packs_free(h->packs);
+	pf_packs_free(h->sealed);
+	pf_seal_free(h->seal);
+	if (h->packs_lock >= 0)
+		close(h->packs_lock);
+	if (h->storefd >= 0)
+		close(h->storefd);
+	*h = PF_CKPT_HEAVY_NONE;
+}
+
+struct pf_packs *pf_ckpt_heavy_packs(struct pf_ckpt_heavy *h, bool sealed, struct pf_err *err)
+{
+	if (sealed && !h->sealed)
+		pf_seal_no_key("this checkpoint", err);
+	return sealed ? h->sealed : h->packs;
+}
+
+int pf_ckpt_heavy_read(struct pf_ckpt_heavy *h, const char *kind, const char *name, const char *path,
+	size_t max, char **text, size_t *len, bool *sealed, struct pf_err *err)
+{
+	uint8_t *opened;
+
+	if (pf_read_file_at(h->storefd, path, max, text, len, err) < 0)
+		return -1;
+	*sealed = pf_is_sealed(*text, *len);
+	if (!*sealed)
+		return 0;
+	PF_FREE char *raw = pf_take(*text);
+	if (!h->seal)
+		return pf_seal_no_key(path, err);
+	if (pf_unseal_doc(h->seal, kind, name, raw, *len, &opened, len, err) < 0)
+		return -1;
+	*text = (char *)opened;
+	return 0;
+}
+
+int pf_ckpt_heavy_write(struct pf_ckpt_heavy *h, const char *kind, const char *name, int dirfd,
+	const char *file, const void *data, size_t len, bool sealed, bool durable, struct pf_err *err)
+{
+	PF_FREE uint8_t *closed = NULL;
+
+	if (sealed) {
+		if (!h->seal)
+			return pf_seal_no_key(file, err);
+		if (pf_seal_doc(h->seal, kind, name, data, len, &closed, &len, err) < 0)
+			return -1;
+		data = closed;
+	}
+	return pf_replace_file_at(dirfd, file, data, len, 0600, durable, err);
+}
+
+int pf_ckpt_heavy_load(struct pf_ckpt_heavy *h, const char *digest, const char *name, struct pf_ckpt *out,
+	struct pf_err *err)
+{
+	char path[96];
+	PF_FREE char *text = NULL;
+	struct pf_digest d;
+	size_t len;
+	bool sealed;
+
+	if (!pf_digest_ok(digest))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "'%.80s' is no sha256 digest", digest);
+	memcpy(d.s, digest, sizeof(d.s));
+	if (pf_ckpt_heavy_read(h, "manifest", pf_digest_hex(&d), pf_ckpt_manifest_path(&d, path),
+		    PF_CKPT_MAX_DOC, &text, &len, &sealed, err) < 0) {
+		if (err->kind == PF_ERR_SYSTEM || err->kind == PF_ERR_NOT_FOUND)
+			err->kind = PF_ERR_CORRUPT;
+		return pf_wrap(err, "checkpoint %.19s", digest);
+	}
+	return pf_ckpt_parse(h->storefd, &d, name, text, len, sealed, out, err);
+}

@@ -1,0 +1,31 @@
+/* From a directory in overlay form to a layer's tree and map, its data on the way to the packs. Heavy:
+ * pinfold-store only. */
+#ifndef PF_CHECKPOINT_TAKE_H
+#define PF_CHECKPOINT_TAKE_H
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/str.h"
+#include "checkpoint/content.h"
+#include "checkpoint/filesindex.h"
+#include "checkpoint/txn.h"
+
+struct pf_take {
+	/* Given, borrowed. */
+	const struct pf_txn_source *src;
+	struct pf_packs *packs;
+	struct pf_content_writer *writer;
+	struct pf_arena *arena;             /* the writer's */
+	const struct pf_files_index *known; /* NULL: every file is read */
+	int tmp_fd;                         /* for a spool */
+	/* Results: the caller frees the buffers. */
+	struct pf_buf tree, map,
+		index; /* index: see pf_files_index_save(); empty when nothing proves files */
+	struct pf_txn_layer *out;
+};
+
+/* All data is in the writer and has its ids (it has been flushed) when this returns. */
+int pf_take_tree(struct pf_take *k, struct pf_err *err);
+
+#endif
