@@ -96,8 +96,9 @@ static int make_store(int fd, struct pf_err *err)
 		snprintf(hex + 2 * i, 3, "%02x", id[i]);
 	PF_FREE char *format =
 		pf_asprintf("{\"version\":%d,%s,\"id\":\"%s\"}", PF_CKPT_VERSION, format_params, hex);
-	/* The format last: with it the store is there. */
-	if (pf_replace_file_at(fd, "index.json", index, strlen(index), 0600, true, err) < 0 ||
+	/* The format last: with it the store is there. An index without it may be somebody's. */
+	if ((fstatat(fd, "index.json", &st, 0) < 0 &&
+		    pf_replace_file_at(fd, "index.json", index, strlen(index), 0600, true, err) < 0) ||
 		pf_replace_file_at(fd, "format", format, strlen(format), 0600, true, err) < 0)
 		return -1;
 	return 0;

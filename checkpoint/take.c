@@ -382,7 +382,7 @@ static void put_entry(struct run *r, const struct pf_node *n, uint64_t number)
 		memcpy(e.sha256, t->content.sha256, sizeof(e.sha256));
 		if (e.n_extents > 0)
 			pf_map_put(&r->k->map, t->content.refs, t->content.n_refs);
-		if (t->provable && r->k->index.len > 0 && n->size > 0 &&
+		if (t->provable && r->k->index.len > 0 &&
 			(n->ctime.tv_sec != r->since.tv_sec ? n->ctime.tv_sec < r->since.tv_sec
 							    : n->ctime.tv_nsec < r->since.tv_nsec))
 			pf_files_index_add(&r->k->index, n, &t->content, t->xattrs, t->n_xattrs);

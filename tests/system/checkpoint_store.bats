@@ -1,0 +1,264 @@
+# parallel-safe
+# The checkpoint store: what is written comes back, and only what is new takes room.
+
+load ../lib/common
+
+setup() {
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	HELPER="$BUILD/libexec/pinfold/pinfold-store"
+	[ -x "$HELPER" ] || skip "$HELPER is not built"
+	T=$(mktemp -d "${TMPDIR:-/tmp}/pf-ckpt.XXXXXX")
+	STORE="$T/store"
+	mkdir "$STORE" "$T/upper" "$T/image"
+	echo "from the image" >"$T/image/base-file"
+	echo "to be changed" >"$T/image/changed"
+	mkdir "$T/image/gone-dir"
+	echo x >"$T/image/gone-dir/x"
+}
+
+teardown() {
+	[ -n "${T:-}" ] && rm -rf "$T"
+}
+
+store() {
+	"$HELPER" --store "$STORE" "$@"
+}
+
+# snapshot NAME [JSON members]: an idle snapshot of $T/upper; sets RESULT.
+snapshot() {
+	RESULT=$(printf '{"sandbox_id":"s1","name":"%s","base_image":{"ref":"%s","digest":"dir:%s"}%s}\n' \
+		"$1" "$T/image" "$T/image" "${2:-}" | store snapshot-write --upper-fd 9 9<"$T/upper")
+}
+
+fill() {
+	local u="$T/upper"
+	echo "new" >"$u/changed"
+	mkdir -p "$u/dir/sub"
+	echo "data" >"$u/dir/file"
+	ln "$u/dir/file" "$u/dir/sub/hard"
+	ln -s ../file "$u/dir/sub/soft"
+	mknod "$u/gone-dir" c 0 0
+	truncate -s 300M "$u/sparse"
+	printf tail | dd of="$u/sparse" bs=1 seek=200M conv=notrunc status=none
+	echo cap >"$u/capable"
+	setcap cap_net_bind_service=ep "$u/capable"
+	setfattr -n user.note -v hello "$u/dir/file"
+	touch -d '2024-05-06 07:08:09.123456789' "$u/dir/file"
+	printf x >"$u/$(printf 'n%.0s' {1..200})"
+	printf x >"$u/umläut"
+	chmod 4755 "$u/changed"
+	chown 1000:1001 "$u/dir"
+}
+
+# Bytes of all that checkpoints are made of.
+stored() {
+	cat "$STORE"/checkpoints/{manifests,layers,packs}/* | wc -c
+}
+
+@test "a bit flip is found by verify, and by prepare" {
+	fill
+	snapshot first
+	store checkpoint verify --all
+	printf '\377' | dd of="$(echo "$STORE"/checkpoints/packs/*.pack)" bs=1 seek=40 conv=notrunc status=none
+	run store checkpoint verify --all
+	[ "$status" -eq 125 ]
+	run store checkpoint prepare first
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"sha256:"* ]]
+	[ -z "$(ls -A "$STORE/checkpoints/unpacked")" ]
+}
+
+@test "a live snapshot waits for the freeze and holds what stood there then" {
+	fill
+	mkfifo "$T/in" "$T/out"
+	"$HELPER" --store "$STORE" snapshot-write --upper-fd 9 --live <"$T/in" >"$T/out" 9<"$T/upper" &
+	local pid=$!
+	exec 7>"$T/in" 8<"$T/out"
+	printf '{"sandbox_id":"s1","name":"live","base_image":{"ref":"%s","digest":"dir:%s"}}\n' "$T/image" "$T/image" >&7
+	read -r line <&8
+	[ "$(jq -r .phase <<<"$line")" = ready ]
+	echo "between the passes" >"$T/upper/late"
+	rm "$T/upper/changed"
+	printf f >&7
+	read -r line <&8
+	[ "$(jq -r .phase <<<"$line")" = thaw ]
+	echo "too late" >"$T/upper/after"
+	read -r line <&8
+	exec 7>&- 8<&-
+	wait "$pid"
+	[ "$(jq -r .name <<<"$line")" = live ]
+	store checkpoint prepare live
+	local fs
+	fs=$(echo "$STORE"/checkpoints/unpacked/*/fs)
+	[ "$(cat "$fs/late")" = "between the passes" ]
+	[ ! -e "$fs/changed" ]
+	[ ! -e "$fs/after" ]
+}
+
+@test "a caller that goes away before the freeze leaves nothing" {
+	fill
+	run bash -c "printf '{\"sandbox_id\":\"s1\",\"base_image\":{\"ref\":\"x\",\"digest\":\"y\"}}\n' |
+		'$HELPER' --store '$STORE' snapshot-write --upper-fd 9 --live 9<'$T/upper'"
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"caller has gone"* ]]
+	[ -z "$(ls -A "$STORE/checkpoints/tmp" "$STORE/checkpoints/manifests" "$STORE/checkpoints/packs" | grep -v :)" ]
+}
+
+@test "diff tells added, changed and deleted against the image and between checkpoints" {
+	fill
+	snapshot first
+	run store diff --json first
+	[ "$status" -eq 0 ]
+	[ "$(jq -r '.entries[]|select(.path=="/changed").change' <<<"$output")" = changed ]
+	[ "$(jq -r '.entries[]|select(.path=="/changed").size' <<<"$output")" = 4 ]
+	[ "$(jq -r '.entries[]|select(.path=="/dir/file").change' <<<"$output")" = added ]
+	[ "$(jq -r '.entries[]|select(.path=="/gone-dir/x").change' <<<"$output")" = deleted ]
+	[ "$(jq -r '.entries[]|select(.path=="/base-file")' <<<"$output")" = "" ]
+	touch "$T/upper/dir/file" # the time alone is no change
+	echo "4" >"$T/upper/umläut"
+	rm "$T/upper/capable"
+	snapshot second
+	run store diff --name-only first second
+	[ "$status" -eq 0 ]
+	[ "$output" = "/capable
+/umläut" ]
+	run store diff --stat first second
+	[[ "$output" == *"0 added"*"1 changed"*"1 deleted"* ]]
+	# a sandbox's live files, as pinfold passes them
+	mkdir -p "$STORE/sandboxes/s1"
+	printf '{"id":"s1","image":"%s"}' "$T/image" >"$STORE/sandboxes/s1/sandbox.json"
+	echo more >"$T/upper/more"
+	run store diff --name-only second sandbox:s1:9 9<"$T/upper"
+	[ "$output" = "/more" ]
+}
+
+@test "ls, inspect and rm" {
+	fill
+	snapshot first ',"sandbox_file":{"image":"x"},"policy":{"type":"limited"}'
+	run store checkpoint ls
+	[[ "${lines[1]}" == first* ]]
+	run store checkpoint ls --json
+	[ "$(jq -r '.[0].name' <<<"$output")" = first ]
+	run store checkpoint inspect first
+	[ "$(jq -r .record.sandbox_file.image <<<"$output")" = x ]
+	[ "$(jq -r .record.policy.type <<<"$output")" = limited ]
+	run store checkpoint inspect latest
+	[ "$status" -eq 125 ]
+	run store checkpoint inspect latest --sandbox s1
+	[ "$status" -eq 0 ]
+	run store checkpoint inspect --sandbox s1 latest
+	[ "$status" -eq 0 ]
+	store checkpoint rm first
+	[ -z "$(ls -A "$STORE/checkpoints/manifests" "$STORE/checkpoints/layers" "$STORE/checkpoints/packs" | grep -v :)" ]
+	run store checkpoint inspect first
+	[ "$status" -eq 125 ]
+}
+
+@test "bytes_new is what the store grew by: a layer that is there already adds nothing" {
+	local before after new
+	head -c 300000 /dev/urandom >"$T/upper/random"
+	snapshot first
+	[ "$(jq .bytes_new <<<"$RESULT")" -gt 300000 ]
+	before=$(stored)
+	snapshot second
+	new=$(jq .bytes_new <<<"$RESULT")
+	after=$(stored)
+	[ "$new" -lt 10000 ]
+	[ "$new" = $((after - before)) ]
+}
+
+@test "mount points that the box needed are not in a checkpoint, files of that name are" {
+	mkdir -p "$T/upper/etc"
+	: >"$T/upper/etc/hosts"
+	: >"$T/upper/etc/hostname"
+	: >"$T/upper/etc/empty"
+	echo "nameserver 192.0.2.1" >"$T/upper/etc/resolv.conf"
+	snapshot first
+	store checkpoint prepare first
+	run ls "$STORE"/checkpoints/unpacked/*/fs/etc
+	[ "$output" = "empty
+resolv.conf" ] || { echo "$output"; false; }
+}
+
+@test "a store that was copied without its unpacked and temporary files is whole" {
+	fill
+	snapshot first
+	store checkpoint prepare first
+	mkdir "$T/copy"
+	cp -a "$STORE/checkpoints" "$T/copy"
+	STORE="$T/copy"
+	rm -rf "$STORE/checkpoints/unpacked" "$STORE/checkpoints/tmp"
+	store checkpoint gc
+	run store checkpoint prepare first
+	[ "$status" -eq 0 ] || { echo "$output"; false; }
+	[ "$(jq .unpacked <<<"$output")" = 1 ]
+	rm -rf "$STORE/checkpoints/unpacked" "$STORE/checkpoints/tmp"
+	snapshot second
+	store checkpoint verify --all
+	store checkpoint rm first
+}
+
+@test "what has not changed is not read: an unchanged snapshot reads no file, one changed file is one" {
+	fill
+	head -c 3000000 /dev/urandom >"$T/upper/large"
+	mkdir "$T/upper/many"
+	for i in {1..300}; do echo "$i" >"$T/upper/many/$i"; done
+	sleep 0.1 # so that the change times prove something
+	snapshot first
+	[ "$(jq .unchanged <<<"$RESULT")" = 0 ]
+	RESULT=$(printf '{"sandbox_id":"s1","base_image":{"ref":"x","digest":""}}\n' |
+		strace -f -qq -e trace=openat,read,pread64 -o "$T/trace" "$HELPER" --store "$STORE" snapshot-write --upper-fd 9 9<"$T/upper") ||
+		skip "strace does not work here"
+	[ "$(jq .unchanged <<<"$RESULT")" = "$(jq .files <<<"$RESULT")" ] || { echo "$RESULT"; false; }
+	[ "$(jq .chunks_new <<<"$RESULT")" = 0 ]
+	run grep -c '"large"\|"file"\|"299"' "$T/trace"
+	[ "$output" = 0 ]
+	echo more >>"$T/upper/many/7"
+	snapshot third
+	[ $(($(jq .files <<<"$RESULT") - $(jq .unchanged <<<"$RESULT"))) = 1 ]
+	store checkpoint prepare third
+	[ "$(cat "$STORE"/checkpoints/unpacked/*/fs/many/7)" = "7
+more" ]
+	cmp "$STORE"/checkpoints/unpacked/*/fs/large "$T/upper/large"
+}
+
+@test "a write of 4 KiB into a file of 200 MiB adds less than 300 kB" {
+	openssl enc -aes-128-ctr -K 00 -iv 00 -in /dev/zero 2>/dev/null | head -c 209715200 >"$T/upper/big"
+	snapshot first
+	head -c 4096 /dev/urandom | dd of="$T/upper/big" bs=4096 seek=20000 conv=notrunc status=none
+	snapshot second
+	[ "$(jq .bytes_new <<<"$RESULT")" -lt 300000 ] || { echo "$RESULT"; false; }
+	rm "$T/upper/big"
+	store checkpoint prepare second
+	store checkpoint verify second
+}
+
+@test "a damaged index of unchanged files costs time and nothing else" {
+	fill
+	sleep 0.1
+	snapshot first
+	[ -s "$STORE/checkpoints/files/s1" ]
+	printf '\377' | dd of="$STORE/checkpoints/files/s1" bs=1 seek=60 conv=notrunc status=none
+	snapshot second
+	[ "$(jq .unchanged <<<"$RESULT")" = 0 ]
+	[ "$(jq -r .layer <<<"$RESULT")" = "$(store checkpoint inspect first | jq -r '.layers[0].id')" ]
+	echo "nonsense" >"$STORE/checkpoints/files/s1"
+	snapshot third
+	store checkpoint verify --all
+}
+
+@test "a store of the version before is refused with what to do, and is not touched" {
+	mkdir -p "$STORE/checkpoints/blobs/sha256"
+	echo '{"imageLayoutVersion":"1.0.0"}' >"$STORE/checkpoints/oci-layout"
+	fill
+	run snapshot first
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"older version"*"checkpoint import oci:"* ]]
+	[ ! -e "$STORE/checkpoints/format" ]
+	rm "$STORE/checkpoints/oci-layout"
+	snapshot first
+	sed -i 's/"version":2/"version":3/' "$STORE/checkpoints/format"
+	run store checkpoint ls
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"version 3"* ]]
+}
