@@ -22,7 +22,6 @@
 #include <zstd.h>
 
 #include "base/fd.h"
-#include "base/progress.h"
 #include "base/str.h"
 
 #define BUF_SIZE ((size_t)1 << 20)
@@ -40,6 +39,7 @@ struct pf_tarout {
 	uint64_t pos;
 	int fd;
 	bool spool;
+	bool ended_by_caller;
 
 	pthread_mutex_t mu;
 	pthread_cond_t filled, freed;
@@ -310,7 +310,6 @@ int pf_tarout_write(struct pf_tarout *o, const void *data, size_t len, struct pf
 		memcpy(s->data + s->len, p, n);
 		s->len += n;
 		o->pos += n;
-		pf_progress_done((int64_t)n);
 		p += n;
 		len -= n;
 	}
@@ -344,7 +343,6 @@ int pf_tarout_from_fd(struct pf_tarout *o, int fd, int64_t len, int64_t *got, st
 		*got += r;
 		s->len += n;
 		o->pos += n;
-		pf_progress_done((int64_t)n);
 		len -= (int64_t)n;
 	}
 	return 0;
@@ -355,11 +353,16 @@ uint64_t pf_tarout_pos(const struct pf_tarout *o)
 	return o->pos;
 }
 
+void pf_tarout_leave_end(struct pf_tarout *o)
+{
+	o->ended_by_caller = true;
+}
+
 int pf_tarout_finish(struct pf_tarout *o, struct pf_tarout_result *res, struct pf_err *err)
 {
 	uint8_t raw[32];
 
-	if (!o->spool && pf_tarout_zeros(o, 1024, err) < 0)
+	if (!o->spool && !o->ended_by_caller && pf_tarout_zeros(o, 1024, err) < 0)
 		goto fail;
 	if (o->slots[o->spool ? 0 : o->head % N_BUFS].len > 0 && next_slot(o, err) < 0)
 		goto fail;

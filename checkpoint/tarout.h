@@ -36,6 +36,9 @@ int pf_tarout_zeros(struct pf_tarout *o, size_t n, struct pf_err *err);
 /* Bytes added so far. */
 uint64_t pf_tarout_pos(const struct pf_tarout *o);
 
+/* The caller writes the end mark of the tar itself. */
+void pf_tarout_leave_end(struct pf_tarout *o);
+
 /* Everything down to the file. A layer gets the two zero blocks that end a tar, is fsynced, and *res (NULL
  * for a spool) is filled in. Frees o, also on error. */
 int pf_tarout_finish(struct pf_tarout *o, struct pf_tarout_result *res, struct pf_err *err);

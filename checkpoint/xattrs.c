@@ -10,14 +10,9 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "checkpoint/tree.h"
 
 #define XATTR_MAX ((size_t)64 << 10)
-
-bool pf_xattr_kept(const char *name)
-{
-	return (pf_starts_with(name, "user.") && !pf_starts_with(name, "user.overlay.")) ||
-	       strcmp(name, "security.capability") == 0 || pf_starts_with(name, "system.posix_acl_");
-}
 
 void pf_xattrs_done(struct pf_xattrs *x)
 {
@@ -73,7 +68,7 @@ int pf_xattrs_read(int dirfd, const char *name, const char *path, struct pf_xatt
 	if (len < 0)
 		return errno == EOPNOTSUPP ? 0 : pf_fail(err, errno, "attributes of %s", path);
 	for (char *p = list; p < list + len; p += strlen(p) + 1)
-		if (pf_xattr_kept(p) && add(out, file, p, path, err) < 0) {
+		if (pf_tree_xattr_ok(p) && add(out, file, p, path, err) < 0) {
 			pf_xattrs_done(out);
 			return -1;
 		}

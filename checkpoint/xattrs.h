@@ -2,14 +2,9 @@
 #ifndef PF_CHECKPOINT_XATTRS_H
 #define PF_CHECKPOINT_XATTRS_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
-
-/* Whether an attribute is one of the file's, and none of the host's or overlay's: user.*,
- * security.capability, system.posix_acl_*. */
-bool pf_xattr_kept(const char *name);
 
 struct pf_xattr {
 	char *name, *value;
@@ -21,7 +16,8 @@ struct pf_xattrs {
 };
 void pf_xattrs_done(struct pf_xattrs *x);
 
-/* Those of name below dirfd that are kept; links are not followed. path is for error texts. */
+/* Those of name below dirfd that checkpoints keep (pf_tree_xattr_ok); links are not followed. path is for
+ * error texts. */
 int pf_xattrs_read(int dirfd, const char *name, const char *path, struct pf_xattrs *out, struct pf_err *err);
 
 /* Go through two lists together: fn gets each attribute that is not the same, with NULL where a side lacks

@@ -15,6 +15,7 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/units.h"
+#include "checkpoint/store.h"
 #include "cmd/pinfold-registry/registry.h"
 #include "session/log.h"
 
@@ -43,26 +44,30 @@ static int report(const char *verb, struct pf_err *err)
 }
 
 /* A directory of the store that goes again, whatever happens but SIGKILL; gc finds that one. */
-static int make_tmp(char **path, struct pf_err *err)
-{
-	PF_FREE char *parent = pf_asprintf("%s/checkpoints/tmp", store);
+struct tmp {
+	int storefd, fd;
+	char name[64];
+	char *path;
+};
 
-	if (pf_mkdirs(parent, 0700, err) < 0)
+static int make_tmp(struct tmp *t, struct pf_err *err)
+{
+	t->storefd = pf_ckpt_store_open(store, true, err);
+	if (t->storefd < 0 || pf_ckpt_tmp_make(t->storefd, t->name, &t->fd, err) < 0)
 		return -1;
-	*path = pf_asprintf("%s/registry-XXXXXX", parent);
-	if (!mkdtemp(*path))
-		return pf_fail(err, errno, "%s", *path);
-	int fd = open(*path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 ? pf_fail(err, errno, "%s", *path) : fd;
+	t->path = pf_asprintf("%s/checkpoints/%s", store, t->name);
+	return 0;
 }
 
-static void remove_tmp(const char *path)
+static void remove_tmp(struct tmp *t)
 {
-	struct pf_err ignored = PF_ERR_INIT;
-
-	if (path)
-		(void)pf_rm_rf_at(AT_FDCWD, path, &ignored);
+	if (t->path)
+		pf_ckpt_tmp_remove(t->storefd, t->name, &t->fd);
+	if (t->storefd >= 0)
+		close(t->storefd);
+	free(t->path);
 }
+#define TMP PF_CLEANUP(remove_tmp)
 
 static char *store_program(struct pf_err *err)
 {
@@ -71,18 +76,43 @@ static char *store_program(struct pf_err *err)
 	return dir ? pf_asprintf("%s/pinfold-store", dir) : NULL;
 }
 
+/* A growing, NULL-terminated list of copies. */
+struct args {
+	char **v;
+	size_t n;
+};
+
+static void add_arg(struct args *a, const char *text)
+{
+	char **v = realloc(a->v, (a->n + 2) * sizeof(*v));
+
+	if (!v)
+		abort();
+	a->v = v;
+	v[a->n++] = pf_strdup(text);
+	v[a->n] = NULL;
+}
+
+static void args_done(struct args *a)
+{
+	pf_strv_free(a->v);
+}
+
 /* Runs pinfold-store --store S checkpoint ARGS; its output, malloc'ed, or NULL. */
 static char *run_store(char *const *args, struct pf_err *err)
 {
 	PF_FREE char *program = store_program(err);
-	char *argv[24] = {program, (char *)"--store", (char *)store, (char *)"checkpoint"}, *out = NULL;
-	size_t n = 4;
+	PF_CLEANUP(args_done) struct args a = {0};
+	char *out = NULL;
 
 	if (!program)
 		return NULL;
-	for (; *args && n < 23; args++)
-		argv[n++] = *args;
-	return pf_run(argv, &out, err) < 0 ? NULL : out;
+	const char *const first[] = {program, "--store", store, "checkpoint"};
+	for (size_t i = 0; i < 4; i++)
+		add_arg(&a, first[i]);
+	for (; *args; args++)
+		add_arg(&a, *args);
+	return pf_run(a.v, &out, err) < 0 ? NULL : out;
 }
 
 static void print(const struct reg *r, const struct reg_stats *s, const cJSON *of_store, bool json, bool push)
@@ -104,7 +134,7 @@ static void print(const struct reg *r, const struct reg_stats *s, const cJSON *o
 	if (r->ref.tag)
 		cJSON_AddStringToObject(o, "tag", r->ref.tag);
 	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(of_store, "name"));
-	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(of_store, "digest"));
+	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(of_store, "checkpoint"));
 	if (digest)
 		cJSON_AddStringToObject(o, "checkpoint", digest);
 	if (name)
@@ -123,40 +153,73 @@ struct options {
 	bool complete, json;
 };
 
+/* What the registry has need not be packed: the layers as they were published before, and the image below. */
+static int add_known(struct reg *r, const cJSON *plan, const struct tmp *tmp, struct args *a,
+	struct reg_stats *s, struct pf_err *err)
+{
+	const cJSON *layer, *base = cJSON_GetObjectItemCaseSensitive(plan, "base_image");
+
+	cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(plan, "layers"))
+	{
+		const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(layer, "zstd"));
+		int there = d ? reg_has(r, d, s, err) : 0;
+		if (there < 0)
+			return -1;
+		if (there) {
+			add_arg(a, "--without");
+			add_arg(a, d);
+		}
+	}
+	PF_JSON cJSON *refs =
+		reg_find_base(r, cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(base, "manifest")),
+			cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(base, "digest")), s);
+	if (!refs)
+		return 0;
+	PF_FREE char *text = pf_json_text(refs), *file = pf_asprintf("%s/base.json", tmp->path);
+	add_arg(a, "--base-refs");
+	add_arg(a, file);
+	return pf_replace_file_at(tmp->fd, "base.json", text, strlen(text), 0600, false, err) < 0 ? -1 : 1;
+}
+
 static int push(struct reg *r, const struct options *o, const char *checkpoint, struct pf_err *err)
 {
-	PF_FREE char *dir = NULL, *layout = NULL, *to = NULL, *out = NULL;
+	TMP struct tmp tmp = {.storefd = -1, .fd = -1};
+	PF_CLEANUP(args_done) struct args plan_args = {0}, a = {0};
+	PF_FREE char *layout = NULL, *to = NULL, *out = NULL, *plan_text = NULL;
 	struct reg_stats s = {0};
-	char *args[12];
-	size_t n = 0;
-	int rc = -1;
 
-	PF_CLOSE int tmp = make_tmp(&dir, err);
-	if (tmp < 0)
-		return -1;
-	/* export makes the directory itself. */
-	layout = pf_asprintf("%s/layout", dir);
-	to = pf_asprintf("oci:%s", layout);
-	const char *const fixed[] = {"export", checkpoint, "--to", to};
-	for (size_t i = 0; i < 4; i++)
-		args[n++] = (char *)fixed[i];
-	if (o->complete)
-		args[n++] = (char *)"--complete";
+	add_arg(&plan_args, "export");
+	add_arg(&plan_args, checkpoint);
+	add_arg(&plan_args, "--plan");
 	if (o->sandbox) {
-		args[n++] = (char *)"--sandbox";
-		args[n++] = (char *)o->sandbox;
+		add_arg(&plan_args, "--sandbox");
+		add_arg(&plan_args, o->sandbox);
 	}
-	args[n] = NULL;
-	out = run_store(args, err);
-	PF_CLOSE int fd = out ? open(layout, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (out && fd < 0)
-		pf_fail(err, errno, "%s", layout);
-	else if (fd >= 0)
-		rc = reg_push(r, fd, &s, err);
-	remove_tmp(dir);
-	if (rc == 0)
-		print(r, &s, NULL, o->json, true);
-	return rc;
+	plan_text = run_store(plan_args.v, err);
+	PF_JSON cJSON *plan = plan_text ? pf_json_parse("plan", plan_text, strlen(plan_text), err) : NULL;
+	const char *digest = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(plan, "checkpoint"));
+	if (!digest || make_tmp(&tmp, err) < 0)
+		return -1;
+	/* export makes the directory itself. By its digest: `latest` may be another one by now. */
+	layout = pf_asprintf("%s/layout", tmp.path);
+	to = pf_asprintf("oci:%s", layout);
+	const char *const fixed[] = {"export", digest, "--to", to};
+	for (size_t i = 0; i < 4; i++)
+		add_arg(&a, fixed[i]);
+	int based = add_known(r, plan, &tmp, &a, &s, err);
+	if (based < 0)
+		return -1;
+	if (o->complete && !based)
+		add_arg(&a, "--complete");
+	out = run_store(a.v, err);
+	PF_JSON cJSON *made = out ? pf_json_parse("export", out, strlen(out), err) : NULL;
+	PF_CLOSE int fd = made ? open(layout, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (made && fd < 0)
+		return pf_fail(err, errno, "%s", layout);
+	if (!made || reg_push(r, fd, &s, err) < 0)
+		return -1;
+	print(r, &s, made, o->json, true);
+	return 0;
 }
 
 /* "team/work:v1" is work.v1 here; by digest its first digits stand for the tag. */
@@ -170,28 +233,23 @@ static char *name_for(const struct reg_ref *ref)
 
 static int pull(struct reg *r, const struct options *o, struct pf_err *err)
 {
-	PF_FREE char *dir = NULL, *from = NULL, *out = NULL,
-		     *blobs = pf_asprintf("%s/checkpoints/blobs/sha256", store);
+	TMP struct tmp tmp = {.storefd = -1, .fd = -1};
+	PF_FREE char *from = NULL, *out = NULL;
 	struct reg_stats s = {0};
 
-	PF_CLOSE int tmp = make_tmp(&dir, err);
-	if (tmp < 0)
+	if (make_tmp(&tmp, err) < 0)
 		return -1;
-	PF_CLOSE int have = open(blobs, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	PF_FREE char *name = o->name ? pf_strdup(o->name) : name_for(&r->ref);
-	int rc = reg_pull(r, tmp, have, name, &s, err);
-	if (rc == 0) {
-		from = pf_asprintf("oci:%s:%s", dir, name);
-		char *args[] = {(char *)"import", from, (char *)"--name", name, NULL};
-		out = run_store(args, err);
-		rc = out ? 0 : -1;
-	}
-	remove_tmp(dir);
-	if (rc == 0) {
-		PF_JSON cJSON *of_store = cJSON_Parse(out);
-		print(r, &s, of_store, o->json, false);
-	}
-	return rc;
+	if (reg_pull(r, tmp.fd, tmp.storefd, name, &s, err) < 0)
+		return -1;
+	from = pf_asprintf("oci:%s:%s", tmp.path, name);
+	char *args[] = {(char *)"import", from, (char *)"--name", name, NULL};
+	out = run_store(args, err);
+	PF_JSON cJSON *taken = out ? pf_json_parse("import", out, strlen(out), err) : NULL;
+	if (!taken)
+		return -1;
+	print(r, &s, taken, o->json, false);
+	return 0;
 }
 
 static int run(int argc, char **argv)

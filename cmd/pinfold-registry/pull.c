@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "checkpoint/oci.h"
 #include "checkpoint/store.h"
 #include "cmd/pinfold-registry/registry.h"
 
@@ -168,12 +169,11 @@ static int check_hash(struct download *d, const char *digest, struct pf_err *err
 						   d->r->ref.host, is.s);
 }
 
-static int pull_blob(struct reg *r, int blobs, int have_fd, const cJSON *descriptor, struct reg_stats *s,
-	struct pf_err *err)
+static int pull_blob(
+	struct reg *r, int blobs, const cJSON *descriptor, struct reg_stats *s, struct pf_err *err)
 {
 	const char *digest = text_of(descriptor, "digest");
 	const cJSON *size = cJSON_GetObjectItemCaseSensitive(descriptor, "size");
-	struct stat st;
 
 	if (!digest || !pf_digest_ok(digest) || !cJSON_IsNumber(size) || size->valuedouble < 0 ||
 		size->valuedouble > 1e15)
@@ -181,11 +181,8 @@ static int pull_blob(struct reg *r, int blobs, int have_fd, const cJSON *descrip
 			err, PF_ERR_CORRUPT, 0, "the manifest names a blob without digest or size");
 	int64_t want = (int64_t)size->valuedouble;
 	s->blobs++;
-	/* One that is here already, or comes twice. It is checked when it is taken in. */
-	if ((have_fd >= 0 && fstatat(have_fd, digest + 7, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		    st.st_size == want &&
-		    (linkat(have_fd, digest + 7, blobs, digest + 7, 0) == 0 || errno == EEXIST)) ||
-		faccessat(blobs, digest + 7, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+	/* One that comes twice. */
+	if (faccessat(blobs, digest + 7, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
 		reg_progress(r, want, false);
 		return 0;
 	}
@@ -233,8 +230,63 @@ static int write_index(int dir, const struct pf_digest *digest, size_t len, cons
 		       : 0;
 }
 
+/* ---- which layers are wanted ---- */
+
+static bool in_store(int storefd, const char *id)
+{
+	char path[120];
+
+	if (!id || !pf_digest_ok(id) || storefd < 0)
+		return false;
+	snprintf(path, sizeof(path), "layers/%s", id + 7);
+	if (faccessat(storefd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return true;
+	snprintf(path, sizeof(path), "layers/%s.sealed", id + 7);
+	return faccessat(storefd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The checkpoint's manifest, as the image's configuration has it; NULL: none, or of version 1. */
+static cJSON *checkpoint_of(int blobs, const cJSON *config)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_FREE char *text = NULL;
+	const char *digest = text_of(config, "digest");
+	size_t len;
+
+	if (!digest || pf_read_file_at(blobs, digest + 7, PF_CKPT_MAX_DOC, &text, &len, &ignored) < 0)
+		return NULL;
+	PF_JSON cJSON *j = pf_json_parse("config", text, len, &ignored);
+	const char *inner = text_of(j, PF_CKPT_KEY);
+	return inner ? pf_json_parse("checkpoint", inner, strlen(inner), &ignored) : NULL;
+}
+
+/* Of a checkpoint the last layers are its own, and those below are its image's, which is not taken in. What
+ * the store has is not fetched. Whether all of it is true is for import to find out. */
+static int pull_layers(struct reg *r, int blobs, int storefd, const cJSON *config, const cJSON *layers,
+	struct reg_stats *s, struct pf_err *err)
+{
+	PF_JSON cJSON *checkpoint = checkpoint_of(blobs, config);
+	const cJSON *own = cJSON_GetObjectItemCaseSensitive(checkpoint, "layers"), *layer;
+	int n = cJSON_GetArraySize(layers), n_own = cJSON_IsArray(own) ? cJSON_GetArraySize(own) : n, i = 0;
+
+	cJSON_ArrayForEach(layer, layers)
+	{
+		const cJSON *o = cJSON_IsArray(own) ? cJSON_GetArrayItem(own, i - (n - n_own)) : NULL;
+		const cJSON *size = cJSON_GetObjectItemCaseSensitive(layer, "size");
+		bool wanted = i >= n - n_own && !in_store(storefd, text_of(o, "id"));
+		i++;
+		if (!wanted) {
+			s->blobs++;
+			reg_progress(r, cJSON_IsNumber(size) ? (int64_t)size->valuedouble : 0, false);
+		} else if (pull_blob(r, blobs, layer, s, err) < 0) {
+			return -1;
+		}
+	}
+	return 0;
+}
+
 int reg_pull(
-	struct reg *r, int dir_fd, int have_fd, const char *name, struct reg_stats *s, struct pf_err *err)
+	struct reg *r, int dir_fd, int storefd, const char *name, struct reg_stats *s, struct pf_err *err)
 {
 	PF_FREE char *text = NULL;
 	size_t len = 0;
@@ -278,14 +330,9 @@ int reg_pull(
 		n = cJSON_GetObjectItemCaseSensitive(layer, "size");
 		r->total += cJSON_IsNumber(n) ? (int64_t)n->valuedouble : 0;
 	}
-	if (write_blob(blobs, &s->digest, text, len, err) < 0 ||
-		pull_blob(r, blobs, have_fd, config, s, err) < 0)
+	if (write_blob(blobs, &s->digest, text, len, err) < 0 || pull_blob(r, blobs, config, s, err) < 0 ||
+		pull_layers(r, blobs, storefd, config, layers, s, err) < 0)
 		return -1;
-	cJSON_ArrayForEach(layer, layers)
-	{
-		if (pull_blob(r, blobs, have_fd, layer, s, err) < 0)
-			return -1;
-	}
 	reg_progress(r, r->total - r->done, true);
 	return write_index(dir_fd, &s->digest, len, type ? type : PF_OCI_MANIFEST_TYPE, name, err);
 }

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "checkpoint/oci.h"
 #include "checkpoint/store.h"
 #include "cmd/pinfold-registry/registry.h"
 
@@ -181,25 +182,45 @@ static int upload(struct reg *r, char **place, int fd, int64_t size, const char 
 	return rc;
 }
 
-static int push_blob(struct reg *r, int blobs, const char *digest, struct reg_stats *s, struct pf_err *err)
+int reg_has(struct reg *r, const char *digest, struct reg_stats *s, struct pf_err *err)
+{
+	int64_t mounted = s->mounted;
+	int there = has_blob(r, digest, err);
+
+	if (there != 0 || !r->mount_from)
+		return there;
+	/* What is begun instead, where the other repository has no such blob, is forgotten by the registry.
+	 */
+	char *place = begin_upload(r, digest, s, err);
+	bool begun = place != NULL;
+	free(place);
+	return begun ? 0 : s->mounted > mounted ? 1 : -1;
+}
+
+static int push_blob(
+	struct reg *r, int blobs, const char *digest, int64_t size, struct reg_stats *s, struct pf_err *err)
 {
 	struct stat st;
 
 	PF_CLOSE int fd = openat(blobs, digest + 7, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0 ? errno != ENOENT : fstat(fd, &st) < 0)
 		return pf_fail(err, errno, "blob %s", digest);
 	s->blobs++;
 	int there = has_blob(r, digest, err);
 	if (there < 0)
 		return -1;
 	if (there) {
-		reg_progress(r, st.st_size, false);
+		reg_progress(r, size, false);
 		return 0;
 	}
+	if (fd < 0)
+		return pf_fail_kind(err, PF_ERR_STATE, 0,
+			"blob %.19s: %s had it a moment ago and has it no more: push again", digest,
+			r->ref.host);
 	int64_t mounted = s->mounted;
 	char *place = begin_upload(r, digest, s, err);
 	if (!place) {
-		reg_progress(r, st.st_size, false);
+		reg_progress(r, size, false);
 		return s->mounted > mounted ? 0 : -1;
 	}
 	int rc = upload(r, &place, fd, st.st_size, digest, s, err);
@@ -283,10 +304,10 @@ int reg_push(struct reg *r, int layout_fd, struct reg_stats *s, struct pf_err *e
 	{
 		if (!digest_of(layer))
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the manifest names no layer");
-		if (push_blob(r, blobs, digest_of(layer), s, err) < 0)
+		if (push_blob(r, blobs, digest_of(layer), size_of(layer), s, err) < 0)
 			return -1;
 	}
-	if (push_blob(r, blobs, digest_of(config), s, err) < 0 ||
+	if (push_blob(r, blobs, digest_of(config), size_of(config), s, err) < 0 ||
 		push_manifest(r, text, type ? type : PF_OCI_MANIFEST_TYPE, digest, err) < 0)
 		return -1;
 	snprintf(s->digest.s, sizeof(s->digest.s), "%s", digest);

@@ -66,6 +66,10 @@ struct reg_request {
 	void *arg;
 	bool retry;
 };
+struct reg_stats {
+	int64_t blobs, sent, sent_bytes, mounted;
+	struct pf_digest digest;
+};
 struct reg_reply {
 	long status;
 	char *text; /* malloc'ed, NUL-terminated, when there was no sink */
@@ -79,15 +83,21 @@ int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, st
 /* The error for an answer that is not what was needed; what says what was tried. */
 int reg_refused(const struct reg *r, const struct reg_reply *a, const char *what, struct pf_err *err);
 
-/* Send what an OCI layout directory holds (one manifest) to ref; *digest is the manifest's. */
-struct reg_stats {
-	int64_t blobs, sent, sent_bytes, mounted;
-	struct pf_digest digest;
-};
+/* Whether the repository has the blob, or, having been asked to, has taken it from mount_from: 1, 0, -1. */
+int reg_has(struct reg *r, const char *digest, struct reg_stats *s, struct pf_err *err);
+
+/* Send what an OCI layout directory holds (one manifest) to ref; the digest in stats is the manifest's. A
+ * blob that is not in the layout must be in the repository. */
 int reg_push(struct reg *r, int layout_fd, struct reg_stats *s, struct pf_err *err);
-/* Fetch ref into a new layout below dir_fd, with the entry's name in its index. have_fd: a directory
- * blobs/sha256 whose files need not be fetched; -1: none. */
+
+/* What the repository (or mount_from) has of the image whose manifest and configuration have these digests:
+ * {"layers": [descriptor...], "diff_ids": [...], "config": {...}}, or NULL when that is not all of it. */
+cJSON *reg_find_base(
+	struct reg *r, const char *manifest_digest, const char *config_digest, struct reg_stats *s);
+
+/* Fetch ref into a new layout below dir_fd, with the entry's name in its index. storefd: a checkpoint store
+ * whose layers need not be fetched; -1: none. */
 int reg_pull(
-	struct reg *r, int dir_fd, int have_fd, const char *name, struct reg_stats *s, struct pf_err *err);
+	struct reg *r, int dir_fd, int storefd, const char *name, struct reg_stats *s, struct pf_err *err);
 
 #endif

@@ -395,6 +395,8 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"checkpoint verify", cmd_verify, verify_help},
 	{"checkpoint rm", cmd_rm, rm_help},
 	{"checkpoint prepare", cmd_prepare, prepare_help},
+	{"checkpoint export", pf_cmd_checkpoint_export, pf_export_help},
+	{"checkpoint import", pf_cmd_checkpoint_import, pf_import_help},
 	{"checkpoint push", cmd_elsewhere, push_help},
 	{"checkpoint pull", cmd_elsewhere, pull_help},
 	{"checkpoint prune", pf_cmd_checkpoint_prune, pf_prune_help},

@@ -6,7 +6,9 @@ int pf_cmd_snapshot_write(int argc, char **argv);   /* checkpoint_write.c */
 int pf_cmd_diff(int argc, char **argv);             /* checkpoint_diff.c */
 int pf_cmd_checkpoint_prune(int argc, char **argv); /* checkpoint_keep.c */
 int pf_cmd_checkpoint_stats(int argc, char **argv);
-extern const char pf_prune_help[], pf_stats_help[];
+int pf_cmd_checkpoint_export(int argc, char **argv); /* checkpoint_move.c */
+int pf_cmd_checkpoint_import(int argc, char **argv);
+extern const char pf_prune_help[], pf_stats_help[], pf_export_help[], pf_import_help[];
 
 /* Deep trees need a descriptor per level: raise the soft limit to the hard one. */
 void pf_checkpoint_raise_nofile(void);

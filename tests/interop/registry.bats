@@ -90,7 +90,7 @@ tree_of() { # STORE CHECKPOINT
 	(
 		STORE="$1"
 		pinfold checkpoint prepare "$2" >/dev/null
-		cd "$1/checkpoints/unpacked/$(pinfold checkpoint inspect "$2" | jq -r ".layers[0].diff_id" | tr : -)/fs" && { find . -mindepth 1 ! -type c -printf '%P %y %m %U:%G %T@ %l\n' -o -type c -printf '%P deleted\n' | sort; find . -type f -exec sha256sum {} + | sort; }
+		cd "$1/checkpoints/unpacked/$(pinfold checkpoint inspect "$2" | jq -r ".layers[0].id" | tr : -)/fs" && { find . -mindepth 1 ! -type c -printf '%P %y %m %U:%G %T@ %l\n' -o -type c -printf '%P deleted\n' | sort; find . -type f -exec sha256sum {} + | sort; }
 	)
 }
 
@@ -100,7 +100,9 @@ tree_of() { # STORE CHECKPOINT
 	checkpoint 1
 	pf checkpoint push --ca "$PF_DIR/tls/cert.pem" --json "$C" "localhost:$PORT/team/work:v1"
 	assert_status 0
-	assert_json ".digest == \"$DIGEST\" and .tag == \"v1\" and .blobs == 2 and .blobs_moved == 2"
+	assert_json ".checkpoint == \"$DIGEST\" and .tag == \"v1\" and .blobs == 2 and .blobs_moved == 2"
+	local pushed
+	pushed=$(jq -r .digest <<<"$output")
 	STORE="$OTHER" pf checkpoint pull --ca "$PF_DIR/tls/cert.pem" --json "localhost:$PORT/team/work:v1"
 	assert_status 0
 	assert_json ".checkpoint == \"$DIGEST\" and .name == \"work.v1\""
@@ -112,7 +114,7 @@ tree_of() { # STORE CHECKPOINT
 	assert_status 0
 	pf destroy "$ID"
 	STORE="$PF_DIR/third-store"
-	SSL_CERT_FILE="$PF_DIR/tls/cert.pem" pf create "$ID" --from "localhost:$PORT/team/work@$DIGEST"
+	SSL_CERT_FILE="$PF_DIR/tls/cert.pem" pf create "$ID" --from "localhost:$PORT/team/work@$pushed"
 	assert_status 0
 	assert_json ".pinfold.checkpoint == \"$DIGEST\""
 	inside sh -c 'cat /workspace/d/e/l; stat -c %a /workspace/d/e/f; test -e /etc/timezone || echo gone'
@@ -124,25 +126,62 @@ tree_of() { # STORE CHECKPOINT
 	checkpoint
 	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/a:1"
 	assert_status 0
+	local pushed
+	pushed=$(jq -r .digest < <(pinfold checkpoint push --plain-http --json "$C" "127.0.0.1:$PORT/a:1"))
+	# It is known what the layer was packed to, so that it need not be packed again: its data is not touched.
+	mv "$STORE/checkpoints/packs" "$PF_DIR/packs"
+	mkdir "$STORE/checkpoints/packs"
 	pf checkpoint push --plain-http --json "$C" "127.0.0.1:$PORT/a:2"
 	assert_json '.blobs == 2 and .blobs_moved == 0'
+	rmdir "$STORE/checkpoints/packs"
+	mv "$PF_DIR/packs" "$STORE/checkpoints/packs"
 	pf checkpoint push --plain-http --mount-from a --json "$C" "127.0.0.1:$PORT/b:1"
 	assert_json '.blobs_moved == 0 and .blobs_mounted == 2'
-	for moved in 2 0; do
-		STORE="$OTHER" pf checkpoint pull --plain-http --json --name again "127.0.0.1:$PORT/b@$DIGEST"
+	for moved in 2 1; do # the second time only what says that the layer is there
+		STORE="$OTHER" pf checkpoint pull --plain-http --json --name again "127.0.0.1:$PORT/b@$pushed"
 		assert_status 0
 		assert_json ".blobs_moved == $moved and .name == \"again\""
 	done
+}
+
+@test "where the registry has the image, what is pushed is whole without a byte of it being sent, and pulls without it" {
+	need skopeo umoci
+	registry
+	mkdir -p "$PF_DIR/root/bin" "$PF_DIR/upper"
+	head -c 3M /dev/urandom >"$PF_DIR/root/bin/large"
+	umoci init --layout "$PF_DIR/oci"
+	umoci new --image "$PF_DIR/oci:i"
+	umoci insert --image "$PF_DIR/oci:i" "$PF_DIR/root" /
+	umoci config --image "$PF_DIR/oci:i" --config.env A=b
+	skopeo --insecure-policy copy -q --dest-tls-verify=false "oci:$PF_DIR/oci:i" "docker://127.0.0.1:$PORT/images/base:1"
+	pinfold image import "oci:$PF_DIR/oci:i" --name based >/dev/null
+	echo mine >"$PF_DIR/upper/mine"
+	DIGEST=$(printf '{"sandbox_id":"s","name":"on-base","base_image":{"ref":"based:latest","digest":"%s"}}\n' \
+		"$(pinfold image inspect based | jq -r .digest)" |
+		"$BUILD/libexec/pinfold/pinfold-store" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" | jq -r .checkpoint)
+	pf checkpoint push --plain-http --mount-from images/base --json on-base "127.0.0.1:$PORT/work:1"
+	assert_status 0
+	assert_json '.blobs == 3 and .blobs_mounted == 1 and .bytes_moved < 20000'
+	# Anybody has the whole of it.
+	skopeo --insecure-policy copy -q --src-tls-verify=false "docker://127.0.0.1:$PORT/work:1" "oci:$PF_DIR/whole:1"
+	skopeo inspect --config "oci:$PF_DIR/whole:1" | jq -e '.config.Env == ["A=b"]' >/dev/null
+	[ "$(find "$PF_DIR/whole/blobs" -size +2M | wc -l)" = 1 ]
+	# We need our own part alone.
+	STORE="$OTHER" pf checkpoint pull --plain-http --json "127.0.0.1:$PORT/work:1"
+	assert_status 0
+	assert_json ".checkpoint == \"$DIGEST\" and .blobs_moved == 2 and .bytes_moved < 20000"
 }
 
 @test "others read it: skopeo inspects and copies what was pushed, and what skopeo pushed is pulled" {
 	need skopeo
 	registry
 	checkpoint
-	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/ours:1"
+	pf checkpoint push --plain-http --json "$C" "127.0.0.1:$PORT/ours:1"
 	assert_status 0
+	local pushed
+	pushed=$(jq -r .digest <<<"$output")
 	skopeo inspect --tls-verify=false "docker://127.0.0.1:$PORT/ours:1" >"$PF_DIR/inspect"
-	jq -e ".Digest == \"$DIGEST\" and (.Layers | length == 1)" "$PF_DIR/inspect" >/dev/null || show "$(cat "$PF_DIR/inspect")"
+	jq -e ".Digest == \"$pushed\" and (.Layers | length == 1)" "$PF_DIR/inspect" >/dev/null || show "$(cat "$PF_DIR/inspect")"
 	skopeo --insecure-policy copy -q --src-tls-verify=false "docker://127.0.0.1:$PORT/ours:1" "oci:$PF_DIR/copied:1"
 	pinfold checkpoint export "$C" --to "oci:$PF_DIR/layout" >/dev/null
 	skopeo --insecure-policy copy -q --dest-tls-verify=false "oci:$PF_DIR/layout" "docker://127.0.0.1:$PORT/by-skopeo:1"
@@ -224,7 +263,7 @@ tree_of() { # STORE CHECKPOINT
 	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1"
 	assert_status 125
 	assert_err "sent something else"
-	[ -z "$(find "$OTHER/checkpoints" -type f ! -name lock 2>/dev/null)" ] || show "left:" "$(find "$OTHER/checkpoints")"
+	[ -z "$(find "$OTHER/checkpoints" -type f ! -name '*lock' ! -name format ! -name index.json 2>/dev/null)" ] || show "left:" "$(find "$OTHER/checkpoints")"
 	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$PORT/w@sha256:$(printf %064d 0)"
 	assert_status 125
 }

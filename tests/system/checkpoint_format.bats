@@ -50,15 +50,166 @@ fill() {
 	chown 1000:1001 "$u/dir"
 }
 
-@test "skopeo inspects a checkpoint by name in the store itself" {
+# blob_of CHECKPOINT: its only layer as an OCI blob, exported anew each time.
+blob_of() {
+	rm -rf "$T/blob"
+	store checkpoint export "$1" --to "oci:$T/blob" >/dev/null
+	local manifest
+	manifest=$(jq -r '.manifests[0].digest' "$T/blob/index.json")
+	echo "$T/blob/blobs/sha256/$(jq -r '.layers[-1].digest' "$T/blob/blobs/sha256/${manifest#sha256:}" | cut -d: -f2)"
+}
+
+@test "skopeo inspects an export: digest, labels, layers, and which checkpoint it is" {
 	fill
 	snapshot first ',"labels":{"purpose":"test"}'
-	run skopeo inspect "oci:$STORE/checkpoints:first"
+	store checkpoint export first --to "oci:$T/out" >"$T/export.json"
+	run skopeo inspect "oci:$T/out:first"
 	[ "$status" -eq 0 ]
-	[ "$(jq -r .Digest <<<"$output")" = "$(jq -r .checkpoint <<<"$RESULT")" ]
+	[ "$(jq -r .Digest <<<"$output")" = "$(jq -r .digest "$T/export.json")" ]
 	[ "$(jq -r .Labels.purpose <<<"$output")" = test ]
 	[ "$(jq -r '.Layers|length' <<<"$output")" = 1 ]
-	[ "$(jq -r '.Layers[0]' <<<"$output")" = "$(jq -r .layer <<<"$RESULT")" ]
+	run skopeo inspect --config --raw "oci:$T/out:first"
+	# The checkpoint's digest is that of its manifest's own words.
+	jq -j '."io.pinfold.checkpoint"' <<<"$output" >"$T/words"
+	[ "sha256:$(sha256sum <"$T/words" | cut -d' ' -f1)" = "$(jq -r .checkpoint <<<"$RESULT")" ]
+	[ "$(jq -r '.layers[0].id' "$T/words")" = "$(jq -r .layer <<<"$RESULT")" ]
+}
+
+@test "equal checkpoints give equal exports, byte for byte, from this store and from another" {
+	fill
+	snapshot first
+	store checkpoint export first --to "oci-archive:$T/a.tar"
+	store checkpoint export first --to "oci-archive:$T/b.tar"
+	cmp "$T/a.tar" "$T/b.tar"
+	STORE="$T/other" store checkpoint import "oci-archive:$T/a.tar"
+	STORE="$T/other" store checkpoint export first --to "oci-archive:$T/c.tar"
+	cmp "$T/a.tar" "$T/c.tar"
+	skopeo inspect "oci-archive:$T/a.tar" >/dev/null
+}
+
+@test "what is exported in whatever form comes back as the same checkpoint" {
+	fill
+	snapshot first
+	local form digest i=0
+	digest=$(jq -r .checkpoint <<<"$RESULT")
+	for form in "oci:$T/f1" "oci-archive:$T/f2" "oci:$T/f3 --uncompressed" "oci:$T/f4 --complete" "oci-archive:$T/f5 --complete --uncompressed"; do
+		# shellcheck disable=SC2086
+		store checkpoint export first --to $form >/dev/null
+		i=$((i + 1))
+		STORE="$T/back$i" run store checkpoint import "${form%% *}"
+		[ "$status" -eq 0 ] || { echo "$form: $output"; false; }
+		[ "$(jq -r .checkpoint <<<"$output")" = "$digest" ]
+		[ "$(jq .unpacked <<<"$output")" = 1 ]
+		STORE="$T/back$i" store checkpoint verify --all >/dev/null
+	done
+	# It is there: nothing is unpacked again, and the layers need not even lie beside it.
+	local blob
+	blob=$(jq -r '.manifests[0].digest' "$T/f1/index.json" | cut -d: -f2)
+	rm "$T/f1/blobs/sha256/$(jq -r '.layers[0].digest' "$T/f1/blobs/sha256/$blob" | cut -d: -f2)"
+	store checkpoint rm first
+	run store checkpoint import "oci:$T/f1"
+	[ "$status" -eq 125 ]
+	STORE="$T/back1" run store checkpoint import "oci:$T/f1"
+	[ "$status" -eq 0 ]
+	[ "$(jq .unpacked <<<"$output")" = 0 ]
+}
+
+@test "a tar has all files over each other, with --complete the image's too" {
+	fill
+	snapshot first
+	store checkpoint export first --to "tar:$T/own.tar"
+	store checkpoint export first --to "tar:$T/all.tar" --complete
+	run tar -tf "$T/own.tar"
+	[[ "$output" == *dir/file* && "$output" != *base-file* && "$output" != *.wh.* ]]
+	mkdir "$T/x"
+	tar -C "$T/x" --xattrs --xattrs-include='*' -xf "$T/all.tar"
+	[ "$(cat "$T/x/base-file")" = "from the image" ]
+	[ "$(cat "$T/x/changed")" = new ]
+	[ ! -e "$T/x/gone-dir" ]
+	cmp "$T/x/sparse" "$T/upper/sparse"
+	[ "$(getfattr --only-values -n user.note "$T/x/dir/file")" = hello ]
+	run store checkpoint export first --to "tar:$T/y.tar" --uncompressed
+	[ "$status" -eq 125 ]
+	run store checkpoint export first --to "zip:$T/y"
+	[ "$status" -eq 125 ]
+	[[ "$output" == *oci-archive:FILE* ]]
+}
+
+@test "an image that is no checkpoint is refused as that" {
+	umoci init --layout "$T/img"
+	umoci new --image "$T/img:t"
+	run store checkpoint import "oci:$T/img:t"
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"no checkpoint"* ]] || { echo "$output"; false; }
+}
+
+# tamper JQ: the export's configuration changed, and every digest above it made to fit.
+tamper() {
+	rm -rf "$T/bad"
+	cp -a "$T/out" "$T/bad"
+	local b="$T/bad/blobs/sha256" m c n
+	m=$(jq -r '.manifests[0].digest' "$T/bad/index.json" | cut -d: -f2)
+	c=$(jq -r .config.digest "$b/$m" | cut -d: -f2)
+	jq -c "$1" "$b/$c" >"$T/c.new"
+	n=$(sha256sum <"$T/c.new" | cut -d' ' -f1)
+	mv "$T/c.new" "$b/$n"
+	jq -c ".config.digest=\"sha256:$n\"|.config.size=$(stat -c %s "$b/$n")" "$b/$m" >"$T/m.new"
+	n=$(sha256sum <"$T/m.new" | cut -d' ' -f1)
+	mv "$T/m.new" "$b/$n"
+	jq -c ".manifests[0].digest=\"sha256:$n\"|.manifests[0].size=$(stat -c %s "$b/$n")" "$T/bad/index.json" >"$T/i.new"
+	mv "$T/i.new" "$T/bad/index.json"
+}
+
+@test "an image that says another checkpoint than its layers are is refused, and nothing of it stays" {
+	fill
+	snapshot first
+	store checkpoint export first --to "oci:$T/out" >/dev/null
+	STORE="$T/victim"
+	local change
+	for change in \
+		'."io.pinfold.checkpoint" |= (fromjson | .layers[0].id = "sha256:" + ("0" * 64) | tojson)' \
+		'."io.pinfold.checkpoint" |= (fromjson | .layers += .layers | tojson)' \
+		'."io.pinfold.checkpoint" |= (fromjson | .layers = [] | tojson)' \
+		'."io.pinfold.checkpoint" |= (fromjson | .version = 3 | tojson)' \
+		'."io.pinfold.checkpoint" = "no JSON"' \
+		'."io.pinfold.checkpoint" = {"version": 9}' \
+		'.rootfs.diff_ids[0] = "sha256:" + ("0" * 64)' \
+		'.rootfs.diff_ids = []' \
+		'.rootfs.diff_ids[0] = "../../etc/passwd"' \
+		'del(.rootfs)'; do
+		tamper "$change"
+		run store checkpoint import "oci:$T/bad"
+		[ "$status" -eq 125 ] || { echo "$change: $output"; false; }
+		run store checkpoint ls --quiet
+		[ -z "$output" ]
+		[ -z "$(ls -A "$STORE/checkpoints/layers" "$STORE/checkpoints/manifests" "$STORE/checkpoints/packs" "$STORE/checkpoints/unpacked" "$STORE/checkpoints/tmp" | grep -v :)" ] ||
+			{ echo "$change"; ls -AR "$STORE/checkpoints"; false; }
+	done
+	# The same with nothing changed goes in.
+	tamper .
+	store checkpoint import "oci:$T/bad"
+}
+
+@test "a checkpoint of version 1 comes in, with all that it said of itself" {
+	fill
+	snapshot first ',"labels":{"k":"v"},"sandbox_file":{"image":"x"}'
+	store checkpoint export first --to "oci:$T/out" >/dev/null
+	# What version 1 had in that place.
+	tamper '."io.pinfold.checkpoint" |= (fromjson | .version = 1 | .from = "sha256:" + ("1" * 64) | del(.layers))'
+	STORE="$T/new"
+	run store checkpoint import "oci:$T/bad" --name moved
+	[ "$status" -eq 0 ] || { echo "$output"; false; }
+	run store checkpoint inspect moved
+	[ "$(jq -c '[.labels.k,.record.version,.record.from,.record.sandbox_file.image,.layers[0].present]' <<<"$output")" = '["v",2,"","x",true]' ] ||
+		{ echo "$output"; false; }
+	store checkpoint prepare moved
+	cmp "$T/upper/sparse" "$STORE"/checkpoints/unpacked/*/fs/sparse
+	store checkpoint verify --all
+	# Again: the same.
+	store checkpoint import "oci:$T/bad" --name moved
+	run store checkpoint import "oci:$T/bad" --name other
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"already, as 'moved'"* ]]
 }
 
 @test "skopeo copies an exported checkpoint, checking every digest" {
@@ -96,8 +247,9 @@ fill() {
 @test "GNU tar and bsdtar read the layer, the sparse file included" {
 	fill
 	snapshot first
-	local blob="$STORE/checkpoints/blobs/sha256/$(jq -r .layer <<<"$RESULT" | cut -d: -f2)"
-	mkdir "$T/gnu"
+	local blob
+	blob=$(blob_of first)
+	mkdir "$T/gnu" "$T/bsd"
 	zstd -dcq "$blob" | tar -C "$T/gnu" --xattrs --xattrs-include='*' -xf -
 	cmp "$T/gnu/sparse" "$T/upper/sparse"
 	[ "$(stat -c %b "$T/gnu/sparse")" -lt 1000 ]

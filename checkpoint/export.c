@@ -1,0 +1,382 @@
+/* Theory of operation.
+ *
+ * An image layout is made below a temporary name beside its place: layers are written as tars from their
+ * trees, then the configuration, which has the checkpoint's manifest in it word for word (so that whoever
+ * imports it can compute the same digest), the OCI manifest, the index; then it is renamed. Which blob a
+ * layer became is noted in the layer's document, so that a push can ask a registry for it before anything is
+ * packed. */
+#include "checkpoint/export.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/path.h"
+#include "base/progress.h"
+#include "base/str.h"
+#include "checkpoint/export_tar.h"
+#include "checkpoint/layer.h"
+#include "checkpoint/layertar.h"
+#include "checkpoint/oci.h"
+#include "checkpoint/tarout.h"
+#include "overlay/pack.h"
+
+struct export
+{
+	struct pf_ckpt_heavy *h;
+	const struct pf_ckpt *c;
+	const struct pf_ckpt_export_opts *o;
+	int blobs; /* directory */
+	cJSON *layers, *diff_ids;
+};
+
+static const char *form_name(const struct export *x)
+{
+	return x->o->uncompressed ? "tar" : "zstd";
+}
+
+static void add_layer(struct export *x, const struct pf_oci_blob *b, const struct pf_digest *diff_id)
+{
+	cJSON_AddItemToArray(x->layers,
+		pf_oci_descriptor(x->o->uncompressed ? PF_OCI_LAYER_TYPE : PF_OCI_LAYER_ZSTD_TYPE, b));
+	cJSON_AddItemToArray(x->diff_ids, cJSON_CreateString(diff_id->s));
+}
+
+/* ---- one layer ---- */
+
+static int hash_file(int fd, struct pf_digest *out, int64_t *size, struct pf_err *err)
+{
+	PF_FREE char *buf = pf_calloc(1, (size_t)256 << 10);
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+	uint8_t raw[32];
+	ssize_t n = -1;
+	off_t at = 0;
+	bool good = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1;
+
+	while (good && (n = pread(fd, buf, (size_t)256 << 10, at)) > 0) {
+		good = EVP_DigestUpdate(md, buf, (size_t)n) == 1;
+		at += n;
+	}
+	int e = errno;
+	good = good && n == 0 && EVP_DigestFinal_ex(md, raw, NULL) == 1;
+	EVP_MD_CTX_free(md);
+	if (!good)
+		return pf_fail(err, n < 0 ? e : EIO, "read the layer back");
+	pf_digest_from_raw(raw, out);
+	*size = at;
+	return 0;
+}
+
+/* What fills a layer. */
+struct content {
+	int (*write)(void *arg, struct pf_tarout *o, struct pf_err *err);
+	void *arg;
+};
+
+static int make_blob(struct export *x, int fd, const struct content *c, struct pf_oci_blob *b,
+	struct pf_digest *diff_id, struct pf_err *err)
+{
+	struct pf_tarout *o =
+		x->o->uncompressed ? pf_tarout_spool(fd, err)
+				   : pf_tarout_layer(fd, x->o->level, x->o->threads ? x->o->threads : 2, err);
+	struct pf_tarout_result r;
+
+	if (!o)
+		return -1;
+	pf_tarout_leave_end(o);
+	if (c->write(c->arg, o, err) < 0) {
+		pf_tarout_abort(o);
+		return -1;
+	}
+	if (pf_tarout_finish(o, x->o->uncompressed ? NULL : &r, err) < 0)
+		return -1;
+	if (!x->o->uncompressed) {
+		*b = (struct pf_oci_blob){r.digest, r.size};
+		*diff_id = r.diff_id;
+		return 0;
+	}
+	if (hash_file(fd, &b->digest, &b->size, err) < 0)
+		return -1;
+	*diff_id = b->digest;
+	return fsync(fd) < 0 ? pf_fail(err, errno, "write a layer") : 0;
+}
+
+static int write_blob(struct export *x, const struct content *c, struct pf_oci_blob *b,
+	struct pf_digest *diff_id, struct pf_err *err)
+{
+	PF_CLOSE int fd = openat(x->blobs, "layer", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return pf_fail(err, errno, "create a layer");
+	if (make_blob(x, fd, c, b, diff_id, err) < 0)
+		return -1;
+	/* Equal layers in one image are one file. */
+	if (renameat(x->blobs, "layer", x->blobs, pf_digest_hex(&b->digest)) < 0)
+		return pf_fail(err, errno, "name the layer");
+	return 0;
+}
+
+struct stored {
+	struct pf_ckpt_heavy *h;
+	const struct pf_digest *id;
+};
+
+static int write_stored(void *arg, struct pf_tarout *o, struct pf_err *err)
+{
+	const struct stored *s = arg;
+
+	return pf_layer_tar(s->h, s->id, o, err) < 0 ? -1 : pf_tarout_zeros(o, (size_t)2 * PF_TAR_BLOCK, err);
+}
+
+static bool left_out(const struct export *x, const char *digest)
+{
+	for (const char *const *d = x->o->without; d && *d; d++)
+		if (strcmp(*d, digest) == 0)
+			return true;
+	return false;
+}
+
+/* The blob that this layer is known as and that the receiver has: nothing needs to be packed. */
+static bool known_there(struct export *x, const struct pf_digest *id)
+{
+	struct pf_layer_doc doc = {0};
+	struct pf_err ignored = PF_ERR_INIT;
+	bool found = false;
+
+	if (!x->o->without || pf_layer_doc_load(x->h, id, &doc, &ignored) < 0)
+		return false;
+	for (size_t i = 0; i < doc.n_published && !found; i++) {
+		const struct pf_layer_published *p = &doc.published[i];
+		if (strcmp(p->form, form_name(x)) != 0 || !left_out(x, p->digest.s))
+			continue;
+		const struct pf_oci_blob b = {p->digest, p->size};
+		add_layer(x, &b, &p->diff_id);
+		found = true;
+	}
+	pf_layer_doc_done(&doc);
+	return found;
+}
+
+static int add_stored(struct export *x, const struct pf_digest *id, struct pf_err *err)
+{
+	struct stored s = {x->h, id};
+	const struct content content = {write_stored, &s};
+	struct pf_err ignored = PF_ERR_INIT;
+	struct pf_digest diff_id;
+	struct pf_oci_blob b;
+
+	if (known_there(x, id))
+		return 0;
+	if (write_blob(x, &content, &b, &diff_id, err) < 0)
+		return -1;
+	add_layer(x, &b, &diff_id);
+	/* Only a cache: without it the next push packs the layer to find out. */
+	(void)pf_layer_doc_publish(x->h, id, form_name(x), &b.digest, &diff_id, b.size, &ignored);
+	return 0;
+}
+
+/* ---- the base image ---- */
+
+static int sink(void *arg, const void *data, size_t len, struct pf_err *err)
+{
+	return pf_tarout_write(arg, data, len, err);
+}
+
+static int write_dir(void *arg, struct pf_tarout *o, struct pf_err *err)
+{
+	const struct pf_pack_opts pack = {.layer = true};
+
+	return pf_pack_tree(*(const int *)arg, &pack, sink, o, NULL, err);
+}
+
+static int add_base(struct export *x, struct pf_err *err)
+{
+	const cJSON *refs = x->o->base_refs, *d;
+	size_t n = 0;
+
+	cJSON_ArrayForEach(d, cJSON_GetObjectItemCaseSensitive(refs, "layers"))
+		cJSON_AddItemToArray(x->layers, cJSON_Duplicate(d, true));
+	cJSON_ArrayForEach(d, cJSON_GetObjectItemCaseSensitive(refs, "diff_ids"))
+		cJSON_AddItemToArray(x->diff_ids, cJSON_Duplicate(d, true));
+	while (x->o->base_layers && x->o->base_layers[n])
+		n++;
+	while (n-- > 0) {
+		const char *dir = x->o->base_layers[n];
+		PF_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		const struct content content = {write_dir, &fd};
+		struct pf_digest diff_id;
+		struct pf_oci_blob b;
+		if (fd < 0)
+			return pf_fail(err, errno, "%s", dir);
+		if (write_blob(x, &content, &b, &diff_id, err) < 0)
+			return pf_wrap(err, "base layer %s", dir);
+		add_layer(x, &b, &diff_id);
+	}
+	return 0;
+}
+
+/* ---- documents ---- */
+
+static cJSON *make_config(const struct export *x, const char *manifest)
+{
+	cJSON *j = cJSON_CreateObject(), *inner, *rootfs, *history;
+	const cJSON *labels = cJSON_GetObjectItemCaseSensitive(x->c->record, "labels"), *member;
+	int n = cJSON_GetArraySize(x->diff_ids), own = (int)x->c->n_layers;
+
+	cJSON_AddStringToObject(j, "created", x->c->created);
+	cJSON_AddStringToObject(j, "architecture", pf_oci_machine());
+	cJSON_AddStringToObject(j, "os", "linux");
+	inner = cJSON_AddObjectToObject(j, "config");
+	cJSON_AddItemToObject(inner, "Labels", labels ? cJSON_Duplicate(labels, true) : cJSON_CreateObject());
+	cJSON_ArrayForEach(member, x->o->base_config)
+		cJSON_AddItemToObject(inner, member->string, cJSON_Duplicate(member, true));
+	rootfs = cJSON_AddObjectToObject(j, "rootfs");
+	cJSON_AddStringToObject(rootfs, "type", "layers");
+	cJSON_AddItemToObject(rootfs, "diff_ids", cJSON_Duplicate(x->diff_ids, true));
+	history = cJSON_AddArrayToObject(j, "history");
+	for (int i = 0; i < n; i++) {
+		cJSON *e = cJSON_CreateObject();
+		if (i == n - 1)
+			cJSON_AddStringToObject(e, "created", x->c->created);
+		cJSON_AddStringToObject(e, "created_by", i < n - own ? "base image" : "pinfold snapshot");
+		cJSON_AddItemToArray(history, e);
+	}
+	cJSON_AddStringToObject(j, PF_CKPT_KEY, manifest);
+	return j;
+}
+
+static cJSON *make_manifest(const struct export *x, const struct pf_oci_blob *config)
+{
+	cJSON *j = cJSON_CreateObject(), *notes;
+
+	cJSON_AddNumberToObject(j, "schemaVersion", 2);
+	cJSON_AddStringToObject(j, "mediaType", PF_OCI_MANIFEST_TYPE);
+	cJSON_AddItemToObject(j, "config", pf_oci_descriptor(PF_OCI_CONFIG_TYPE, config));
+	cJSON_AddItemToObject(j, "layers", cJSON_Duplicate(x->layers, true));
+	notes = cJSON_AddObjectToObject(j, "annotations");
+	cJSON_AddStringToObject(notes, "org.opencontainers.image.created", x->c->created);
+	cJSON_AddStringToObject(notes, "org.opencontainers.image.base.name", x->c->base_image_ref);
+	cJSON_AddStringToObject(notes, "org.opencontainers.image.base.digest", x->c->base_image_digest);
+	cJSON_AddStringToObject(notes, PF_CKPT_KEY ".digest", x->c->digest.s);
+	cJSON_AddStringToObject(notes, PF_CKPT_KEY ".sandbox", x->c->sandbox_id);
+	cJSON_AddStringToObject(notes, PF_CKPT_KEY ".parent", x->c->parent);
+	return j;
+}
+
+static int fill(struct export *x, const char *manifest, struct pf_oci_blob *out, struct pf_err *err)
+{
+	struct pf_oci_blob config_blob;
+
+	for (size_t i = 0; i < x->c->n_layers; i++)
+		pf_progress_expect(x->c->layers[i].bytes);
+	if (add_base(x, err) < 0)
+		return -1;
+	for (size_t i = x->c->n_layers; i-- > 0;)
+		if (add_stored(x, &x->c->layers[i].id, err) < 0)
+			return -1;
+	PF_JSON cJSON *config = make_config(x, manifest);
+	PF_FREE char *config_text = pf_json_text(config);
+	if (pf_oci_put_document(x->blobs, config_text, &config_blob, err) < 0)
+		return -1;
+	PF_JSON cJSON *m = make_manifest(x, &config_blob);
+	PF_FREE char *text = pf_json_text(m);
+	return pf_oci_put_document(x->blobs, text, out, err);
+}
+
+/* ---- the layout ---- */
+
+static int count_blobs(int blobs, struct pf_ckpt_export_stats *stats, struct pf_err *err)
+{
+	PF_CLOSE int copy = openat(blobs, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_CLOSEDIR DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+	struct stat st;
+
+	if (!d)
+		return pf_fail(err, errno, "list the blobs");
+	(void)pf_take_fd(&copy);
+	while ((errno = 0, e = readdir(d))) {
+		if (e->d_name[0] == '.')
+			continue;
+		if (fstatat(blobs, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return pf_fail(err, errno, "blob %s", e->d_name);
+		stats->blobs++;
+		stats->bytes += st.st_size;
+	}
+	return errno ? pf_fail(err, errno, "list the blobs") : 0;
+}
+
+static int write_layout(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char *manifest, int dirfd,
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_export_stats *stats, struct pf_err *err)
+{
+	struct pf_oci_blob m;
+
+	if (mkdirat(dirfd, "blobs", 0700) < 0 || mkdirat(dirfd, "blobs/sha256", 0700) < 0)
+		return pf_fail(err, errno, "mkdir blobs");
+	PF_CLOSE int blobs = openat(dirfd, "blobs/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (blobs < 0)
+		return pf_fail(err, errno, "blobs");
+	struct export x = {h, c, opts, blobs, cJSON_CreateArray(), cJSON_CreateArray()};
+	int r = fill(&x, manifest, &m, err);
+	cJSON_Delete(x.layers);
+	cJSON_Delete(x.diff_ids);
+	if (r < 0 || count_blobs(blobs, stats, err) < 0 || pf_sync_dir(blobs, err) < 0)
+		return -1;
+	stats->digest = m.digest;
+	return pf_oci_write_layout(dirfd, PF_OCI_MANIFEST_TYPE, &m, c->name, err);
+}
+
+static int export_to(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char *tmp, const char *file,
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_export_stats *stats, struct pf_err *err)
+{
+	PF_FREE char *manifest = NULL;
+	char path[96];
+	size_t len;
+	bool sealed;
+
+	if (opts->form == PF_CKPT_TAR)
+		return pf_ckpt_export_files(opts->unpacked, opts->base_layers, file, stats, err);
+	if (pf_ckpt_heavy_read(h, "manifest", pf_digest_hex(&c->digest),
+		    pf_ckpt_manifest_path(&c->digest, path), PF_CKPT_MAX_DOC, &manifest, &len, &sealed,
+		    err) < 0)
+		return -1;
+	if (mkdir(tmp, 0700) < 0)
+		return pf_fail(err, errno, "mkdir %s", tmp);
+	PF_CLOSE int fd = open(tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return pf_fail(err, errno, "open %s", tmp);
+	if (write_layout(h, c, manifest, fd, opts, stats, err) < 0)
+		return -1;
+	return opts->form == PF_CKPT_OCI_ARCHIVE ? pf_ckpt_export_archive(fd, file, err) : 0;
+}
+
+int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char *path,
+	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_export_stats *stats, struct pf_err *err)
+{
+	PF_FREE char *tmp = pf_asprintf("%s.%d.tmp", path, (int)getpid());
+	PF_FREE char *file = pf_asprintf("%s.%d.file", path, (int)getpid());
+	struct pf_err ignored = PF_ERR_INIT;
+	struct stat st;
+
+	*stats = (struct pf_ckpt_export_stats){0};
+	if (lstat(path, &st) == 0)
+		return pf_fail_kind(err, PF_ERR_EXISTS, 0, "%s exists already: choose a new name", path);
+	int r = export_to(h, c, tmp, file, opts, stats, err);
+	if (r == 0 && renameat2(AT_FDCWD, opts->form == PF_CKPT_OCI ? tmp : file, AT_FDCWD, path,
+			      RENAME_NOREPLACE) < 0)
+		r = pf_fail(err, errno, "rename to %s", path);
+	if (r < 0)
+		(void)unlink(file);
+	if (r < 0 || opts->form == PF_CKPT_OCI_ARCHIVE)
+		(void)pf_rm_rf_at(AT_FDCWD, tmp, &ignored);
+	return r;
+}

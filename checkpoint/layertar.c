@@ -1,0 +1,197 @@
+/* Theory of operation: a tree and a tar have the same order (depth first, names sorted by bytes, parents
+ * before what is in them), so one becomes the other entry by entry. A whiteout is an empty file .wh.NAME, an
+ * opaque directory is followed by .wh..wh..opq in it, a file with holes is GNU sparse 1.0. */
+#include "checkpoint/layertar.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "checkpoint/layer.h"
+#include "checkpoint/tarhdr.h"
+
+/* What a hard link to entry `number` has to say. */
+struct linked {
+	uint64_t number;
+	unsigned mode;
+	uint32_t uid, gid;
+	struct timespec mtime;
+};
+
+struct to_tar {
+	struct pf_layer_reader *l;
+	struct pf_tarout *o;
+	struct linked *v; /* by number */
+	size_t n, cap;
+};
+
+static void remember(struct to_tar *t, const struct pf_tree_entry *e)
+{
+	if (t->n == t->cap) {
+		t->cap = t->cap ? t->cap * 2 : 64;
+		struct linked *v = realloc(t->v, t->cap * sizeof(*v));
+		if (!v)
+			abort();
+		t->v = v;
+	}
+	t->v[t->n++] = (struct linked){pf_layer_number(t->l), e->mode, e->uid, e->gid, e->mtime};
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = ((const struct linked *)a)->number, y = ((const struct linked *)b)->number;
+
+	return x < y ? -1 : x > y;
+}
+
+static int emit(struct pf_tarout *o, const struct pf_tar_member *m, struct pf_err *err)
+{
+	PF_BUF struct pf_buf h = {0};
+
+	pf_tar_header(&h, m);
+	return pf_tarout_write(o, h.data, h.len, err);
+}
+
+static int emit_mark(struct pf_tarout *o, const char *path, struct pf_err *err)
+{
+	struct pf_tar_member m = {.type = '0', .path = path, .sparse_size = -1};
+
+	return emit(o, &m, err);
+}
+
+static int emit_dir(struct pf_tarout *o, struct pf_tar_member *m, const struct pf_tree_entry *e,
+	const char *path, struct pf_err *err)
+{
+	PF_FREE char *name = pf_asprintf("%s/", *path ? path : ".");
+	PF_FREE char *mark = pf_asprintf("%s%s.wh..wh..opq", path, *path ? "/" : "");
+
+	m->type = '5';
+	m->path = name;
+	if (emit(o, m, err) < 0)
+		return -1;
+	return e->opaque ? emit_mark(o, mark, err) : 0;
+}
+
+static int emit_whiteout(
+	struct pf_tarout *o, const struct pf_tree_entry *e, const char *path, struct pf_err *err)
+{
+	size_t dir = strlen(path) - e->name_len;
+	PF_FREE char *name = pf_asprintf("%.*s.wh.%s", (int)dir, path, path + dir);
+
+	return emit_mark(o, name, err);
+}
+
+/* The map of a file with holes, as it stands before its data: how many stretches, then offset and length of
+ * each. One of no length says where a hole at the end ends. */
+static void put_map(struct pf_buf *map, const struct pf_tree_entry *e)
+{
+	const struct pf_extent *last = e->extents && e->n_extents ? &e->extents[e->n_extents - 1] : NULL;
+	bool end = !last || last->off + last->len < e->size;
+
+	pf_buf_printf(map, "%zu\n", e->n_extents + end);
+	for (size_t i = 0; last && i < e->n_extents; i++)
+		pf_buf_printf(map, "%" PRId64 "\n%" PRId64 "\n", e->extents[i].off, e->extents[i].len);
+	if (end)
+		pf_buf_printf(map, "%" PRId64 "\n0\n", e->size);
+	while (map->len % PF_TAR_BLOCK != 0)
+		pf_buf_add(map, "", 1);
+}
+
+static int emit_file(struct pf_layer_reader *l, struct pf_tarout *o, struct pf_tar_member *m,
+	const struct pf_tree_entry *e, struct pf_err *err)
+{
+	PF_BUF struct pf_buf map = {0};
+	const void *data;
+	int64_t offset;
+	ssize_t n;
+
+	m->type = '0';
+	m->size = e->size;
+	if (e->data_bytes != e->size) {
+		put_map(&map, e);
+		m->sparse_size = e->size;
+		m->size = (int64_t)map.len + e->data_bytes;
+	}
+	if (emit(o, m, err) < 0 || (map.len > 0 && pf_tarout_write(o, map.data, map.len, err) < 0))
+		return -1;
+	while ((n = pf_layer_data(l, &data, &offset, err)) > 0)
+		if (pf_tarout_write(o, data, (size_t)n, err) < 0)
+			return -1;
+	if (n < 0)
+		return -1;
+	return pf_tarout_zeros(o, (size_t)(-m->size & (PF_TAR_BLOCK - 1)), err);
+}
+
+static int emit_link(struct to_tar *t, const struct pf_tree_entry *e, const char *path, struct pf_err *err)
+{
+	const struct linked key = {.number = e->link};
+	const struct linked *to = t->n ? bsearch(&key, t->v, t->n, sizeof(*t->v), by_number) : NULL;
+	struct pf_tar_member m = {
+		.type = '1', .path = path, .link = pf_layer_link_path(t->l), .sparse_size = -1};
+
+	if (!to)
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "/%s is a link to what has none", path);
+	m.mode = to->mode;
+	m.uid = to->uid;
+	m.gid = to->gid;
+	m.mtime = to->mtime;
+	return emit(t->o, &m, err);
+}
+
+static int emit_entry(struct to_tar *t, const struct pf_tree_entry *e, struct pf_err *err)
+{
+	const char *path = pf_layer_path(t->l);
+	struct pf_tar_member m = {.path = path,
+		.mode = e->type == PF_TREE_SYMLINK ? 0777 : e->mode,
+		.uid = e->uid,
+		.gid = e->gid,
+		.sparse_size = -1,
+		.mtime = e->mtime,
+		.xattrs = e->xattrs,
+		.n_xattrs = e->n_xattrs};
+
+	if (e->linked)
+		remember(t, e);
+	switch (e->type) {
+	case PF_TREE_DIR:
+		return emit_dir(t->o, &m, e, path, err);
+	case PF_TREE_FILE:
+		return emit_file(t->l, t->o, &m, e, err);
+	case PF_TREE_WHITEOUT:
+		return emit_whiteout(t->o, e, path, err);
+	case PF_TREE_SYMLINK: {
+		/* The target is not terminated where it lies. */
+		PF_FREE char *target = pf_asprintf("%.*s", (int)e->target_len, e->target);
+		m.type = '2';
+		m.link = target;
+		return emit(t->o, &m, err);
+	}
+	case PF_TREE_LINK:
+		return emit_link(t, e, path, err);
+	case PF_TREE_FIFO:
+		m.type = '6';
+		return emit(t->o, &m, err);
+	case PF_TREE_END:
+		break;
+	}
+	return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "/%s: a kind of entry that no tar has", path);
+}
+
+int pf_layer_tar(
+	struct pf_ckpt_heavy *h, const struct pf_digest *layer, struct pf_tarout *o, struct pf_err *err)
+{
+	struct to_tar t = {.l = pf_layer_open(h, layer, err), .o = o};
+	const struct pf_tree_entry *e;
+	int r;
+
+	if (!t.l)
+		return -1;
+	while ((r = pf_layer_next(t.l, &e, NULL, err)) > 0)
+		if ((r = emit_entry(&t, e, err)) < 0)
+			break;
+	pf_layer_close(t.l);
+	free(t.v);
+	return r < 0 ? pf_wrap(err, "layer %.19s", layer->s) : 0;
+}
