@@ -32,6 +32,7 @@
 #include "base/proc.h"
 #include "checkpoint/map.h"
 #include "checkpoint/nodeio.h"
+#include "checkpoint/restat.h"
 #include "checkpoint/tree.h"
 
 /* More than any kernel's tick (10 ms at 100 Hz). */
@@ -313,14 +314,20 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 	struct pf_walk_opts o = *first_opts;
 	struct pf_err thaw_err = PF_ERR_INIT;
 
-	if (live->freeze(live->ctx, err) < 0)
+	struct pf_restat *again = pf_restat_new(r->k->src->rootfd, first);
+	o.into = pf_tree_new(first);
+	if (live->freeze(live->ctx, err) < 0) {
+		pf_tree_free(o.into);
+		pf_restat_free(again);
 		return -1;
+	}
 	int64_t t0 = pf_now_us();
 	o.live = false;
 	o.previous = first;
 	o.since = r->since;
 	o.visit = second_visit;
 	r->frozen = true;
+	pf_restat_run(again);
 	int rc = pf_walk(r->k->src->rootfd, &o, second, &r->out->walked, err);
 	r->out->live.frozen_us = pf_now_us() - t0;
 	if (rc < 0)
@@ -330,6 +337,7 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 			*err = thaw_err;
 		rc = -1;
 	}
+	pf_restat_free(again);
 	return rc;
 }
 

@@ -75,6 +75,23 @@ static void *tree_alloc(struct pf_tree *t, size_t size)
 	return p;
 }
 
+struct pf_tree *pf_tree_new(const struct pf_tree *like)
+{
+	struct pf_tree *t = pf_calloc(1, sizeof(*t));
+	size_t size = 0;
+
+	for (const struct chunk *c = like->chunks; c; c = c->next)
+		size += c->used;
+	size += size / 16;
+	struct chunk *c = malloc(sizeof(*c) + size);
+	if (!c)
+		abort();
+	memset(c, 0, sizeof(*c) + size); /* so that the pages are there */
+	c->size = size;
+	t->chunks = c;
+	return t;
+}
+
 void pf_tree_free(struct pf_tree *t)
 {
 	if (!t)
@@ -345,10 +362,13 @@ static void count(struct pf_walk_stats *s, const struct pf_node *n)
 static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *name, bool xwhiteouts,
 	struct pf_node ***tail, struct pf_node **cursor, int depth, struct pf_err *err)
 {
+	struct pf_node *twin = cursor ? find_twin(cursor, name) : NULL;
 	struct stat st;
 	enum pf_node_kind kind;
 
-	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+	if (twin && twin->again) {
+		st = *twin->again;
+	} else if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		if (errno == ENOENT && w->o->live) {
 			w->stats->vanished++;
 			return 0;
@@ -382,8 +402,7 @@ static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *n
 		n->leader = link_leader(&w->links, n);
 	**tail = n;
 	*tail = &n->next;
-	if (cursor)
-		n->twin = find_twin(cursor, name);
+	n->twin = twin;
 	count(w->stats, n);
 	if (n->kind == PF_NODE_DIR)
 		return enter_dir(w, n, fd, depth + 1, err);
@@ -448,12 +467,14 @@ int pf_walk(int rootfd, const struct pf_walk_opts *opts, struct pf_tree **tree, 
 	struct stat st;
 	int r = -1;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		pf_tree_free(opts->into);
 		return pf_fail(err, errno, "open the tree");
+	}
 	struct walk *w = pf_calloc(1, sizeof(*w));
 	w->o = opts;
 	w->stats = stats;
-	w->tree = pf_calloc(1, sizeof(*w->tree));
+	w->tree = opts->into ? opts->into : pf_calloc(1, sizeof(*w->tree));
 	*stats = (struct pf_walk_stats){0};
 	pf_buf_str(&w->path, "");
 	struct pf_node *root = new_node(w, NULL, "", &st, err);

@@ -21,6 +21,7 @@ struct pf_node {
 	struct pf_node *leader;      /* another name of the same inode came before: that one holds the data */
 	struct pf_node *twin;        /* rescan: the node at the same path in the previous tree */
 	void *note;                  /* the visitor's */
+	const struct stat *again;    /* in the previous tree: what the name is now (restat.h); or NULL */
 	uint64_t tar_start, tar_end; /* where the packer put it, bytes of the tar stream */
 	dev_t dev;
 	ino_t ino;
@@ -55,6 +56,7 @@ struct pf_walk_opts {
 	bool live;      /* somebody writes: what vanishes is counted; otherwise it is an error */
 	/* Rescan: nodes get twins, and a directory that has not changed since `since` is not listed again. */
 	const struct pf_tree *previous;
+	struct pf_tree *into;  /* an empty tree to be filled, from pf_tree_new(); NULL: a new one */
 	struct timespec since; /* ctimes from here on prove nothing: they count as changed */
 	/* Called for each node, parents first. dirfd is the directory the name is in (for the root: itself),
 	 * selffd is the open directory for directories, else -1. path has no leading slash; "" is the root.
@@ -64,9 +66,13 @@ struct pf_walk_opts {
 	void *ctx;
 };
 
-/* Walk the directory rootfd. *tree owns the nodes; free with pf_tree_free(). On error nothing is left. */
+/* Walk the directory rootfd. *tree owns the nodes; free with pf_tree_free(). On error nothing is
+ * left, nor of opts->into. */
 int pf_walk(int rootfd, const struct pf_walk_opts *opts, struct pf_tree **tree, struct pf_walk_stats *stats,
 	struct pf_err *err);
+/* An empty tree with memory for as many nodes as `like` has, so that none is asked for during the walk. */
+struct pf_tree *pf_tree_new(const struct pf_tree *like);
+/* NULL is fine. */
 void pf_tree_free(struct pf_tree *tree);
 struct pf_node *pf_tree_root(const struct pf_tree *tree);
 
