@@ -218,6 +218,13 @@ bench-gate:
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)BUILD=$(BUILD) scripts/bench-gate
 
+# Checkpoint after checkpoint of trees that change, for half an hour.
+.PHONY: soak-checkpoint
+soak-checkpoint:
+	$(Q)scripts/install-deps test
+	$(Q)$(MAKE) --no-print-directory -j2 all
+	$(Q)PF_GENERATIONS=200 PF_EDITS=2000 BUILD=$(BUILD) tests/run system/checkpoint_generations
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/pinfold $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
