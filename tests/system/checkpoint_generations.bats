@@ -11,7 +11,7 @@ setup() {
 	[ -x "$HELPER" ] || skip "$HELPER is not built"
 	T=$(mktemp -d "${TMPDIR:-/tmp}/pf-gen.XXXXXX")
 	STORE="$T/store"
-	GENERATIONS=${PF_GENERATIONS:-20} EDITS=${PF_EDITS:-60}
+	GENERATIONS=${PF_GENERATIONS:-20} EDITS=${PF_EDITS:-40}
 	mkdir "$STORE" "$T/upper"
 }
 
@@ -57,7 +57,7 @@ given_back() {
 		store checkpoint rm "g$g" >/dev/null
 	done
 	store checkpoint gc
-	for ((g = 1; g < GENERATIONS; g += 2)); do
+	for ((g = 1; g < GENERATIONS; g += 4)); do
 		assert_equal "$(given_back "g$g")" "${want[g]}"
 	done
 	store checkpoint verify --all
