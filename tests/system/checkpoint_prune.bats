@@ -47,7 +47,8 @@ names() {
 	assert_status 0
 	local after
 	after=$(pinfold checkpoint stats --json | jq .stored_bytes)
-	[ $((before - after)) -gt 60000 ]
+	# What little a pack holds of what is gone may stay there until it is worth writing the rest anew.
+	[ $((before - after)) -gt 40000 ]
 }
 
 @test "the clock of --older-than runs from the last use" {
@@ -75,6 +76,53 @@ names() {
 	pf checkpoint prune --keep-last 0 --json
 	assert_json '.removed[0].name == "first"'
 	assert_equal "$(names)" ""
+}
+
+@test "snapshots and prunes at the same time: all that is listed is whole, and the newest is there" {
+	local i failed=0 pids=()
+	mkdir "$PF_DIR/u1" "$PF_DIR/u2"
+	write() { # SANDBOX
+		for i in 1 2 3 4 5 6 7 8; do
+			head -c 300000 /dev/urandom >"$PF_DIR/u$1/data$((i % 3))"
+			printf '{"sandbox_id":"s%s","name":"s%s-%s","base_image":{"ref":"host","digest":"%s"}}\n' "$1" "$1" "$i" "$HOST" |
+				"$HELPER" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/u$1" >/dev/null || return 1
+		done
+	}
+	prune() {
+		for i in 1 2 3 4 5 6 7 8; do
+			"$HELPER" --store "$STORE" checkpoint prune --keep-last 2 >/dev/null || return 1
+			"$HELPER" --store "$STORE" checkpoint gc >/dev/null || return 1
+		done
+	}
+	write 1 & pids+=($!)
+	write 2 & pids+=($!)
+	prune & pids+=($!)
+	prune & pids+=($!)
+	for i in "${pids[@]}"; do wait "$i" || failed=1; done
+	assert_equal "$failed" 0
+	pf checkpoint verify --all
+	assert_status 0
+	[[ " $(names) " == *" s1-8 "* && " $(names) " == *" s2-8 "* ]]
+	pf checkpoint prune --keep-last 1 --json
+	assert_json '.kept | length == 2'
+	pf checkpoint prepare s1-8
+	assert_status 0
+	cmp "$PF_DIR/u1/data2" "$STORE"/checkpoints/unpacked/*/fs/data2
+}
+
+@test "stats tell what files are there, what of them is stored, and how small" {
+	take a one
+	take a two
+	cp "$PF_DIR/upper/data" "$PF_DIR/upper/same"
+	yes text | head -c 1000000 >"$PF_DIR/upper/text"
+	"$HELPER" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null \
+		< <(printf '{"sandbox_id":"a","name":"three","base_image":{"ref":"host","digest":"%s"}}\n' "$HOST")
+	pf checkpoint stats --json
+	assert_status 0
+	assert_json '.checkpoints == 3 and .layers >= 2 and .logical_bytes >= 1000000 and .chunk_bytes < .logical_bytes
+		and .stored_bytes < 200000 and .dedup_ratio > 1 and .compression_ratio > 3'
+	pf checkpoint stats
+	assert_out "to 1"
 }
 
 @test "without a rule, or with a wrong one, nothing is removed" {
