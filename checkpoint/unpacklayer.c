@@ -243,8 +243,10 @@ static int put_dir(struct unpack *u, const struct pf_tree_entry *e, int rootfd, 
 				       : pf_fail(err, errno, "open");
 	if (set_meta(e, fd, err) < 0)
 		return -1;
-	if (e->opaque && fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0)
-		return pf_fail(err, errno, "set trusted.overlay.opaque");
+	/* Who is root in a user namespace alone mounts with userxattr, since he may not set the other. */
+	if (e->opaque && fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0) < 0 &&
+		(errno != EPERM || fsetxattr(fd, "user.overlay.opaque", "y", 1, 0) < 0))
+		return pf_fail(err, errno, "mark a directory as opaque");
 	struct dir *d = pf_calloc(1, sizeof(*d));
 	*d = (struct dir){.parent = u->at, .fd = pf_take_fd(&fd), .mtime = e->mtime, .users = 1};
 	u->at = d;
