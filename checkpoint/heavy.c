@@ -9,6 +9,77 @@
 #include "base/str.h"
 #include "checkpoint/packs.h"
 #include "checkpoint/seal.h"
+#include "checkpoint/sealing.h"
+
+/* Of the process: what it was told, and the key once it was fetched (a descriptor can be read once). */
+static const char *given_key;
+static int given_seal_new = -1;
+static struct pf_kek *the_key;
+
+__attribute__((destructor)) static void forget_key(void)
+{
+	pf_kek_free(the_key);
+	the_key = NULL;
+}
+
+void pf_ckpt_use_key(const char *spec, int seal_new)
+{
+	given_key = spec;
+	given_seal_new = seal_new;
+}
+
+const struct pf_kek *pf_ckpt_key(int storefd, struct pf_err *err)
+{
+	PF_SEALING struct pf_sealing s = {0};
+
+	if (the_key)
+		return the_key;
+	if (!given_key && pf_sealing_read(storefd, &s, err) < 0)
+		return NULL;
+	if (!given_key && !s.key)
+		pf_seal_no_key("the checkpoint", err);
+	else if (pf_kek_load(given_key ? given_key : s.key, &the_key, err) < 0)
+		the_key = NULL;
+	return the_key;
+}
+
+int pf_ckpt_heavy_open_manifest(int storefd, const struct pf_digest *digest, const char *sealed,
+	size_t sealed_len, char **text, size_t *len, struct pf_err *err)
+{
+	const struct pf_kek *kek = pf_ckpt_key(storefd, err);
+	PF_SEAL struct pf_seal *s = NULL;
+	uint8_t *out = NULL;
+
+	if (!kek || pf_seal_for_key(kek, &s, err) < 0 ||
+		pf_unseal_doc(s, "manifest", pf_digest_hex(digest), sealed, sealed_len, &out, len, err) < 0)
+		return -1;
+	*text = (char *)out;
+	return 0;
+}
+
+/* The sealed domain, as far as it is there and we are able to. A key that somebody gave must fit; that which
+ * the store names may be out of reach while the plain domain is worked on. */
+static int unseal(struct pf_ckpt_heavy *h, struct pf_err *err)
+{
+	PF_SEALING struct pf_sealing s = {0};
+	struct pf_err why = PF_ERR_INIT;
+	const struct pf_kek *kek;
+
+	if (pf_sealing_read(h->storefd, &s, err) < 0)
+		return -1;
+	h->seal_new = s.by_default;
+	if ((!given_key && !s.key) || !pf_seal_exists(h->storefd))
+		return 0;
+	kek = pf_ckpt_key(h->storefd, &why);
+	if (kek && pf_ckpt_heavy_unseal(h, kek, false, &why) == 0)
+		return 0;
+	if (!given_key) {
+		h->why_not = why;
+		return 0;
+	}
+	*err = why;
+	return -1;
+}
 
 int pf_ckpt_heavy_open(
 	const char *store, bool create, bool exclusive, struct pf_ckpt_heavy *h, struct pf_err *err)
@@ -17,7 +88,7 @@ int pf_ckpt_heavy_open(
 	h->storefd = pf_ckpt_store_open(store, create, err);
 	if (h->storefd >= 0)
 		h->packs_lock = pf_packs_lock(h->storefd, exclusive, err);
-	if (h->packs_lock >= 0 && pf_packs_open(h->storefd, NULL, &h->packs, err) == 0)
+	if (h->packs_lock >= 0 && pf_packs_open(h->storefd, NULL, &h->packs, err) == 0 && unseal(h, err) == 0)
 		return 0;
 	pf_ckpt_heavy_done(h);
 	return -1;
@@ -32,6 +103,17 @@ int pf_ckpt_heavy_unseal(struct pf_ckpt_heavy *h, const struct pf_kek *kek, bool
 	return pf_packs_open(h->storefd, h->seal, &h->sealed, err);
 }
 
+int pf_ckpt_heavy_choose(struct pf_ckpt_heavy *h, bool below_sealed, bool *sealed, struct pf_err *err)
+{
+	const struct pf_kek *kek;
+
+	*sealed = given_seal_new >= 0 ? given_seal_new != 0 : h->seal_new || below_sealed;
+	if (!*sealed || h->sealed)
+		return 0;
+	kek = pf_ckpt_key(h->storefd, err);
+	return kek ? pf_ckpt_heavy_unseal(h, kek, true, err) : -1;
+}
+
 void pf_ckpt_heavy_done(struct pf_ckpt_heavy *h)
 {
 	pf_packs_free(h->packs);
@@ -44,10 +126,18 @@ void pf_ckpt_heavy_done(struct pf_ckpt_heavy *h)
 	*h = PF_CKPT_HEAVY_NONE;
 }
 
+static int no_key(const struct pf_ckpt_heavy *h, const char *what, struct pf_err *err)
+{
+	if (!h->why_not.msg[0])
+		return pf_seal_no_key(what, err);
+	*err = h->why_not;
+	return pf_wrap(err, "%s is sealed", what);
+}
+
 struct pf_packs *pf_ckpt_heavy_packs(struct pf_ckpt_heavy *h, bool sealed, struct pf_err *err)
 {
 	if (sealed && !h->sealed)
-		pf_seal_no_key("this checkpoint", err);
+		(void)no_key(h, "this checkpoint", err);
 	return sealed ? h->sealed : h->packs;
 }
 
@@ -63,7 +153,7 @@ int pf_ckpt_heavy_read(struct pf_ckpt_heavy *h, const char *kind, const char *na
 		return 0;
 	PF_FREE char *raw = pf_take(*text);
 	if (!h->seal)
-		return pf_seal_no_key(path, err);
+		return no_key(h, path, err);
 	if (pf_unseal_doc(h->seal, kind, name, raw, *len, &opened, len, err) < 0)
 		return -1;
 	*text = (char *)opened;
@@ -77,7 +167,7 @@ int pf_ckpt_heavy_write(struct pf_ckpt_heavy *h, const char *kind, const char *n
 
 	if (sealed) {
 		if (!h->seal)
-			return pf_seal_no_key(file, err);
+			return no_key(h, file, err);
 		if (pf_seal_doc(h->seal, kind, name, data, len, &closed, &len, err) < 0)
 			return -1;
 		data = closed;

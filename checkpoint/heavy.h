@@ -21,15 +21,35 @@ struct pf_ckpt_heavy {
 	struct pf_packs *packs;  /* plain */
 	struct pf_seal *seal;    /* NULL: no key was given */
 	struct pf_packs *sealed; /* NULL likewise */
+	bool seal_new;           /* the store wants new checkpoints sealed */
+	struct pf_err why_not;   /* why the key that the store names is not to be had, if that is so */
 };
 #define PF_CKPT_HEAVY_NONE ((struct pf_ckpt_heavy){.storefd = -1, .packs_lock = -1})
 
-/* Open STORE/checkpoints and take packs.lock. create as for pf_ckpt_store_open(). exclusive is for collecting
- * alone. Must not be called while the store's lock is held. */
+/* For the whole process, before a store is opened: the key that was given (as pf_kek_load() takes it; NULL:
+ * the one that the store names, if it does) and whether new checkpoints are sealed (-1: as the store says).
+ */
+void pf_ckpt_use_key(const char *spec, int seal_new);
+
+/* The key that was given, or that the store names, fetched once. NULL with an error that says how to give one
+ * when there is none. Lives as long as the process. */
+const struct pf_kek *pf_ckpt_key(int storefd, struct pf_err *err);
+
+/* The opener of sealed manifests for pf_ckpt_load() in a process that links this (see store.h). */
+int pf_ckpt_heavy_open_manifest(int storefd, const struct pf_digest *digest, const char *sealed,
+	size_t sealed_len, char **text, size_t *len, struct pf_err *err);
+
+/* Open STORE/checkpoints and take packs.lock. The sealed domain comes along when there is one and its key is
+ * to be had; a key that was given and does not fit is an error. create as for pf_ckpt_store_open(). exclusive
+ * is for collecting alone. Must not be called while the store's lock is held. */
 int pf_ckpt_heavy_open(
 	const char *store, bool create, bool exclusive, struct pf_ckpt_heavy *h, struct pf_err *err);
 /* Add the sealed domain; create: also when the store has none yet. */
 int pf_ckpt_heavy_unseal(struct pf_ckpt_heavy *h, const struct pf_kek *kek, bool create, struct pf_err *err);
+/* Whether a new checkpoint is to be sealed: as the process was told, else if what it stands on is or the
+ * store says so. The sealed domain is made if it is needed and not there. Not while the store's lock is held.
+ */
+int pf_ckpt_heavy_choose(struct pf_ckpt_heavy *h, bool below_sealed, bool *sealed, struct pf_err *err);
 void pf_ckpt_heavy_done(struct pf_ckpt_heavy *h);
 #define PF_CKPT_HEAVY PF_CLEANUP(pf_ckpt_heavy_done)
 

@@ -179,6 +179,7 @@ static int from_fd(const char *spec, const char *number, struct text *t, struct 
 
 	if (pf_parse_int("key fd", number, 0, 1 << 20, &n, err) < 0)
 		return -1;
+	(void)lseek((int)n, 0, SEEK_SET); /* a file may have been read by somebody before us */
 	if (read_text((int)n, t) < 0)
 		return pf_fail(err, errno, "key %s", spec);
 	if (n > 2) /* standard input stays open: the next file would take its number */

@@ -376,8 +376,11 @@ static bool looks_sealed(const char *text, size_t len)
 	return len >= 6 && memcmp(text, "PFSEAL", 6) == 0;
 }
 
+pf_ckpt_manifest_opener *pf_ckpt_open_manifest;
+
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err)
 {
+	PF_FREE char *opened = NULL;
 	PF_FREE char *text = NULL;
 	struct pf_digest d;
 	char path[96];
@@ -393,10 +396,16 @@ int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ck
 	}
 	if (looks_sealed(text, len)) {
 		*out = (struct pf_ckpt){.digest = d, .sealed = true};
-		return pf_fail_kind(
-			err, PF_ERR_UNSUPPORTED, 0, "checkpoint %.19s is sealed: it needs its key", digest);
+		if (!pf_ckpt_open_manifest)
+			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				"checkpoint %.19s is sealed: it needs its key", digest);
+		if (pf_ckpt_open_manifest(storefd, &d, text, len, &opened, &len, err) < 0)
+			return pf_wrap(err, "checkpoint %.19s", digest);
 	}
-	return pf_ckpt_parse(storefd, &d, name, text, len, false, out, err);
+	if (pf_ckpt_parse(storefd, &d, name, opened ? opened : text, len, opened != NULL, out, err) == 0)
+		return 0;
+	out->sealed = opened != NULL;
+	return -1;
 }
 
 static bool is_hex_prefix(const char *s)

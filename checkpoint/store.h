@@ -83,7 +83,15 @@ int pf_ckpt_resolve_at(
 /* Only the digest that a spec (not "latest") means; the checkpoint itself may be damaged. */
 int pf_ckpt_find_digest(int storefd, const char *spec, struct pf_digest *out, struct pf_err *err);
 
-/* Read the manifest of one digest. name may be NULL. A sealed one: UNSUPPORTED, and out->sealed is set. */
+/* How pf_ckpt_load() opens a sealed manifest: pinfold-store does it itself, pinfold asks pinfold-store (a
+ * cipher is a library that takes longer to load than all the rest). *text is malloc'ed and NUL-terminated.
+ * NULL: that a checkpoint is sealed is an error. Set once, before there are threads. */
+typedef int pf_ckpt_manifest_opener(int storefd, const struct pf_digest *digest, const char *sealed,
+	size_t sealed_len, char **text, size_t *len, struct pf_err *err);
+extern pf_ckpt_manifest_opener *pf_ckpt_open_manifest;
+
+/* Read the manifest of one digest. name may be NULL. When a sealed one cannot be opened out->sealed is set
+ * all the same. */
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err);
 /* The same of a manifest's text, which is compared with its digest and may come from elsewhere (storefd -1:
  * then no layer is present). */

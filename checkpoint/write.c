@@ -253,6 +253,15 @@ int pf_ckpt_write(
 {
 	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 
+	struct pf_ckpt_source mine = *src;
+	PF_CKPT struct pf_ckpt below = {0};
+
 	*res = (struct pf_ckpt_result){0};
-	return pf_ckpt_heavy_open(store, true, false, &h, err) < 0 ? -1 : pf_ckpt_write_to(&h, src, res, err);
+	if (pf_ckpt_heavy_open(store, true, false, &h, err) < 0)
+		return -1;
+	if (src->from && pf_digest_ok(src->from) && pf_ckpt_heavy_load(&h, src->from, NULL, &below, err) < 0)
+		return pf_wrap(err, "the checkpoint below this sandbox");
+	if (!src->sealed && pf_ckpt_heavy_choose(&h, below.sealed, &mine.sealed, err) < 0)
+		return -1;
+	return pf_ckpt_write_to(&h, &mine, res, err);
 }

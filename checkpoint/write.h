@@ -50,7 +50,7 @@ void pf_ckpt_result_done(struct pf_ckpt_result *r);
  * EXISTS for a taken name, STATE when an idle tree was written to, CORRUPT when a layer below is damaged. */
 int pf_ckpt_write_to(struct pf_ckpt_heavy *h, const struct pf_ckpt_source *src, struct pf_ckpt_result *res,
 	struct pf_err *err);
-/* The same, opening the store (made if missing). */
+/* The same, opening the store (made if missing); sealed also where pf_ckpt_heavy_choose() says so. */
 int pf_ckpt_write(
 	const char *store, const struct pf_ckpt_source *src, struct pf_ckpt_result *res, struct pf_err *err);
 

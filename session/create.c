@@ -24,6 +24,7 @@
 #include "base/str.h"
 #include "checkpoint/prune.h"
 #include "checkpoint/store.h"
+#include "checkpoint/unsealed.h"
 #include "overlay/image.h"
 #include "overlay/packages.h"
 #include "overlay/runtime.h"
@@ -422,7 +423,16 @@ static int make_policy(struct making *m, struct pf_err *err)
 
 static int make(struct making *m, struct pf_err *err)
 {
+	PF_CLOSE int unpacked = -1;
+
 	if (m->from) {
+		/* Layers of sealed checkpoints are unpacked only for sandboxes whose records name them. */
+		struct pf_err why = PF_ERR_INIT;
+		unpacked = pf_ckpt_hold_unpacked(m->d->store, &why);
+		if (unpacked < 0 && why.kind != PF_ERR_NOT_FOUND) {
+			*err = why;
+			return -1;
+		}
 		if (pf_ckpt_resolve(m->d->store, m->from, m->id, &m->ckpt, err) < 0)
 			return -1;
 		m->has_ckpt = true;
@@ -457,6 +467,8 @@ static int make(struct making *m, struct pf_err *err)
 	m->state->cgroup = pf_session_cgroup(m->d, m->id);
 	if (write_record(m, err) < 0 || write_bundle(m, err) < 0)
 		return -1;
+	if (unpacked >= 0) /* before anybody is forked who would hold it for longer */
+		close(pf_take_fd(&unpacked));
 	fill_state(m);
 	return start(m, err);
 }

@@ -28,6 +28,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
+#include "checkpoint/unsealed.h"
 #include "overlay/workspace.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
@@ -119,6 +120,7 @@ static void empty_trash_in_background(const struct pf_dirs *d, int *root)
 		return;
 	}
 	struct pf_err ignored = PF_ERR_INIT;
+	int64_t dropped;
 	if (*root >= 0) {
 		/* The end of the pipe: the parent's copy is gone, ours is the last. */
 		close(ours[1]);
@@ -131,6 +133,8 @@ static void empty_trash_in_background(const struct pf_dirs *d, int *root)
 	close_range(3, ~0U, 0);
 	(void)setpriority(PRIO_PROCESS, 0, 10);
 	(void)pf_dirs_empty_trash(d, &ignored);
+	/* It may have been the last on layers that are not to lie about in clear. gc would find them, too. */
+	(void)pf_ckpt_drop_unsealed(d->store, &dropped, &ignored);
 	_exit(0);
 }
 

@@ -14,6 +14,7 @@
 #include "checkpoint/gc.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
+#include "checkpoint/unsealed.h"
 #include "checkpoint/verify.h"
 #include "cmd/pinfold-store/checkpoint.h"
 #include "cmd/pinfold-store/progress.h"
@@ -335,6 +336,7 @@ static int cmd_gc(int argc, char **argv)
 {
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_ckpt_gc_stats s;
+	int64_t unsealed = 0;
 
 	static const struct option options[] = {{0}};
 
@@ -343,8 +345,10 @@ static int cmd_gc(int argc, char **argv)
 		return 125;
 	if (optind != argc)
 		return pf_store_usage("checkpoint gc", gc_help);
-	if (pf_ckpt_gc(pf_store.store, &s, &err) < 0)
+	if (pf_ckpt_gc(pf_store.store, &s, &err) < 0 ||
+		pf_ckpt_drop_unsealed(pf_store.store, &unsealed, &err) < 0)
 		return pf_store_error("checkpoint gc", &err);
+	s.unpacked += unsealed;
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
 	return 0;
@@ -402,5 +406,8 @@ const struct pf_store_verb pf_checkpoint_verbs[] = {
 	{"checkpoint prune", pf_cmd_checkpoint_prune, pf_prune_help},
 	{"checkpoint stats", pf_cmd_checkpoint_stats, pf_stats_help},
 	{"checkpoint gc", cmd_gc, gc_help},
+	{"checkpoint encryption", pf_cmd_checkpoint_encryption, pf_encryption_help},
+	{"checkpoint rotate-key", pf_cmd_checkpoint_rotate_key, pf_rotate_help},
+	{"manifest-open", pf_cmd_manifest_open, "DIGEST   print a sealed manifest (internal)"},
 	{0},
 };

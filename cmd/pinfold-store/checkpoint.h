@@ -9,6 +9,10 @@ int pf_cmd_checkpoint_stats(int argc, char **argv);
 int pf_cmd_checkpoint_export(int argc, char **argv); /* checkpoint_move.c */
 int pf_cmd_checkpoint_import(int argc, char **argv);
 extern const char pf_prune_help[], pf_stats_help[], pf_export_help[], pf_import_help[];
+int pf_cmd_checkpoint_encryption(int argc, char **argv); /* checkpoint_keys.c */
+int pf_cmd_checkpoint_rotate_key(int argc, char **argv);
+int pf_cmd_manifest_open(int argc, char **argv);
+extern const char pf_encryption_help[], pf_rotate_help[];
 
 /* Deep trees need a descriptor per level: raise the soft limit to the hard one. */
 void pf_checkpoint_raise_nofile(void);

@@ -1,12 +1,13 @@
 /* pinfold-store: started by pinfold for what needs archives, hashes or compression, and by hand for the same.
  *
- *   pinfold-store [--root R] [--store S] [--share D] [--log FILE] [--log-format text|json]
+ *   pinfold-store [--root R] [--store S] [--share D] [--key SPEC] [--log FILE] [--log-format text|json]
  *                 VERB [ARGUMENT]... */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -14,11 +15,14 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "checkpoint/heavy.h"
+#include "checkpoint/keys.h"
 #include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "session/log.h"
 
-struct pf_store_globals pf_store = {.root = "/run/pinfold", .store = "/var/lib/pinfold", .share = NULL};
+struct pf_store_globals pf_store = {
+	.root = "/run/pinfold", .store = "/var/lib/pinfold", .key = NULL, .share = NULL};
 
 static struct pf_log_to log_to;
 
@@ -89,7 +93,7 @@ int pf_store_usage(const char *verb, const char *help)
 
 static void usage(FILE *f)
 {
-	fputs("usage: pinfold-store [--root DIR] [--store DIR] [--share DIR] [--log FILE] "
+	fputs("usage: pinfold-store [--root DIR] [--store DIR] [--share DIR] [--key SPEC] [--log FILE] "
 	      "[--log-format text|json] VERB ...\n\n",
 		f);
 	for (size_t t = 0; t < sizeof(tables) / sizeof(tables[0]); t++)
@@ -175,13 +179,36 @@ static int dispatch(int argc, char **argv)
 	return mistake("unknown verb", both);
 }
 
+/* The key that was named, and whether to seal what is made: from pinfold by way of the environment, where the
+ * names of keys may stand and keys may not. */
+static int use_key(struct pf_err *err)
+{
+	const char *seal = getenv("PINFOLD_ENCRYPT");
+	int seal_new = -1;
+
+	if (!pf_store.key)
+		pf_store.key = getenv("PINFOLD_KEY");
+	if (pf_store.key && !*pf_store.key)
+		pf_store.key = NULL;
+	if (pf_store.key && pf_kek_check_spec(pf_store.key, err) < 0)
+		return -1;
+	if (seal && *seal) {
+		if (strcmp(seal, "yes") != 0 && strcmp(seal, "no") != 0)
+			return pf_fail_kind(err, PF_ERR_INVALID, 0, "PINFOLD_ENCRYPT must be 'yes' or 'no'");
+		seal_new = strcmp(seal, "yes") == 0;
+	}
+	pf_ckpt_use_key(pf_store.key, seal_new);
+	pf_ckpt_open_manifest = pf_ckpt_heavy_open_manifest;
+	return 0;
+}
+
 static int global_option(char **argv, int *i)
 {
 	const struct {
 		const char *name;
 		const char **slot;
 	} options[] = {{"--root", &pf_store.root}, {"--store", &pf_store.store}, {"--share", &pf_store.share},
-		{"--log", &log_to.file}};
+		{"--log", &log_to.file}, {"--key", &pf_store.key}};
 	const char *value;
 
 	for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++) {
@@ -242,5 +269,8 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return 125;
 	}
+	struct pf_err err = PF_ERR_INIT;
+	if (use_key(&err) < 0)
+		return pf_store_error(NULL, &err);
 	return finish_output(dispatch(argc - i, argv + i));
 }

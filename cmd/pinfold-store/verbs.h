@@ -22,6 +22,7 @@ extern const struct pf_store_verb pf_checkpoint_verbs[]; /* checkpoint.c */
 struct pf_store_globals {
 	const char *root;  /* --root, /run/pinfold */
 	const char *store; /* --store, /var/lib/pinfold */
+	const char *key;   /* --key, PINFOLD_KEY: how the store's key is to be had; NULL: as the store says */
 	const char *share; /* --share: where images/ with recipes lies */
 };
 extern struct pf_store_globals pf_store;

@@ -31,6 +31,11 @@ struct pf_verb {
 	const char *args, *summary; /* for --help */
 };
 
+struct pf_digest;
+/* See pf_ckpt_open_manifest: asks pinfold-store. */
+int pf_open_sealed_manifest(int storefd, const struct pf_digest *digest, const char *sealed,
+	size_t sealed_len, char **text, size_t *len, struct pf_err *err);
+
 /* Print the error where errors go and return its exit code. */
 int pf_report(const struct pf_err *err);
 /* The same for a message of another level ("warning"). */

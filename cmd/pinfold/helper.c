@@ -1,7 +1,32 @@
 /* image and checkpoint: verbs of the helper program, started on demand (docs/architecture.md, start-up). */
 #include <string.h>
 
+#include "base/cleanup.h"
+#include "base/proc.h"
+#include "base/str.h"
+#include "checkpoint/store.h"
 #include "cmd/pinfold/oci.h"
+#include "session/session.h"
+
+int pf_open_sealed_manifest(int storefd, const struct pf_digest *digest, const char *sealed,
+	size_t sealed_len, char **text, size_t *len, struct pf_err *err)
+{
+	PF_FREE char *path = pf_helper_path("pinfold-store", err);
+	char name[sizeof(digest->s)];
+
+	(void)storefd;
+	(void)sealed;
+	(void)sealed_len;
+	if (!path)
+		return -1;
+	memcpy(name, digest->s, sizeof(name));
+	char *args[] = {
+		path, (char *)"--store", (char *)pf_globals.dirs.store, (char *)"manifest-open", name, NULL};
+	if (pf_run(args, text, err) < 0)
+		return -1;
+	*len = strlen(*text);
+	return 0;
+}
 
 int pf_cmd_image(int argc, char **argv)
 {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +14,8 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/units.h"
+#include "checkpoint/store.h"
 #include "cmd/pinfold/oci.h"
 #include "sandbox/spec.h"
 #include "session/session.h"
@@ -253,6 +256,69 @@ static void make_absolute(const char **path)
 	free(cwd);
 }
 
+/* "fd:N" that can be read only once (a pipe) becomes a file in memory: more than one helper may need the key.
+ */
+static int keep_key_fd(const char *spec, struct pf_err *err)
+{
+	char text[512];
+	int64_t fd;
+	PF_CLOSE int copy = -1;
+
+	if (pf_parse_int("key fd", spec + 3, 0, 1 << 20, &fd, err) < 0)
+		return -1;
+	if (lseek((int)fd, 0, SEEK_SET) == 0)
+		return 0;
+	ssize_t n = pf_read_full((int)fd, text, sizeof(text));
+	copy = memfd_create("pinfold-key", MFD_CLOEXEC);
+	int r = n < 0 || copy < 0 || pf_write_all(copy, text, (size_t)n) < 0 ||
+				lseek(copy, 0, SEEK_SET) < 0 || dup2(copy, (int)fd) < 0
+			? pf_fail(err, errno, "key %s", spec)
+			: 0;
+	explicit_bzero(text, sizeof(text));
+	return r;
+}
+
+/* How the key is to be had, and whether to encrypt: helpers of all sorts need to know, and the names of keys
+ * may stand in the environment (keys may not). */
+static int use_key(const char *spec, struct pf_err *err)
+{
+	if (pf_starts_with(spec, "fd:") && keep_key_fd(spec, err) < 0)
+		return -1;
+	return setenv("PINFOLD_KEY", spec, 1) < 0 ? pf_fail(err, errno, "--key") : 0;
+}
+
+/* --key SPEC, --encrypt and --no-encrypt of the verbs that deal with checkpoints, wherever they stand before
+ * "--". */
+static int take_key_options(int *argc, char **argv, struct pf_err *err)
+{
+	static const char *const these[] = {"create", "snapshot", "fork", "diff", "checkpoint", NULL};
+	bool mine = false;
+	int to = 1, i;
+
+	for (size_t k = 0; these[k]; k++)
+		mine = mine || strcmp(argv[0], these[k]) == 0;
+	/* Whose --key is not for using but for remembering. */
+	mine = mine && !(*argc > 1 && strcmp(argv[1], "encryption") == 0);
+	for (i = 1; mine && i < *argc && strcmp(argv[i], "--") != 0; i++) {
+		const char *spec = pf_starts_with(argv[i], "--key=") ? argv[i] + 6 : NULL;
+		if (strcmp(argv[i], "--key") == 0 && !(spec = argv[++i]))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0, "option --key needs a value");
+		if (spec && use_key(spec, err) < 0)
+			return -1;
+		if (!spec && (strcmp(argv[i], "--encrypt") == 0 || strcmp(argv[i], "--no-encrypt") == 0))
+			(void)setenv("PINFOLD_ENCRYPT", argv[i][2] == 'e' ? "yes" : "no", 1);
+		else if (!spec)
+			argv[to++] = argv[i];
+	}
+	while (mine && i < *argc)
+		argv[to++] = argv[i++];
+	if (mine) {
+		argv[to] = NULL;
+		*argc = to;
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"root", required_argument, NULL, 'r'},
@@ -333,5 +399,9 @@ int main(int argc, char **argv)
 	argv += optind;
 	argc -= optind;
 	optind = 0;
+	struct pf_err err = PF_ERR_INIT;
+	if (take_key_options(&argc, argv, &err) < 0)
+		return pf_report(&err);
+	pf_ckpt_open_manifest = pf_open_sealed_manifest;
 	return pf_finish_output(verbs[verb].run(argc, argv), NULL);
 }

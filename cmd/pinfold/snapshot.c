@@ -59,12 +59,17 @@ int pf_cmd_snapshot(int argc, char **argv)
 		{"label", required_argument, NULL, 'l'}, {"image", required_argument, NULL, 'i'},
 		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	static const char help[] =
-		"snapshot ID [--name N] [--label K=V]… [--image REF]\n\n"
+		"snapshot ID [--name N] [--label K=V]… [--image REF] [--encrypt|--no-encrypt] [--key "
+		"SPEC]\n\n"
 		"Makes a checkpoint of the sandbox's files, while it runs or after it has stopped, and\n"
 		"prints {checkpoint, name, parent, frozen_ms, bytes_new, …}. A running sandbox is stopped\n"
 		"only for frozen_ms. ID may be an OCI container whose root is an overlay mount; --image "
 		"says\n"
-		"then which image of Pinfold's store is the one below.\n";
+		"then which image of Pinfold's store is the one below.\n\n"
+		"  --encrypt      encrypt it, whether the store does so by itself or not\n"
+		"  --key SPEC     with the key from file:PATH, fd:N, cmd:COMMAND or keyring:NAME rather "
+		"than\n"
+		"                 the store's own (pinfold checkpoint encryption)\n";
 	const char *name = NULL, *image = NULL;
 	struct pf_err err = PF_ERR_INIT;
 	char **labels = pf_calloc((size_t)argc + 1, sizeof(*labels));

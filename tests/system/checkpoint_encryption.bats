@@ -1,0 +1,181 @@
+# parallel-safe
+# Checkpoints that are encrypted: nothing of them lies in clear in the store, the wrong key is one clear error, and with
+# the right one they are as good as others.
+
+load ../lib/common
+
+CANARY="canary-$RANDOM$RANDOM-sings"
+
+setup() {
+	need_root
+	need jq
+	common_setup
+	STORE="$PF_DIR/store" # each test has one of its own: what is in it is looked through
+	mkdir -m 700 "$STORE"
+	KEY="$PF_DIR/key"
+	OTHER="$PF_DIR/other"
+	(umask 077; openssl rand -hex 32 >"$KEY"; openssl rand -base64 32 >"$OTHER")
+}
+teardown() { common_teardown; }
+
+# A sandbox with the canary in a file, a name, a link and an attribute.
+make_canary() {
+	create_sandbox '{"env":{"NOTE":"env-'"$CANARY"'"}}'
+	pinfold exec "$ID" -- sh -c "echo $CANARY >/workspace/small; echo x >/workspace/name-$CANARY
+		ln -s $CANARY /workspace/link; for i in \$(seq 9000); do echo \$i $CANARY; done >/workspace/big"
+}
+
+# Everything below the checkpoints, decompressed where it is zstd, has the canary: 0. The key and the id of its layers'
+# contents may be in no file either.
+has_canary() {
+	grep -rqF "$CANARY" "$STORE/checkpoints" && return 0
+	find "$STORE/checkpoints" -name "*$CANARY*" | grep -q . && return 0
+	python3 - "$STORE/checkpoints" "$CANARY" <<-'PY'
+	import os, re, subprocess, sys
+	word = sys.argv[2].encode()
+	for d, _, files in os.walk(sys.argv[1]):
+	    for f in files:
+	        data = open(os.path.join(d, f), "rb").read()
+	        for m in re.finditer(b"\x28\xb5\x2f\xfd", data):
+	            out = subprocess.run(["zstd", "-dcq"], input=data[m.start():], capture_output=True).stdout
+	            if word in out:
+	                sys.exit(0)
+	sys.exit(1)
+	PY
+}
+
+gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
+
+@test "what is encrypted is nowhere in clear, and the same search finds it where it is not" {
+	make_canary
+	pinfold snapshot "$ID" --name plain >/dev/null
+	has_canary
+	pinfold checkpoint rm plain >/dev/null
+	pinfold checkpoint gc >/dev/null
+	pinfold snapshot "$ID" --name sealed --encrypt --key "file:$KEY" >/dev/null
+	pinfold --version >/dev/null
+	! has_canary
+	! grep -rqF "$(<"$KEY")" "$STORE"
+	pf checkpoint ls --json --key "file:$KEY"
+	assert_equal "$(jq -r '.[0].name, .[0].sealed, .[0].damaged' <<<"$output" | tr '\n' ' ')" "sealed true false "
+}
+
+@test "a sandbox from an encrypted checkpoint has its files; what was unpacked for it goes when it is destroyed" {
+	make_canary
+	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
+	pinfold destroy "$ID"
+	new_id
+	pf create "$ID" --from s
+	assert_equal "$status" 125
+	[[ "$stderr" == *"sealed"*"--key file:PATH"* ]]
+	pf create "$ID" --from s --key "file:$OTHER"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"sealed with key "*" that was given is "* ]]
+	pinfold create "$ID" --from s --key "file:$KEY" >/dev/null
+	assert_equal "$(pinfold exec "$ID" -- sh -c 'cat /workspace/small; readlink /workspace/link; wc -l </workspace/big; echo $NOTE' |
+		tr '\n' ' ')" "$CANARY $CANARY 9000 env-$CANARY "
+	! gone
+	first=$ID
+	new_id
+	pinfold create "$ID" --from s --key "file:$KEY" >/dev/null
+	pinfold destroy "$first"
+	sleep 0.3
+	assert_equal "$(pinfold exec "$ID" -- cat /workspace/small)" "$CANARY"
+	! gone
+	pinfold destroy "$ID"
+	wait_for 10 gone
+	! has_canary
+}
+
+@test "a checkpoint of a sandbox that came from an encrypted one is encrypted without being asked" {
+	make_canary
+	pinfold snapshot "$ID" --name s1 --encrypt --key "file:$KEY" >/dev/null
+	pinfold destroy "$ID"
+	new_id
+	pinfold create "$ID" --from s1 --key "file:$KEY" >/dev/null
+	pinfold exec "$ID" -- sh -c "echo more-$CANARY >/workspace/more"
+	pf snapshot "$ID" --name s2
+	assert_equal "$status" 125
+	pinfold snapshot "$ID" --name s2 --key "file:$KEY" >/dev/null
+	pinfold destroy "$ID"
+	wait_for 10 gone
+	! has_canary
+	pinfold checkpoint verify --all --key "file:$KEY" >/dev/null
+}
+
+@test "a store that encrypts by default does so for every checkpoint, with the key that it names" {
+	pinfold checkpoint encryption --key "file:$KEY" --default yes >"$PF_DIR/out"
+	assert_equal "$(jq -r '.key, .default' "$PF_DIR/out" | tr '\n' ' ')" "file:$KEY true "
+	make_canary
+	pinfold snapshot "$ID" --name a >/dev/null
+	pinfold exec "$ID" -- sh -c "echo more-$CANARY >>/workspace/small"
+	pinfold snapshot "$ID" --name b >/dev/null
+	! has_canary
+	pinfold checkpoint verify --all >/dev/null
+	pinfold diff a b --name-only | grep -q small
+	pinfold checkpoint rm a >/dev/null
+	pinfold checkpoint gc >/dev/null
+	new_id
+	pinfold create "$ID" --from b >/dev/null
+	pinfold exec "$ID" -- grep -q "more-$CANARY" /workspace/small
+	# The key out of reach: what is plain can be done, what is not says why.
+	mv "$KEY" "$KEY.away"
+	pf snapshot "$ID"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"$KEY"*"No such file"* ]]
+	pinfold snapshot "$ID" --name plain --no-encrypt >/dev/null || true
+	pf checkpoint verify b
+	assert_equal "$status" 125
+	mv "$KEY.away" "$KEY"
+}
+
+@test "a key comes from a descriptor, a command, the keyring; never from the command line" {
+	make_canary
+	pinfold snapshot "$ID" --name fd --encrypt --key fd:9 9<"$KEY" >/dev/null
+	pinfold checkpoint verify fd --key fd:8 8< <(cat "$KEY") >/dev/null
+	pinfold checkpoint verify fd --key "cmd:cat $KEY" >/dev/null
+	pinfold destroy "$ID"
+	new_id
+	pinfold create "$ID" --from fd --key fd:7 7< <(cat "$KEY") >/dev/null
+	pinfold exec "$ID" -- grep -q "$CANARY" /workspace/small
+	pf checkpoint verify fd --key "$(<"$KEY")"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"never given itself"* && "$stderr" != *"$(<"$KEY")"* ]]
+	chmod 644 "$KEY"
+	pf checkpoint verify fd --key "file:$KEY"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"chmod 600"* ]]
+}
+
+@test "rotate-key rewrites no data; then the new key opens everything and the old one nothing" {
+	pinfold checkpoint encryption --key "file:$KEY" --default yes >/dev/null
+	make_canary
+	pinfold snapshot "$ID" --name a >/dev/null
+	before=$(cd "$STORE/checkpoints/packs" && sha256sum ./*.pack)
+	pf checkpoint rotate-key --new-key "file:$OTHER"
+	assert_equal "$status" 0
+	[ "$(jq .objects <<<"$output")" -ge 4 ]
+	assert_equal "$(cd "$STORE/checkpoints/packs" && sha256sum ./*.pack)" "$before"
+	assert_equal "$(pinfold checkpoint encryption | jq -r .key)" "file:$OTHER"
+	pinfold checkpoint verify --all >/dev/null
+	pf checkpoint verify --all --key "file:$KEY"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"sealed with key "* ]]
+	pinfold exec "$ID" -- sh -c "echo more >>/workspace/small"
+	pinfold snapshot "$ID" --name b >/dev/null
+	pf checkpoint rotate-key --new-key "file:$OTHER"
+	assert_equal "$status" 125
+	! has_canary
+}
+
+@test "without the key gc removes nothing that is encrypted" {
+	make_canary
+	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
+	assert_equal "$(pinfold checkpoint gc | jq -r .kept_all)" true
+	pinfold checkpoint verify s --key "file:$KEY" >/dev/null
+	assert_equal "$(pinfold checkpoint gc --key "file:$KEY" | jq -r .kept_all)" false
+	pinfold checkpoint verify s --key "file:$KEY" >/dev/null
+	pinfold checkpoint rm s --key "file:$KEY" >/dev/null
+	pinfold checkpoint gc --key "file:$KEY" >/dev/null
+	assert_equal "$(find "$STORE/checkpoints/packs" -type f | wc -l)" 0
+}
