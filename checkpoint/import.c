@@ -352,13 +352,15 @@ int pf_ckpt_import(struct pf_ckpt_heavy *h, const char *source, const struct pf_
 	struct pf_ckpt_import_stats *stats, struct pf_err *err)
 {
 	struct import x = {.h = h, .stats = stats, .dir = -1, .blobs = -1};
-	const struct pf_txn_opts t = {.level = opts->level, .threads = opts->threads};
+	struct pf_txn_opts t = {.level = opts->level, .threads = opts->threads};
 	PF_FREE char *path = NULL, *ref = NULL;
 	bool archive;
 
 	*stats = (struct pf_ckpt_import_stats){0};
 	split_source(source, &archive, &path, &ref);
-	int r = pf_txn_begin(h, &t, &x.t, err);
+	int r = pf_ckpt_heavy_choose(h, false, &t.sealed, err);
+	if (r == 0)
+		r = pf_txn_begin(h, &t, &x.t, err);
 	if (r == 0)
 		r = open_layout(&x, path, archive, err);
 	if (r == 0)

@@ -75,20 +75,34 @@ static int base_image(const struct pf_ckpt *c, struct pf_image *img, struct pf_e
 	return 0;
 }
 
-/* The checkpoint that a spec means, also a sealed one. */
+/* The checkpoint that a spec means; a sealed one only for somebody who says that it may leave in clear. */
 static int load(
 	struct pf_ckpt_heavy *h, const char *spec, const char *sandbox, struct pf_ckpt *c, struct pf_err *err)
 {
 	PF_JSON cJSON *index = NULL;
 	struct pf_digest d;
 
-	if (strcmp(spec, "latest") == 0)
-		return pf_ckpt_resolve_at(h->storefd, spec, sandbox, c, err);
-	if (pf_ckpt_find_digest(h->storefd, spec, &d, err) < 0 ||
-		!(index = pf_ckpt_index_read(h->storefd, err)))
+	if (strcmp(spec, "latest") == 0) {
+		struct pf_ckpt newest = {0};
+		if (pf_ckpt_resolve_at(h->storefd, spec, sandbox, &newest, err) < 0)
+			return -1;
+		d = newest.digest;
+		pf_ckpt_done(&newest);
+	} else if (pf_ckpt_find_digest(h->storefd, spec, &d, err) < 0) {
 		return -1;
-	return pf_ckpt_heavy_load(
-		h, d.s, pf_ckpt_index_str(pf_ckpt_index_find(index, d.s, NULL), "name"), c, err);
+	}
+
+	if (!(index = pf_ckpt_index_read(h->storefd, err)))
+		return -1;
+	if (pf_ckpt_heavy_load(
+		    h, d.s, pf_ckpt_index_str(pf_ckpt_index_find(index, d.s, NULL), "name"), c, err) < 0)
+		return -1;
+	if (c->sealed && !pf_store.decrypt)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"checkpoint %.60s is encrypted, and what leaves the store is not: --decrypt says "
+			"that it may",
+			spec);
+	return 0;
 }
 
 /* ---- export ---- */

@@ -183,7 +183,7 @@ static int dispatch(int argc, char **argv)
  * names of keys may stand and keys may not. */
 static int use_key(struct pf_err *err)
 {
-	const char *seal = getenv("PINFOLD_ENCRYPT");
+	const char *seal = getenv("PINFOLD_ENCRYPT"), *decrypt = getenv("PINFOLD_DECRYPT");
 	int seal_new = -1;
 
 	if (!pf_store.key)
@@ -192,6 +192,7 @@ static int use_key(struct pf_err *err)
 		pf_store.key = NULL;
 	if (pf_store.key && pf_kek_check_spec(pf_store.key, err) < 0)
 		return -1;
+	pf_store.decrypt = decrypt && strcmp(decrypt, "yes") == 0;
 	if (seal && *seal) {
 		if (strcmp(seal, "yes") != 0 && strcmp(seal, "no") != 0)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "PINFOLD_ENCRYPT must be 'yes' or 'no'");

@@ -4,6 +4,7 @@
 #define PF_CMD_STORE_VERBS_H
 
 #include <getopt.h>
+#include <stdbool.h>
 
 struct pf_store_verb {
 	const char *name; /* one or two words: "gc", "image import" */
@@ -22,6 +23,7 @@ extern const struct pf_store_verb pf_checkpoint_verbs[]; /* checkpoint.c */
 struct pf_store_globals {
 	const char *root;  /* --root, /run/pinfold */
 	const char *store; /* --store, /var/lib/pinfold */
+	bool decrypt;      /* PINFOLD_DECRYPT: what is encrypted may leave the store in clear */
 	const char *key;   /* --key, PINFOLD_KEY: how the store's key is to be had; NULL: as the store says */
 	const char *share; /* --share: where images/ with recipes lies */
 };

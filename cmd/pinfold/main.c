@@ -287,7 +287,8 @@ static int use_key(const char *spec, struct pf_err *err)
 	return setenv("PINFOLD_KEY", spec, 1) < 0 ? pf_fail(err, errno, "--key") : 0;
 }
 
-/* --key SPEC, --encrypt and --no-encrypt of the verbs that deal with checkpoints, wherever they stand before
+/* --key SPEC, --encrypt, --no-encrypt and --decrypt of the verbs that deal with checkpoints, wherever they
+ * stand before
  * "--". */
 static int take_key_options(int *argc, char **argv, struct pf_err *err)
 {
@@ -305,7 +306,9 @@ static int take_key_options(int *argc, char **argv, struct pf_err *err)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "option --key needs a value");
 		if (spec && use_key(spec, err) < 0)
 			return -1;
-		if (!spec && (strcmp(argv[i], "--encrypt") == 0 || strcmp(argv[i], "--no-encrypt") == 0))
+		if (!spec && strcmp(argv[i], "--decrypt") == 0)
+			(void)setenv("PINFOLD_DECRYPT", "yes", 1);
+		else if (!spec && (strcmp(argv[i], "--encrypt") == 0 || strcmp(argv[i], "--no-encrypt") == 0))
 			(void)setenv("PINFOLD_ENCRYPT", argv[i][2] == 'e' ? "yes" : "no", 1);
 		else if (!spec)
 			argv[to++] = argv[i];

@@ -182,3 +182,22 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	pinfold checkpoint gc --key "file:$KEY" >/dev/null
 	assert_equal "$(find "$STORE/checkpoints/packs" -type f | wc -l)" 0
 }
+
+@test "what is encrypted leaves the store only with --decrypt, and what comes in is encrypted where the store wants it" {
+	make_canary
+	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
+	pf checkpoint export s --to "oci:$PF_DIR/out" --key "file:$KEY"
+	assert_equal "$status" 125
+	[[ "$stderr" == *"--decrypt"* ]]
+	[ ! -e "$PF_DIR/out" ]
+	pinfold checkpoint export s --to "oci:$PF_DIR/out" --decrypt --key "file:$KEY" >/dev/null
+	pinfold destroy "$ID"
+	STORE="$PF_DIR/second"
+	mkdir -m 700 "$STORE"
+	pinfold checkpoint encryption --key "file:$OTHER" --default yes >/dev/null
+	pinfold checkpoint import "oci:$PF_DIR/out" >/dev/null
+	assert_equal "$(pinfold checkpoint ls --json | jq -r '.[0].sealed')" true
+	pinfold checkpoint verify --all >/dev/null
+	wait_for 10 gone
+	no_canary
+}
