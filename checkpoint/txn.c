@@ -342,8 +342,10 @@ int pf_txn_keep_unpacked(
 	struct pf_txn *t, const char *name, const struct pf_digest *layer, struct pf_err *err)
 {
 	char to[96];
-	PF_CLOSE int dir = open_dir(t->h->storefd, "unpacked", err);
 
+	if (t->sealed) /* in clear only while a sandbox stands on it */
+		return 0;
+	PF_CLOSE int dir = open_dir(t->h->storefd, "unpacked", err);
 	if (dir < 0)
 		return -1;
 	if (renameat(t->tmp_fd, name, dir, pf_ckpt_unpacked_name(layer, to)) < 0 && errno != EEXIST &&

@@ -74,7 +74,8 @@ int pf_txn_commit_locked(struct pf_txn *t, const char *manifest, const char *nam
 int pf_txn_tmp(const struct pf_txn *t);
 
 /* Make the unpacked layer in directory `name` of pf_txn_tmp() (it holds "fs") the one that overlays use, if
- * there is none yet. Only for a layer whose id was computed from that very directory. */
+ * there is none yet, and the transaction is not sealed. Only for a layer whose id was computed from that very
+ * directory. */
 int pf_txn_keep_unpacked(
 	struct pf_txn *t, const char *name, const struct pf_digest *layer, struct pf_err *err);
 
