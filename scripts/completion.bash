@@ -21,7 +21,7 @@ _pinfold() {
 		esac ;;
 	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
 	destroy) _pinfold_words "--snapshot --discard --help $(_pinfold_ids)" ;;
-	snapshot) _pinfold_words "--name --label --image --help $(_pinfold_ids)" ;;
+	snapshot) _pinfold_words "--name --label --image --encrypt --no-encrypt --key --help $(_pinfold_ids)" ;;
 	diff) _pinfold_words "--unified --json --stat --name-only --help $(_pinfold_ids)" ;;
 	list) _pinfold_words "--format --quiet --json --help" ;;
 	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
@@ -29,7 +29,7 @@ _pinfold() {
 	image) _pinfold_words "build packages import ls inspect rm export gc --help" ;;
 	checkpoint) case " ${COMP_WORDS[*]} " in
 		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
-		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm --help" ;;
+		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm encryption rotate-key --key --encrypt --decrypt --help" ;;
 		esac ;;
 	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --remote --inputs --grace --state-dir" ;;
 	gc) _pinfold_words "--stopped --help" ;;
