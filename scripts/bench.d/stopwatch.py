@@ -102,7 +102,8 @@ def cgroup_mode():
 
 def version(program):
     try:
-        out = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        flag = "version" if program == "restic" else "--version"
+        out = subprocess.run([program, flag], capture_output=True, text=True, timeout=10, check=False).stdout
     except OSError:
         return None
     return out.splitlines()[0].strip() if out else "?"
