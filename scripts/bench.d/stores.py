@@ -28,6 +28,7 @@ class Tar:
     """tar | zstd -3 -T0 of everything, each time."""
 
     name = "tar"
+    whole = True  # what is kept each time stands for itself: its size is what it costs
 
     def __init__(self, timer, tree, work):
         self.timer, self.tree, self.out = timer, tree, f"{work}/peer.tar.zst"
@@ -49,6 +50,7 @@ class TarNewer(Tar):
     """The same of what is newer than the last time (tar -g)."""
 
     name = "tar_g"
+    whole = False
 
     def __init__(self, timer, tree, work):
         super().__init__(timer, tree, work)
@@ -75,6 +77,7 @@ class Restic:
     """restic backup into a local repository (always encrypted), its own zstd."""
 
     name = "restic"
+    whole = False
 
     def __init__(self, timer, tree, work):
         self.timer, self.tree, self.dir = timer, tree, f"{work}/peer-restic"
@@ -101,6 +104,7 @@ class Umoci:
     """umoci repack of a bundle whose root file system is the tree: gzip, whatever has changed as whole files."""
 
     name = "umoci"
+    whole = False
 
     def __init__(self, timer, tree, work):
         self.timer, self.tree, self.dir = timer, tree, f"{work}/peer-umoci"
@@ -129,6 +133,7 @@ class Podman:
     """podman commit of a container that has the tree, and save of the image: the whole difference to its image, each time."""
 
     name = "podman"
+    whole = True
 
     def __init__(self, timer, tree, work):
         self.timer, self.tree, self.dir = timer, tree, f"{work}/peer-podman"
@@ -161,6 +166,7 @@ class Ours:
     """pinfold snapshot of a sandbox whose workspace is the tree."""
 
     name = "pinfold"
+    whole = False
 
     def __init__(self, b, box):
         self.b, self.pf, self.box, self.names = b, b.pinfold, box, []
@@ -224,7 +230,7 @@ def stores(b):
     def turn(series):
         for k in list(all_of_them):
             try:
-                before = k.stored() if series != "kept_full" and not isinstance(k, Tar) else 0
+                before = 0 if k.whole or series == "kept_full" else k.stored()
                 b.add(f"{series}.{k.name}", k.keep())
                 b.add(f"{series}_kib.{k.name}", (k.stored() - before) / 1024)
             except (Failed, OSError) as e:
