@@ -36,7 +36,7 @@ static bool from_hex(const char *hex, uint8_t raw[32])
 		return false;
 	for (size_t i = 0; i < 64; i++) {
 		unsigned v = hex[i] <= '9' ? (unsigned)(hex[i] - '0') : (unsigned)(hex[i] - 'a' + 10);
-		raw[i / 2] = (uint8_t)(i % 2 ? (raw[i / 2] << 4) | v : v);
+		raw[i / 2] = (uint8_t)(i % 2 ? (unsigned)raw[i / 2] << 4 | v : v);
 	}
 	return true;
 }
