@@ -197,3 +197,38 @@ installed
 	[ "$(stub_says "[.sessions[\"$SESSION\"].events[] | select(.type | startswith(\"user.\")) | .type] | unique | join(\" \")")" = "user.message user.tool_result" ]
 	grep -q 'refused from inside' "$PF_DIR/worker.log"
 }
+
+@test "a worker of the command line's shape finds what it looks for: variables, a secret in a file of its own, ?beta=true" {
+	config '{"user":"1000:1000"}'
+	new_session
+	start_stub "[$(session)]"
+	cat >"$PF_DIR/ant" <<-'END'
+		echo "ids $ANTHROPIC_WORK_ID $ANTHROPIC_ENVIRONMENT_ID $ANTHROPIC_SESSION_ID"
+		echo "file $(stat -c '%a %U' "$ANTHROPIC_WORK_SECRET_FILE") $(cmp "$ANTHROPIC_WORK_SECRET_FILE" <(printf %s "$ANTHROPIC_WORK_SECRET") && echo same)"
+		[ "$(printf %s "$ANTHROPIC_WORK_SECRET" | tr _- /+ | sed -e 's/$/===/' | base64 -d 2>/dev/null)" = "{\"sessions_token\":\"$ANTHROPIC_ENVIRONMENT_KEY\"}" ] && echo "secret right"
+		beat=NO_HEARTBEAT
+		for n in 1 2 3; do
+			beat=$(curl -sf -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H 'anthropic-version: 2023-06-01' \
+				"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?beta=true&expected_last_heartbeat=$beat" |
+				sed 's/.*"last_heartbeat":"\([^"]*\)".*/\1/')
+		done
+		echo "beat ${beat:+three times}"
+		echo "session $(curl -sf -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H 'anthropic-version: 2023-06-01' \
+			-H 'anthropic-beta: managed-agents-2026-04-01' -H 'accept: application/json' "$ANTHROPIC_BASE_URL/v1/sessions/$ANTHROPIC_SESSION_ID?beta=true")"
+		python3 -c 'import os; os.openpty()' && echo "pty there"
+		curl -sf -o /dev/null -w 'stop %{http_code}\n' -X POST -d '{"force":true}' -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" \
+			"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/stop?beta=true"
+	END
+	run_worker --config "$CONFIG" -- /bin/bash -c "$(<"$PF_DIR/ant")"
+	assert_equal "$status" 0
+	assert_equal "$(sed -n 's/.*: inside: //p' "$PF_DIR/worker.log")" "ids work_1 $ENVIRONMENT $SESSION
+file 600 agent same
+secret right
+beat three times
+session 200
+pty there
+stop 204"
+	! grep -q 'without stopping its item' "$PF_DIR/worker.log"
+	assert_no_violations
+	assert_put_away
+}
