@@ -1,5 +1,7 @@
 /* Content-defined chunking: every length within bounds, the same cuts for the same bytes however they are
- * handed over, and cuts that an edit moves only near it. */
+ * handed over, and cuts that an edit moves only near it.
+ *
+ * parallel-safe */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>

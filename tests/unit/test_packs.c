@@ -1,5 +1,7 @@
 /* Packs do what they promise when nothing is wrong: what was put is there, once, and goes when nobody needs
- * it. Each test is run in the plain and in the sealed domain. */
+ * it. Each test is run in the plain and in the sealed domain.
+ *
+ * parallel-safe */
 #include "tests/unit/packs_world.h"
 
 #include <pthread.h>

@@ -2,7 +2,9 @@
  * which everything that was committed before can be read, and with which one can go on.
  *
  * The program is this one, started anew with tests/helpers/faultinject.so preloaded:
- *     test_packs_crash put|sweep|repair|rotate STORE plain|sealed */
+ *     test_packs_crash put|sweep|repair|rotate STORE plain|sealed
+ *
+ * parallel-safe */
 #include "tests/unit/packs_world.h"
 
 #include <errno.h>

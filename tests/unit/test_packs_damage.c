@@ -1,4 +1,6 @@
-/* Damage and malice: a pack or an index that is not what was written is found, and leads nowhere. */
+/* Damage and malice: a pack or an index that is not what was written is found, and leads nowhere.
+ *
+ * parallel-safe */
 #include "tests/unit/packs_world.h"
 
 #include <zlib.h>

@@ -1,4 +1,6 @@
-/* Sealing: nothing in clear, the wrong key and every change are seen, keys come only from where they may. */
+/* Sealing: nothing in clear, the wrong key and every change are seen, keys come only from where they may.
+ *
+ * parallel-safe */
 #include "tests/unit/packs_world.h"
 
 #include <errno.h>
