@@ -1,0 +1,73 @@
+# parallel-safe
+# Whoever makes a checkpoint may be killed, lose power or run out of disk at any of its calls: those that were there before
+# are good, the sandbox runs on, and the next one succeeds.
+
+load ../lib/common
+
+setup() {
+	need_root
+	need jq
+	common_setup
+	STORE="$PF_DIR/store"
+	mkdir -m 700 "$STORE"
+	FAULTS="$BUILD/tests/helpers/faultinject.so"
+	[ -e "$FAULTS" ] || skip "$FAULTS is missing (make test-programs)"
+}
+teardown() { common_teardown; }
+
+# struck N WHAT VERB...: pinfold, whose helper's N-th call is struck.
+struck() {
+	local n=$1 what=$2
+	shift 2
+	LD_PRELOAD="$FAULTS" PF_FAULT="any:$n:$what" PF_FAULT_PROGRAM=pinfold-store PF_FAULT_COUNT="$PF_DIR/count" pinfold "$@"
+}
+
+change() { # N: files large and small, another one deleted
+	pinfold exec "$ID" -- sh -c "cd /workspace; echo $1 >a; rm -f b; seq $1 ${1}9999 >c; mkdir -p d$1; echo $1 >d$1/e; rm -rf d$(($1 - 1))"
+}
+
+strike_snapshots() { # [OPTION...]: of snapshot and verify
+	local n=0 calls what failed=0 want
+	create_sandbox
+	change 1
+	pinfold snapshot "$ID" --name good "$@" >/dev/null
+	change 2
+	struck 0 kill snapshot "$ID" --name counted "$@" >/dev/null
+	calls=$(tail -n 1 "$PF_DIR/count")
+	[ "$calls" -ge 10 ]
+	for ((n = 1; n <= calls + 1; n += 1 + calls / 14)); do
+		what=power
+		[ $((n % 3)) != 0 ] || what=ENOSPC+
+		change $((n + 2))
+		if struck "$n" "$what" snapshot "$ID" --name "s$n" "$@" >"$PF_DIR/out" 2>&1; then
+			pinfold checkpoint verify "s$n" "$@" >/dev/null
+		else
+			failed=$((failed + 1))
+			# Either not there, or (when it was killed after the last step that counts) whole.
+			pf checkpoint ls --json "$@"
+			want=$(jq -r --arg n "s$n" 'map(select(.name == $n)) | length' <<<"$output")
+			[ "$want" = 0 ] || pinfold checkpoint verify "s$n" "$@" >/dev/null
+		fi
+		pinfold checkpoint verify good "$@" >/dev/null
+		assert_equal "$(pinfold exec "$ID" -- cat /workspace/a)" $((n + 2))
+	done
+	[ "$failed" -ge 5 ]
+	pinfold checkpoint gc "$@" >/dev/null
+	pinfold snapshot "$ID" --name last "$@" >/dev/null
+	pinfold checkpoint verify --all "$@" >/dev/null
+	pinfold destroy "$ID"
+	new_id
+	pinfold create "$ID" --from last "$@" >/dev/null
+	assert_equal "$(pinfold exec "$ID" -- cat /workspace/a)" $((n - 1 - calls / 14 + 2))
+	assert_equal "$(ls -A "$STORE/checkpoints/tmp")" ""
+}
+
+@test "a snapshot that is killed, unplugged or starved anywhere leaves what was there, and no half of itself" {
+	strike_snapshots
+}
+
+@test "so does an encrypted one" {
+	(umask 077; openssl rand -hex 32 >"$PF_DIR/key")
+	export PINFOLD_KEY="file:$PF_DIR/key" PINFOLD_ENCRYPT=yes
+	strike_snapshots
+}
