@@ -23,6 +23,7 @@
 #include "base/path.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "checkpoint/artifact.h"
 #include "checkpoint/export_tar.h"
 #include "checkpoint/layer.h"
 #include "checkpoint/layertar.h"
@@ -53,7 +54,7 @@ static void add_layer(struct export *x, const struct pf_oci_blob *b, const struc
 
 /* ---- one layer ---- */
 
-static int hash_file(int fd, struct pf_digest *out, int64_t *size, struct pf_err *err)
+int pf_ckpt_hash_fd(int fd, struct pf_digest *out, int64_t *size, struct pf_err *err)
 {
 	PF_FREE char *buf = pf_calloc(1, (size_t)256 << 10);
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
@@ -104,7 +105,7 @@ static int make_blob(struct export *x, int fd, const struct content *c, struct p
 		*diff_id = r.diff_id;
 		return 0;
 	}
-	if (hash_file(fd, &b->digest, &b->size, err) < 0)
+	if (pf_ckpt_hash_fd(fd, &b->digest, &b->size, err) < 0)
 		return -1;
 	*diff_id = b->digest;
 	return fsync(fd) < 0 ? pf_fail(err, errno, "write a layer") : 0;
@@ -326,7 +327,9 @@ static int write_layout(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const 
 	if (blobs < 0)
 		return pf_fail(err, errno, "blobs");
 	struct export x = {h, c, opts, blobs, cJSON_CreateArray(), cJSON_CreateArray()};
-	int r = fill(&x, manifest, &m, err);
+	int r = c->sealed && !opts->decrypt
+			? pf_ckpt_export_sealed(h, c, manifest, blobs, opts->level, opts->threads, &m, err)
+			: fill(&x, manifest, &m, err);
 	cJSON_Delete(x.layers);
 	cJSON_Delete(x.diff_ids);
 	if (r < 0 || count_blobs(blobs, stats, err) < 0 || pf_sync_dir(blobs, err) < 0)

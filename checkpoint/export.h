@@ -29,6 +29,10 @@ struct pf_ckpt_export_opts {
 	/* Instead of base_layers: {"layers": [descriptor…], "diff_ids": ["sha256:…"…]}, bottom first, of the
 	 * base image's layers where somebody else has them: they are referred to, and not in the layout. */
 	const cJSON *base_refs;
+	/* A sealed checkpoint leaves in clear. Without this it leaves as an artifact that is sealed under the
+	 * same key (artifact.h), for which only forms with an image layout and none of the options above are
+	 * good. */
+	bool decrypt;
 	/* Layers as plain tar, for tools that do not know zstd. */
 	bool uncompressed;
 	/* Digests of blobs that the receiver has, NULL-terminated: they are left out, and not made. */
@@ -47,5 +51,8 @@ struct pf_ckpt_export_stats {
  * not there. */
 int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char *path,
 	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_export_stats *stats, struct pf_err *err);
+
+/* Digest and size of a file, read from its beginning. */
+int pf_ckpt_hash_fd(int fd, struct pf_digest *out, int64_t *size, struct pf_err *err);
 
 #endif

@@ -21,6 +21,7 @@
 #include "base/proc.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "checkpoint/artifact.h"
 #include "checkpoint/layer.h"
 #include "checkpoint/oci.h"
 #include "checkpoint/txn.h"
@@ -29,6 +30,9 @@
 struct import {
 	struct pf_ckpt_heavy *h;
 	struct pf_txn *t;
+	struct pf_txn *outer; /* that an archive lies in, when layers go into another */
+	const struct pf_ckpt_import_opts *opts;
+	bool artifact;
 	struct pf_ckpt_import_stats *stats;
 	int dir, blobs;  /* of the layout */
 	cJSON *config;   /* of the image */
@@ -130,8 +134,8 @@ static int read_layers(struct import *x, size_t n, struct pf_err *err)
 {
 	int all = cJSON_GetArraySize(x->layers);
 
-	if (!cJSON_IsArray(x->layers) || !cJSON_IsArray(x->diff_ids) ||
-		all != cJSON_GetArraySize(x->diff_ids))
+	if (!cJSON_IsArray(x->layers) ||
+		(!x->artifact && (!cJSON_IsArray(x->diff_ids) || all != cJSON_GetArraySize(x->diff_ids))))
 		return corrupt("manifest and config do not have the same layers", err);
 	if (n < 1 || n > PF_CKPT_MAX_LAYERS || (size_t)all < n)
 		return corrupt("the image has fewer layers than its checkpoint, or too many", err);
@@ -143,6 +147,8 @@ static int read_layers(struct import *x, size_t n, struct pf_err *err)
 		if (pf_oci_descriptor_read(
 			    cJSON_GetArrayItem(x->layers, at), "manifest: layer", &x->v[i].blob, err) < 0)
 			return -1;
+		if (x->artifact)
+			continue;
 		if (!d || !pf_digest_ok(d))
 			return corrupt("config: a diff_id is no sha256 digest", err);
 		memcpy(x->v[i].diff_id.s, d, sizeof(x->v[i].diff_id.s));
@@ -152,7 +158,8 @@ static int read_layers(struct import *x, size_t n, struct pf_err *err)
 
 /* ---- layers ---- */
 
-static int unpack_blob(struct import *x, const struct one *l, int fs, struct pf_err *err)
+static int unpack_blob(
+	struct import *x, const struct one *l, const struct pf_digest *id, int fs, struct pf_err *err)
 {
 	struct pf_unpack_opts o = {.max_bytes = PF_CKPT_MAX_BYTES,
 		.max_entries = PF_CKPT_MAX_ENTRIES,
@@ -169,7 +176,8 @@ static int unpack_blob(struct import *x, const struct one *l, int fs, struct pf_
 	if (fstat(blob, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != l->blob.size)
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "blob %s: not a file of the size that is said",
 			l->blob.digest.s);
-	if (pf_unpack_layer(blob, fs, &o, NULL, err) == 0)
+	if ((x->artifact ? pf_ckpt_artifact_unpack(x->h, blob, id, fs, err)
+			 : pf_unpack_layer(blob, fs, &o, NULL, err)) == 0)
 		return 0;
 	if (err->kind == PF_ERR_INVALID) /* beyond a limit: our writer refuses to make such a layer */
 		err->kind = PF_ERR_CORRUPT;
@@ -189,7 +197,7 @@ static int take_layer(struct import *x, size_t i, const struct pf_digest *wanted
 	PF_CLOSE int fs = openat(pf_txn_tmp(x->t), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fs < 0)
 		return pf_fail(err, errno, "%s", path);
-	if (unpack_blob(x, l, fs, err) < 0)
+	if (unpack_blob(x, l, wanted, fs, err) < 0)
 		return -1;
 	const struct pf_txn_source s = {.rootfd = fs, .userxattr = !pf_in_first_userns(), .no_sync = true};
 	if (pf_txn_layer(x->t, &s, &done, err) < 0)
@@ -245,6 +253,17 @@ static char *from_version_1(const struct import *x, const cJSON *record)
 	return pf_json_text(j);
 }
 
+/* What was sealed outside is sealed here, unless it was said that it need not be. */
+static int seal_too(struct import *x, struct pf_err *err)
+{
+	struct pf_txn_opts t = {.level = x->opts->level, .threads = x->opts->threads};
+
+	if (pf_ckpt_heavy_choose(x->h, true, &t.sealed, err) < 0)
+		return -1;
+	x->outer = pf_take(x->t);
+	return pf_txn_begin(x->h, &t, &x->t, err);
+}
+
 /* 1: the store has it, under this name; 0: not. */
 static int is_here(const struct import *x, const struct pf_digest *digest, struct pf_err *err)
 {
@@ -278,8 +297,9 @@ static int commit(struct import *x, const char *text, const struct pf_ckpt *c, s
 		/* Both save work later; the checkpoint is good without them. */
 		if (l->unpacked)
 			(void)pf_txn_keep_unpacked(x->t, dir, &l->id, &ignored);
-		(void)pf_layer_doc_publish(
-			x->h, &l->id, "zstd", &l->blob.digest, &l->diff_id, l->blob.size, &ignored);
+		if (!x->artifact)
+			(void)pf_layer_doc_publish(
+				x->h, &l->id, "zstd", &l->blob.digest, &l->diff_id, l->blob.size, &ignored);
 	}
 	return 0;
 }
@@ -334,6 +354,15 @@ static int import_layout(struct import *x, const char *ref, const char *name, st
 
 	if (!entry || choose_name(x, entry, name, err) < 0 || read_documents(x, entry, err) < 0)
 		return -1;
+	if (pf_ckpt_is_artifact(x->manifest)) {
+		PF_FREE char *text = NULL;
+		struct pf_digest digest;
+		x->artifact = true;
+		if (pf_ckpt_artifact_manifest(x->h, x->blobs, x->manifest, &digest, &text, err) < 0 ||
+			seal_too(x, err) < 0)
+			return -1;
+		return import_native(x, text, err);
+	}
 	const cJSON *key = cJSON_GetObjectItemCaseSensitive(x->config, PF_CKPT_KEY);
 	const cJSON *version = cJSON_GetObjectItemCaseSensitive(key, "version");
 	if (cJSON_IsString(key))
@@ -351,7 +380,7 @@ static int import_layout(struct import *x, const char *ref, const char *name, st
 int pf_ckpt_import(struct pf_ckpt_heavy *h, const char *source, const struct pf_ckpt_import_opts *opts,
 	struct pf_ckpt_import_stats *stats, struct pf_err *err)
 {
-	struct import x = {.h = h, .stats = stats, .dir = -1, .blobs = -1};
+	struct import x = {.h = h, .opts = opts, .stats = stats, .dir = -1, .blobs = -1};
 	struct pf_txn_opts t = {.level = opts->level, .threads = opts->threads};
 	PF_FREE char *path = NULL, *ref = NULL;
 	bool archive;
@@ -366,6 +395,7 @@ int pf_ckpt_import(struct pf_ckpt_heavy *h, const char *source, const struct pf_
 	if (r == 0)
 		r = import_layout(&x, ref, opts->name, err);
 	pf_txn_end(x.t);
+	pf_txn_end(x.outer);
 	cJSON_Delete(x.config);
 	cJSON_Delete(x.manifest);
 	free(x.v);

@@ -373,7 +373,8 @@ int pf_tarout_finish(struct pf_tarout *o, struct pf_tarout_result *res, struct p
 	stop_threads(o);
 	if (check_failed(o, err) < 0)
 		goto fail;
-	if (fsync(o->fd) < 0) {
+	/* A pipe cannot be synced: that is for whoever reads it. */
+	if (fsync(o->fd) < 0 && errno != EINVAL) {
 		pf_fail(err, errno, "write the layer");
 		goto fail;
 	}

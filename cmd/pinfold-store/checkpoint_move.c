@@ -75,7 +75,7 @@ static int base_image(const struct pf_ckpt *c, struct pf_image *img, struct pf_e
 	return 0;
 }
 
-/* The checkpoint that a spec means; a sealed one only for somebody who says that it may leave in clear. */
+/* The checkpoint that a spec means, also a sealed one. */
 static int load(
 	struct pf_ckpt_heavy *h, const char *spec, const char *sandbox, struct pf_ckpt *c, struct pf_err *err)
 {
@@ -97,11 +97,6 @@ static int load(
 	if (pf_ckpt_heavy_load(
 		    h, d.s, pf_ckpt_index_str(pf_ckpt_index_find(index, d.s, NULL), "name"), c, err) < 0)
 		return -1;
-	if (c->sealed && !pf_store.decrypt)
-		return pf_fail_kind(err, PF_ERR_INVALID, 0,
-			"checkpoint %.60s is encrypted, and what leaves the store is not: --decrypt says "
-			"that it may",
-			spec);
 	return 0;
 }
 
@@ -206,6 +201,7 @@ static int print_plan(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct p
 
 	cJSON_AddStringToObject(j, "checkpoint", c->digest.s);
 	cJSON_AddStringToObject(j, "name", c->name);
+	cJSON_AddBoolToObject(j, "sealed", c->sealed && !pf_store.decrypt);
 	cJSON *base = cJSON_AddObjectToObject(j, "base_image");
 	cJSON_AddStringToObject(base, "ref", c->base_image_ref);
 	cJSON_AddStringToObject(base, "digest", c->base_image_digest);
@@ -225,6 +221,19 @@ static int print_plan(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct p
 	return 0;
 }
 
+/* Sealed, it is nobody's image: what would make it one is for somebody who says that it may leave in clear.
+ */
+static int check_sealed(const struct pf_ckpt *c, const struct export_args *a, struct pf_err *err)
+{
+	if (!c->sealed || pf_store.decrypt ||
+		(a->opts.form != PF_CKPT_TAR && !a->complete && !a->opts.uncompressed))
+		return 0;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0,
+		"checkpoint %.60s is encrypted, and so is what leaves the store: --decrypt says that it may "
+		"be read",
+		a->spec);
+}
+
 static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct export_args *a,
 	struct pf_ckpt_export_stats *s, struct pf_err *err)
 {
@@ -232,7 +241,7 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 	struct pf_image img = {0};
 	PF_JSON cJSON *refs = a->refs ? pf_json_load(a->refs, err) : NULL, *config = NULL;
 	char **dirs = pf_calloc(c->n_layers + 1, sizeof(*dirs));
-	int r = a->refs && !refs ? -1 : 0;
+	int r = a->refs && !refs ? -1 : check_sealed(c, a, err);
 
 	if (r == 0 && a->complete && (r = base_image(c, &img, err)) == 0) {
 		config = image_config(&img);
@@ -243,6 +252,7 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 	for (size_t i = 0; i < c->n_layers; i++)
 		dirs[i] = pf_ckpt_layer_dir(pf_store.store, &c->layers[i]);
 	a->opts.unpacked = dirs;
+	a->opts.decrypt = pf_store.decrypt;
 	a->opts.base_config = config;
 	a->opts.base_refs = refs;
 	if (refs) {
@@ -282,6 +292,7 @@ int pf_cmd_checkpoint_export(int argc, char **argv)
 	cJSON_AddStringToObject(j, "digest", s.digest.s);
 	cJSON_AddStringToObject(j, "name", c.name);
 	cJSON_AddStringToObject(j, a.opts.form == PF_CKPT_OCI ? "directory" : "file", a.to);
+	cJSON_AddBoolToObject(j, "sealed", c.sealed && !pf_store.decrypt);
 	pf_json_add_int(j, "blobs", s.blobs);
 	pf_json_add_int(j, "bytes", s.bytes);
 	print_json(j);

@@ -172,6 +172,24 @@ tree_of() { # STORE CHECKPOINT
 	assert_json ".checkpoint == \"$DIGEST\" and .blobs_moved == 2 and .bytes_moved < 20000"
 }
 
+@test "an encrypted checkpoint is kept by the registry as bytes that only the key opens" {
+	registry
+	(umask 077; openssl rand -hex 32 >"$PF_DIR/key")
+	create_sandbox '{"networking":{"type":"none"}}'
+	inside sh -c 'echo only-for-the-key >/workspace/secret'
+	pf snapshot "$ID" --name e --encrypt --key "file:$PF_DIR/key"
+	DIGEST=$(jq -r .checkpoint <<<"$output")
+	pf checkpoint push --plain-http --json --key "file:$PF_DIR/key" e "127.0.0.1:$PORT/e:1"
+	assert_status 0
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$PORT/e:1"
+	assert_status 125
+	STORE="$OTHER" pf checkpoint pull --plain-http --json --key "file:$PF_DIR/key" "127.0.0.1:$PORT/e:1"
+	assert_status 0
+	assert_json ".checkpoint == \"$DIGEST\""
+	STORE="$OTHER" pf checkpoint verify --all --key "file:$PF_DIR/key"
+	assert_status 0
+}
+
 @test "others read it: skopeo inspects and copies what was pushed, and what skopeo pushed is pulled" {
 	need skopeo
 	registry

@@ -183,13 +183,51 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	assert_equal "$(find "$STORE/checkpoints/packs" -type f | wc -l)" 0
 }
 
-@test "what is encrypted leaves the store only with --decrypt, and what comes in is encrypted where the store wants it" {
+@test "what is encrypted leaves the store so, and comes back with its key: here, in another store, from an archive" {
+	make_canary
+	pf snapshot "$ID" --name s --encrypt --key "file:$KEY"
+	local digest form
+	digest=$(jq -r .checkpoint <<<"$output")
+	pinfold checkpoint export s --to "oci:$PF_DIR/out" --key "file:$KEY" >/dev/null
+	pinfold checkpoint export s --to "oci-archive:$PF_DIR/out.tar" --key "file:$KEY" >/dev/null
+	absent grep -rqF "$CANARY" "$PF_DIR/out" "$PF_DIR/out.tar"
+	pinfold destroy "$ID"
+	for form in "oci:$PF_DIR/out" "oci-archive:$PF_DIR/out.tar"; do
+		STORE="$PF_DIR/${form%%:*}"
+		mkdir -m 700 "$STORE"
+		pf checkpoint import "$form"
+		assert_equal "$status" 125
+		assert_err key
+		pf checkpoint import "$form" --key "file:$OTHER"
+		assert_equal "$status" 125
+		pf checkpoint import "$form" --key "file:$KEY"
+		assert_status 0
+		assert_json ".checkpoint == \"$digest\""
+		assert_equal "$(pinfold checkpoint ls --json --key "file:$KEY" | jq -r '.[0].sealed')" true
+		pinfold checkpoint verify --all --key "file:$KEY" >/dev/null
+		no_canary
+	done
+	# One bit of any blob.
+	local blob
+	for blob in "$PF_DIR"/out/blobs/sha256/*; do
+		rm -rf "$PF_DIR/bad" "$PF_DIR/third"
+		cp -a "$PF_DIR/out" "$PF_DIR/bad"
+		printf '\377' | dd of="$PF_DIR/bad/blobs/sha256/$(basename "$blob")" bs=1 seek=$(($(stat -c %s "$blob") / 2)) conv=notrunc status=none
+		STORE="$PF_DIR/third" pf checkpoint import "oci:$PF_DIR/bad" --key "file:$KEY"
+		assert_equal "$status" 125
+	done
+}
+
+@test "what is encrypted leaves in clear only with --decrypt, and what comes in is encrypted where the store wants it" {
 	make_canary
 	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
-	pf checkpoint export s --to "oci:$PF_DIR/out" --key "file:$KEY"
-	assert_equal "$status" 125
-	[[ "$stderr" == *"--decrypt"* ]]
-	[ ! -e "$PF_DIR/out" ]
+	for form in "tar:$PF_DIR/out" "oci:$PF_DIR/out --uncompressed"; do
+		# shellcheck disable=SC2086
+		pf checkpoint export s --to $form --key "file:$KEY"
+		assert_equal "$status" 125
+		[[ "$stderr" == *"--decrypt"* ]]
+		[ ! -e "$PF_DIR/out" ]
+	done
 	pinfold checkpoint export s --to "oci:$PF_DIR/out" --decrypt --key "file:$KEY" >/dev/null
 	pinfold destroy "$ID"
 	STORE="$PF_DIR/second"
