@@ -28,6 +28,7 @@ _pinfold() {
 	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
 	image) _pinfold_words "build packages import ls inspect rm export gc --help" ;;
 	checkpoint) case " ${COMP_WORDS[*]} " in
+		*" export "*) _pinfold_words "--to --complete --uncompressed --sandbox --key --decrypt --help" ;;
 		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
 		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm encryption rotate-key --key --encrypt --decrypt --help" ;;
 		esac ;;

@@ -1,4 +1,4 @@
-/* Pruning: every rule keeps what it promises to keep, and nothing else stays. */
+/* Pruning: every rule keeps what it promises to keep, and nothing else stays. parallel-safe */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

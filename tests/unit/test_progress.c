@@ -1,4 +1,4 @@
-/* What people are told about long work. */
+/* What people are told about long work. parallel-safe */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

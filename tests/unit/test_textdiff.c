@@ -1,4 +1,4 @@
-/* The unified diff of texts: whatever the texts, applying it to the one gives the other. */
+/* The unified diff of texts: whatever the texts, applying it to the one gives the other. parallel-safe */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
