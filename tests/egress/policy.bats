@@ -132,12 +132,12 @@ for i in range(3):
     u.send(b"ten bytes!")
     try: got.append(u.recv(100).decode())
     except OSError as e: got.append(word(e))
-print(got)'
+print(got[0], got.count(got[0]))'
 	assert_equal "$output" "ok
 True reset
 reset 403 a.cdn.test:80 is denied by this sandbox's network policy (rate).
 True reset
-['TEN BYTES!', 'hangs', 'hangs']"
+TEN BYTES! 1"
 	assert_audit '.event=="egress_denied" and .reason=="rate" and .detail=="max_bytes_per_hour" and .name=="a.cdn.test" and .kind=="close"'
 	assert_audit '.reason=="rate" and .detail=="max_bytes_per_hour" and .name=="a.cdn.test" and .kind=="connect"'
 	assert_audit '.reason=="rate" and .detail=="max_bytes_per_hour" and .name=="b.cdn.test"'
