@@ -155,7 +155,8 @@ static int put_batch(struct pf_content_writer *w, struct pf_err *err)
 			memcpy(ref->id, ids[i].b, sizeof(ref->id));
 		}
 	/* Members of the open chunk stay. */
-	memmove(w->members, w->members + m, (w->n_members - m) * sizeof(*w->members));
+	if (m > 0)
+		memmove(w->members, w->members + m, (w->n_members - m) * sizeof(*w->members));
 	w->n_members -= m;
 	w->n_chunks = 0;
 	memmove(w->stage, w->stage + w->open_at, w->used - w->open_at);

@@ -68,7 +68,7 @@ static void list_dirs(struct pf_restat *r, const struct pf_tree *tree)
 			continue;
 		if (r->n_dirs == dirs_cap) {
 			dirs_cap = dirs_cap ? dirs_cap * 2 : 256;
-			r->dirs = realloc(r->dirs, dirs_cap * sizeof(*r->dirs));
+			r->dirs = realloc(r->dirs, dirs_cap * sizeof(struct pf_node *));
 			r->first = realloc(r->first, dirs_cap * sizeof(*r->first));
 			if (!r->dirs || !r->first)
 				abort();

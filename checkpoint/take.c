@@ -180,7 +180,7 @@ static int spool_file(struct run *r, const struct pf_node *n, int fd, struct tak
 		return pf_fail(err, errno, "copy");
 	if (r->n_spooled == r->cap_spooled) {
 		r->cap_spooled = r->cap_spooled ? r->cap_spooled * 2 : 64;
-		void *v = realloc(r->spooled, r->cap_spooled * sizeof(*r->spooled));
+		void *v = realloc(r->spooled, r->cap_spooled * sizeof(struct taken *));
 		if (!v)
 			abort();
 		r->spooled = v;

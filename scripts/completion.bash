@@ -29,7 +29,7 @@ _pinfold() {
 	image) _pinfold_words "build packages import ls inspect rm export gc --help" ;;
 	checkpoint) case " ${COMP_WORDS[*]} " in
 		*" export "*) _pinfold_words "--to --complete --uncompressed --sandbox --key --decrypt --help" ;;
-		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --dry-run --json --help" ;;
+		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --auto --dry-run --json --help" ;;
 		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm encryption rotate-key --key --encrypt --decrypt --help" ;;
 		esac ;;
 	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --remote --inputs --grace --state-dir" ;;
