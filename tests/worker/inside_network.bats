@@ -15,7 +15,11 @@ setup() {
 	python3() { at_host python3 "$@"; }
 	timeout() { at_host timeout "$@"; }
 }
-teardown() { worker_teardown; }
+teardown() {
+	# The stub is the child of the shell that went into the world for it.
+	[ -z "${STUB_PID:-}" ] || pkill -P "$STUB_PID" || true
+	worker_teardown
+}
 
 @test "an allowed host answers 200, another one 403 or not at all; metadata addresses, raw addresses and foreign resolvers are closed" {
 	need_sdk '{"networking":{"allowed_hosts":["web.one.test"],"explain_denied":true,"resolver":"9.9.9.53"}}'

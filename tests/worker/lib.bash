@@ -119,7 +119,7 @@ need_sdk() { # [MEMBERS]
 		flock 9
 		[ ! -e "$SDK/complete" ] || exit 0
 		command -v npm >/dev/null && mkdir -p "$SDK" || exit 1
-		timeout 200 npm install --prefix "$SDK" --silent --no-audit --no-fund @anthropic-ai/sdk@1.11.0 node@22 >/dev/null 2>&1 &&
+		command timeout 200 npm install --prefix "$SDK" --silent --no-audit --no-fund @anthropic-ai/sdk@1.11.0 node@22 >/dev/null 2>&1 &&
 			touch "$SDK/complete"
 	) 9>"$BUILD/sdk.lock" || skip "needs @anthropic-ai/sdk and node from npm"
 	cp "$TESTS_DIR/../examples/inside/worker.mjs" "$TESTS_DIR/worker/compare/sdk.mjs" "$SDK/"
