@@ -88,7 +88,7 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 	pf policy "$ID" set "$PF_DIR/later.json"
 	assert_refused "created anew"
 	kill -9 "$(state_of .pinfold.keeper)"
-	wait_for 10 test -z "$(pids_of)"
+	wait_for 10 eval '[ -z "$(pids_of)" ]'
 	pf create "$ID" --reuse
 	assert_status 0
 	expect_dial ok only4.one.test 7
