@@ -47,7 +47,7 @@ static inline void pf_packs_cleanup(struct pf_packs **p)
 /* Open the packs of a store (a directory fd of STORE/checkpoints, borrowed until pf_packs_free). packs/ need
  * not exist. seal NULL: the plain domain; else the sealed one (borrowed as well). An index that is missing or
  * damaged is read from its pack instead; a pack of which neither is readable is passed over and counted: its
- * chunks are not there. Memory: about 16 bytes a chunk, and for sealed packs 48 more. */
+ * chunks are not there. Memory: about 64 bytes a chunk. */
 int pf_packs_open(int storefd, const struct pf_seal *seal, struct pf_packs **out, struct pf_err *err);
 
 /* How many packs were passed over because neither index nor footer could be read. */
