@@ -86,8 +86,8 @@ int pf_box_fetch(const struct pf_box_opts *o, const char *id, struct pf_err *err
 		return -1;
 	if (pf_box_run(o, words, NULL, NULL, err) == 0)
 		return 0;
-	/* None yet; or ours. */
-	if (err->kind == PF_ERR_NOT_FOUND || strstr(err->msg, "is in the store already"))
+	/* None yet; or ours, whose digest is in the store under another name. */
+	if (err->kind == PF_ERR_NOT_FOUND || strstr(err->msg, "the checkpoint is here already"))
 		return 0;
 	return pf_wrap(err, "ask for the session's newest checkpoint");
 }
