@@ -41,8 +41,12 @@ bundle_teardown() {
 			left=1
 		fi
 	done < <(find /sys/fs/cgroup -type d -path "*/pinfold-test-$$*")
-	[ "$left" = 0 ] || sleep 0.3
-	find /sys/fs/cgroup -depth -type d -path "*/pinfold-test-$$*" -exec rmdir {} \; 2>/dev/null || true
+	# Those who were killed hold their group until they are reaped.
+	for _ in {1..30}; do
+		find /sys/fs/cgroup -depth -type d -path "*/pinfold-test-$$*" -exec rmdir {} \; 2>/dev/null || true
+		[ -n "$(find /sys/fs/cgroup -type d -path "*/pinfold-test-$$*" -print -quit)" ] || break
+		sleep 0.1
+	done
 	return "$left"
 }
 
