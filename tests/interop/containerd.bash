@@ -62,6 +62,19 @@ containerd_up() { # CNI-CONFLIST
 	done
 }
 
+# Prints what there is to know when a test failed: processes, tasks, and on SIGUSR1 what the daemon's and the shims'
+# threads wait for.
+containerd_tell() {
+	local pid
+	for pid in "${DAEMON:-}" $(pgrep -f "containerd-shim-runc-v2 .*-address $CT/sock"); do
+		[ -z "$pid" ] || kill -USR1 "$pid"
+	done
+	ps axo pid,ppid,stat,wchan:24,args | grep -E "$CT|[p]infold" >&2
+	ctr task ls >&2
+	sleep 1
+	tail -n 150 "$CT/log" >&2
+}
+
 containerd_down() {
 	[ -n "${CT:-}" ] && [ -d "$CT" ] || return 0
 	local id ns pid

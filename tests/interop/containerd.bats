@@ -19,6 +19,8 @@ setup() {
 	ID="c$BATS_TEST_NUMBER-$RANDOM"
 }
 
+teardown() { [ -n "${BATS_TEST_COMPLETED:-}" ] || containerd_tell; }
+
 # ---- ctr ---------------------------------------------------------------------------------------------------
 
 @test "ctr run: output and exit code; nothing of it stays" {
@@ -31,8 +33,12 @@ setup() {
 
 @test "ctr run --rm -t: a terminal" {
 	status=0
-	output=$(script -qec "timeout 60 ctr run ${RUNTIME[*]} --rm -t localhost/bb:1 $ID sh -c 'tty; exit 5'" \
-		/dev/null </dev/null) || status=$?
+	# A standard input that stays open, as a person's does: at the end of its own, script types ^D, which may come
+	# before ctr has made the terminal raw and is then the end of its input while it starts the task.
+	mkfifo "$CT/typed"
+	# On SIGQUIT ctr tells what each of its threads waits for.
+	output=$(script -qec "timeout -s QUIT 60 ctr run ${RUNTIME[*]} --rm -t localhost/bb:1 $ID sh -c 'tty; exit 5'" \
+		/dev/null <>"$CT/typed") || status=$?
 	assert_status 5
 	assert_out /dev/pts/0
 }

@@ -94,9 +94,11 @@ IMAGE=localhost/bb:1
 
 @test "podman run -t: a terminal" {
 	# What a terminal held when its last user goes, podman may not have read yet: it lives a moment longer.
+	# And an input that stays open: at the end of its own, script types ^D, perhaps before the terminal is raw.
+	mkfifo "$PD/typed"
 	status=0
 	output=$(script -qec "timeout 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD run --rm -it ${COMMON[*]} $IMAGE sh -c 'tty; sleep 0.5; exit 6'" \
-		/dev/null </dev/null) || status=$?
+		/dev/null <>"$PD/typed") || status=$?
 	assert_status 6
 	assert_out /dev/pts/0
 }
@@ -186,9 +188,10 @@ Seccomp:	2
 	assert_status 0
 	pod exec more cat /file
 	assert_equal "$output" here
+	[ -p "$PD/typed" ] || mkfifo "$PD/typed"
 	status=0
 	output=$(script -qec "timeout 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD exec -it more tty" \
-		/dev/null </dev/null) || status=$?
+		/dev/null <>"$PD/typed") || status=$?
 	assert_out /dev/pts/
 	pod commit -q more localhost/committed:1
 	assert_status 0
