@@ -30,6 +30,23 @@ int pf_write_all(int fd, const void *data, size_t len)
 	return 0;
 }
 
+int pf_pwrite_all(int fd, const void *data, size_t len, off_t off)
+{
+	const char *p = data;
+
+	while (len > 0) {
+		ssize_t n = pwrite(fd, p, len, off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -1;
+		p += n;
+		off += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 ssize_t pf_read_full(int fd, void *data, size_t len)
 {
 	char *p = data;
@@ -187,11 +204,25 @@ int pf_set_cloexec(int fd, bool on)
 	return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0);
 }
 
-int pf_send_fd(int sock, int fd)
+int pf_two_pipes(int one[2], int other[2])
 {
-	char byte = 0;
+	if (pipe2(one, O_CLOEXEC) < 0)
+		return -1;
+	if (pipe2(other, O_CLOEXEC) < 0) {
+		int saved = errno;
+		close(one[0]);
+		close(one[1]);
+		errno = saved;
+		return -1;
+	}
+	return 0;
+}
+
+int pf_send_with_fd(int sock, const void *data, size_t len, int fd)
+{
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	const char *p = data;
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
@@ -204,7 +235,17 @@ int pf_send_fd(int sock, int fd)
 	do
 		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
+	for (size_t sent = 0; n >= 0 && (sent += (size_t)n) < len;) {
+		do
+			n = send(sock, p + sent, len - sent, MSG_NOSIGNAL);
+		while (n < 0 && errno == EINTR);
+	}
 	return n < 0 ? -1 : 0;
+}
+
+int pf_send_fd(int sock, int fd)
+{
+	return pf_send_with_fd(sock, "", 1, fd);
 }
 
 int pf_recv_fd(int sock)

@@ -10,6 +10,8 @@
 
 /* Write all of it; EINTR and short writes are handled. -1 with errno. Async-signal-safe. */
 int pf_write_all(int fd, const void *data, size_t len);
+/* The same at an offset. */
+int pf_pwrite_all(int fd, const void *data, size_t len, off_t off);
 /* Read until len bytes or end of file. Returns the count, -1 with errno. Async-signal-safe. */
 ssize_t pf_read_full(int fd, void *data, size_t len);
 
@@ -41,7 +43,13 @@ int pf_open_stdio(void);
 /* Make fd inheritable or not across exec. */
 int pf_set_cloexec(int fd, bool on);
 
-/* Send and receive one descriptor (SCM_RIGHTS) with a one-byte message. -1 with errno. */
+/* Two pipes, close-on-exec, or none: -1 with errno. */
+int pf_two_pipes(int one[2], int other[2]);
+
+/* Send len bytes, at least one, to a connected socket, and a descriptor (SCM_RIGHTS) with the first of them.
+ * -1 with errno. Async-signal-safe. */
+int pf_send_with_fd(int sock, const void *data, size_t len, int fd);
+/* Send and receive one descriptor with a one-byte message. -1 with errno. */
 int pf_send_fd(int sock, int fd);
 int pf_recv_fd(int sock);
 

@@ -123,13 +123,8 @@ int pf_run(char *const argv[], char **out, struct pf_err *err)
 	int po[2], pe[2], status;
 	PF_BUF struct pf_buf bo = {0}, be = {0};
 
-	if (pipe2(po, O_CLOEXEC) < 0)
+	if (pf_two_pipes(po, pe) < 0)
 		return pf_fail(err, errno, "pipe");
-	if (pipe2(pe, O_CLOEXEC) < 0) {
-		close(po[0]);
-		close(po[1]);
-		return pf_fail(err, errno, "pipe");
-	}
 	pid_t pid = fork();
 	if (pid == 0) {
 		int null = open("/dev/null", O_RDWR);

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +22,7 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "checkpoint/oci.h"
 
 const char *const pf_ckpt_default_exclude[] = {"/dev", "/proc", "/run", "/sys", "/tmp", NULL};
 
@@ -33,19 +33,6 @@ void pf_ckpt_result_done(struct pf_ckpt_result *r)
 {
 	free(r->name);
 	r->name = NULL;
-}
-
-const char *pf_oci_architecture(void)
-{
-	static const char *const map[][2] = {{"x86_64", "amd64"}, {"aarch64", "arm64"}, {"armv7l", "arm"},
-		{"i686", "386"}, {"ppc64le", "ppc64le"}, {"s390x", "s390x"}, {"riscv64", "riscv64"}};
-	struct utsname u;
-
-	if (uname(&u) == 0)
-		for (size_t i = 0; i < sizeof(map) / sizeof(*map); i++)
-			if (strcmp(u.machine, map[i][0]) == 0)
-				return map[i][1];
-	return "unknown";
 }
 
 static void timestamp(char out[40])
@@ -127,7 +114,7 @@ static cJSON *make_manifest(const struct pf_ckpt_source *src, const char *const 
 	cJSON_AddStringToObject(j, "sandbox_id", src->sandbox_id);
 	cJSON_AddStringToObject(j, "name", r->name);
 	cJSON_AddStringToObject(j, "created", created);
-	cJSON_AddStringToObject(j, "architecture", pf_oci_architecture());
+	cJSON_AddStringToObject(j, "architecture", pf_oci_machine());
 	cJSON_AddStringToObject(j, "parent", src->parent ? src->parent : "");
 	cJSON_AddStringToObject(j, "from", src->from ? src->from : "");
 	base = cJSON_AddObjectToObject(j, "base_image");

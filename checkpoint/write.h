@@ -54,7 +54,4 @@ int pf_ckpt_write_to(struct pf_ckpt_heavy *h, const struct pf_ckpt_source *src, 
 int pf_ckpt_write(
 	const char *store, const struct pf_ckpt_source *src, struct pf_ckpt_result *res, struct pf_err *err);
 
-/* OCI's name of this machine's architecture ("amd64"). */
-const char *pf_oci_architecture(void);
-
 #endif

@@ -29,6 +29,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/sink.h"
 #include "base/str.h"
 #include "base/sys.h"
 #include "jail/learn.h"
@@ -43,13 +44,6 @@
 
 #define MAX_DENIED 100
 
-struct sink {
-	int fd;
-	struct pf_buf data;
-	size_t max;
-	bool truncated;
-};
-
 struct running {
 	struct pf_jail *j;
 	struct pf_jail_limits limits;
@@ -61,7 +55,7 @@ struct running {
 	struct pf_policy *policy;
 	struct pf_tty tty;
 	struct pf_box box;
-	struct sink sinks[2];
+	struct pf_sink sinks[2];
 	int netns, signals; /* netns may be PF_BOX_NETNS_HERE */
 	int out_w, err_w;   /* the command's ends of the pipes */
 	int64_t started_us;
@@ -413,22 +407,6 @@ static bool has_overlay(const struct pf_jail *j)
 	return false;
 }
 
-static bool drain(struct sink *s)
-{
-	char chunk[65536];
-	ssize_t n = read(s->fd, chunk, sizeof(chunk));
-
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	if (n == 0)
-		return false;
-	size_t room = s->max - s->data.len, take = (size_t)n < room ? (size_t)n : room;
-	pf_buf_add(&s->data, chunk, take);
-	if (take < (size_t)n)
-		s->truncated = true;
-	return true;
-}
-
 static void forward_signals(struct running *r)
 {
 	struct signalfd_siginfo si;
@@ -575,7 +553,7 @@ static void serve(struct running *r)
 		if (p[6].revents)
 			on_control(r);
 		for (int i = 0; i < 2; i++)
-			if (p[2 + i].revents && !drain(&r->sinks[i]))
+			if (p[2 + i].revents && !pf_sink_drain(&r->sinks[i]))
 				close(pf_take_fd(&r->sinks[i].fd));
 		if (r->gate)
 			pf_gate_dispatch(r->gate);
@@ -594,7 +572,7 @@ static void serve(struct running *r)
 			struct pollfd p = {.fd = r->sinks[i].fd, .events = POLLIN};
 			if (poll(&p, 1, 0) <= 0)
 				break;
-			if (!drain(&r->sinks[i]))
+			if (!pf_sink_drain(&r->sinks[i]))
 				close(pf_take_fd(&r->sinks[i].fd));
 		}
 	if (r->j->tty)

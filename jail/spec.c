@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "jail/jail.h"
 #include "sandbox/caps.h"
+#include "sandbox/spec_write.h"
 
 static cJSON *strings(char *const *v)
 {
@@ -124,26 +125,6 @@ static cJSON *make_mounts(const struct pf_jail *j)
 	return m;
 }
 
-static void add_rlimit(cJSON *arr, const char *type, uint64_t soft, uint64_t hard)
-{
-	cJSON *r = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(r, "type", type);
-	cJSON_AddNumberToObject(r, "soft", (double)soft);
-	cJSON_AddNumberToObject(r, "hard", (double)hard);
-	cJSON_AddItemToArray(arr, r);
-}
-
-static cJSON *cap_names(uint64_t mask)
-{
-	cJSON *a = cJSON_CreateArray();
-
-	for (unsigned c = 0; c < 64; c++)
-		if ((mask & PF_CAP_BIT(c)) && pf_cap_name(c))
-			cJSON_AddItemToArray(a, cJSON_CreateString(pf_cap_name(c)));
-	return a;
-}
-
 static cJSON *make_process(const struct pf_jail *j)
 {
 	static const char *const sets[] = {"bounding", "effective", "permitted", "inheritable", "ambient"};
@@ -157,14 +138,14 @@ static cJSON *make_process(const struct pf_jail *j)
 	cJSON_AddTrueToObject(p, "noNewPrivileges");
 	caps = cJSON_AddObjectToObject(p, "capabilities");
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
-		cJSON_AddItemToObject(caps, sets[i], cap_names(j->caps));
+		cJSON_AddItemToObject(caps, sets[i], pf_spec_cap_names(j->caps));
 	limits = cJSON_AddArrayToObject(p, "rlimits");
-	add_rlimit(limits, "RLIMIT_CORE", 0, 0);
+	pf_spec_add_rlimit(limits, "RLIMIT_CORE", 0, 0);
 	/* Root has a cgroup for these: limits.c. */
 	if (j->caller_uid != 0 && j->pids >= 0)
-		add_rlimit(limits, "RLIMIT_NPROC", (uint64_t)j->pids, (uint64_t)j->pids);
+		pf_spec_add_rlimit(limits, "RLIMIT_NPROC", (uint64_t)j->pids, (uint64_t)j->pids);
 	if (j->caller_uid != 0 && j->memory >= 0)
-		add_rlimit(limits, "RLIMIT_DATA", (uint64_t)j->memory, (uint64_t)j->memory);
+		pf_spec_add_rlimit(limits, "RLIMIT_DATA", (uint64_t)j->memory, (uint64_t)j->memory);
 	return p;
 }
 

@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "overlay/stream.h"
@@ -308,21 +309,6 @@ static int set_meta(struct unpack *u, const struct pf_tar_entry *e, int fd, stru
 	return set_xattrs(u, e, fd, err);
 }
 
-static int pwrite_all(int fd, const char *p, size_t len, int64_t off, struct pf_err *err)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return pf_fail(err, errno, "write");
-		p += n;
-		off += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int put_file(struct unpack *u, struct pf_tar *t, const struct pf_tar_entry *e, const struct place *pl,
 	struct pf_err *err)
 {
@@ -335,8 +321,8 @@ static int put_file(struct unpack *u, struct pf_tar *t, const struct pf_tar_entr
 	if (fd < 0)
 		return pf_fail(err, errno, "create");
 	while ((n = pf_tar_data(t, &data, &off, err)) > 0) {
-		if (pwrite_all(fd, data, (size_t)n, off, err) < 0)
-			return -1;
+		if (pf_pwrite_all(fd, data, (size_t)n, off) < 0)
+			return pf_fail(err, errno, "write");
 		end = off + n;
 	}
 	if (n < 0)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "base/sys.h"
@@ -48,32 +49,6 @@ int pf_console_connect(const char *path, struct pf_err *err)
 	return pf_take_fd(&fd);
 }
 
-/* The message's text is the descriptor's name; what reads it wants it not empty. */
-static int send_master(int sock, int master)
-{
-	char name[] = "/dev/ptmx";
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct iovec iov = {.iov_base = name, .iov_len = sizeof(name) - 1};
-	struct msghdr msg = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	ssize_t n;
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &master, sizeof(int));
-	do
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -1 : 0;
-}
-
 int pf_console_open(int root, int sock, const struct pf_process *p, struct pf_err *err)
 {
 	PF_CLOSE int pts = pf_open_in_root(root, "dev/pts", O_PATH | O_DIRECTORY, 0), master = -1, slave = -1;
@@ -94,7 +69,8 @@ int pf_console_open(int root, int sock, const struct pf_process *p, struct pf_er
 		return pf_fail(err, errno, "terminal");
 	if (ws.ws_col && ws.ws_row && ioctl(master, TIOCSWINSZ, &ws) < 0)
 		return pf_fail(err, errno, "process.consoleSize");
-	if (send_master(sock, master) < 0)
+	/* The message's text is the descriptor's name; what reads it wants it not empty. */
+	if (pf_send_with_fd(sock, "/dev/ptmx", strlen("/dev/ptmx"), master) < 0)
 		return pf_fail(err, errno, "send the terminal to the console socket");
 	return pf_take_fd(&slave);
 }

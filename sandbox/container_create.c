@@ -155,13 +155,8 @@ static int read_maps(int userns, struct pf_spec *spec, struct pf_err *err)
 	int in[2], out[2], r = -1;
 	char path[48], byte = 0;
 
-	if (pipe2(in, O_CLOEXEC) < 0)
+	if (pf_two_pipes(in, out) < 0)
 		return pf_fail(err, errno, "pipe");
-	if (pipe2(out, O_CLOEXEC) < 0) {
-		close(in[0]);
-		close(in[1]);
-		return pf_fail(err, errno, "pipe");
-	}
 	pid_t pid = fork();
 	if (pid == 0) {
 		close(in[1]);

@@ -10,39 +10,6 @@
 #include "sandbox/console.h"
 #include "sandbox/container.h"
 
-/* The descriptor goes with the first bytes, the rest follows. */
-static int send_all(int sock, const char *text, int fd)
-{
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	size_t len = strlen(text);
-	struct iovec iov = {.iov_base = (char *)text, .iov_len = len};
-	struct msghdr msg = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	ssize_t n;
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	do
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return -1;
-	for (size_t sent = (size_t)n; sent < len; sent += (size_t)n) {
-		n = send(sock, text + sent, len - sent, MSG_NOSIGNAL);
-		if (n < 0)
-			return -1;
-	}
-	return 0;
-}
-
 int pf_container_send_listener(const cJSON *seccomp, cJSON *state, pid_t pid, int fd, struct pf_err *err)
 {
 	PF_JSON cJSON *j = cJSON_CreateObject();
@@ -64,7 +31,7 @@ int pf_container_send_listener(const cJSON *seccomp, cJSON *state, pid_t pid, in
 	if (sock < 0)
 		return pf_wrap(err, "linux.seccomp.listenerPath");
 	PF_FREE char *text = pf_json_text(j);
-	if (send_all(sock, text, fd) < 0)
+	if (pf_send_with_fd(sock, text, strlen(text), fd) < 0)
 		return pf_fail(err, errno, "linux.seccomp.listenerPath: %s", path);
 	return 0;
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
@@ -118,14 +119,8 @@ static int start(const struct pf_hook *h, const char *cwd, struct running *r, st
 {
 	int in[2], out[2];
 
-	if (pipe2(in, O_CLOEXEC) < 0)
+	if (pf_two_pipes(in, out) < 0)
 		return pf_fail(err, errno, "pipe");
-	if (pipe2(out, O_CLOEXEC) < 0) {
-		int saved = errno;
-		close(in[0]);
-		close(in[1]);
-		return pf_fail(err, saved, "pipe");
-	}
 	struct clone_args args = {
 		.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&r->pidfd, .exit_signal = SIGCHLD};
 	r->pid = pf_clone3(&args);

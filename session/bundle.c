@@ -19,6 +19,7 @@
 #include "sandbox/caps.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
+#include "sandbox/spec_write.h"
 #include "session/trust.h"
 
 #define SHM_SIZE "67108864"
@@ -199,26 +200,6 @@ static cJSON *make_mounts(const struct pf_bundle_params *p)
 	return m;
 }
 
-static void add_rlimit(cJSON *arr, const char *type, rlim_t soft, rlim_t hard)
-{
-	cJSON *r = cJSON_CreateObject();
-
-	cJSON_AddStringToObject(r, "type", type);
-	cJSON_AddNumberToObject(r, "soft", (double)soft);
-	cJSON_AddNumberToObject(r, "hard", (double)hard);
-	cJSON_AddItemToArray(arr, r);
-}
-
-static cJSON *cap_names(uint64_t mask)
-{
-	cJSON *a = cJSON_CreateArray();
-
-	for (unsigned c = 0; c < 64; c++)
-		if ((mask & PF_CAP_BIT(c)) && pf_cap_name(c))
-			cJSON_AddItemToArray(a, cJSON_CreateString(pf_cap_name(c)));
-	return a;
-}
-
 static cJSON *make_process(const struct pf_bundle_params *p)
 {
 	cJSON *process = cJSON_CreateObject(), *user = cJSON_AddObjectToObject(process, "user"), *caps,
@@ -234,17 +215,17 @@ static cJSON *make_process(const struct pf_bundle_params *p)
 	cJSON_AddStringToObject(process, "cwd", pf_bundle_cwd(p->config, p->image));
 	cJSON_AddTrueToObject(process, "noNewPrivileges");
 	caps = cJSON_AddObjectToObject(process, "capabilities");
-	cJSON_AddItemToObject(caps, "bounding", cap_names(PF_CAPS_SESSION_ROOT));
-	cJSON_AddItemToObject(caps, "effective", cap_names(PF_CAPS_SESSION_ROOT));
-	cJSON_AddItemToObject(caps, "permitted", cap_names(PF_CAPS_SESSION_ROOT));
-	cJSON_AddItemToObject(caps, "inheritable", cap_names(0));
-	cJSON_AddItemToObject(caps, "ambient", cap_names(0));
+	cJSON_AddItemToObject(caps, "bounding", pf_spec_cap_names(PF_CAPS_SESSION_ROOT));
+	cJSON_AddItemToObject(caps, "effective", pf_spec_cap_names(PF_CAPS_SESSION_ROOT));
+	cJSON_AddItemToObject(caps, "permitted", pf_spec_cap_names(PF_CAPS_SESSION_ROOT));
+	cJSON_AddItemToObject(caps, "inheritable", pf_spec_cap_names(0));
+	cJSON_AddItemToObject(caps, "ambient", pf_spec_cap_names(0));
 	limits = cJSON_AddArrayToObject(process, "rlimits");
-	add_rlimit(limits, "RLIMIT_CORE", 0, 0);
+	pf_spec_add_rlimit(limits, "RLIMIT_CORE", 0, 0);
 	/* As much as builds and servers want, never more than we may hand on. */
 	if (getrlimit(RLIMIT_NOFILE, &nofile) == 0) {
 		rlim_t hard = nofile.rlim_max < 1048576 ? nofile.rlim_max : 1048576;
-		add_rlimit(limits, "RLIMIT_NOFILE", hard < 65536 ? hard : 65536, hard);
+		pf_spec_add_rlimit(limits, "RLIMIT_NOFILE", hard < 65536 ? hard : 65536, hard);
 	}
 	return process;
 }

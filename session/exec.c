@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/proc.h"
+#include "base/sink.h"
 #include "base/str.h"
 #include "sandbox/box.h"
 #include "sandbox/caps.h"
@@ -183,30 +184,6 @@ static int make_leaf(struct running *x, struct pf_err *err)
 /* ---- streams
  * -------------------------------------------------------------------------------------------------- */
 
-struct sink {
-	int fd;
-	struct pf_buf data;
-	size_t max;
-	bool truncated;
-};
-
-/* Read what is there. False at the end of the stream. */
-static bool drain(struct sink *s)
-{
-	char chunk[65536];
-	ssize_t n = read(s->fd, chunk, sizeof(chunk));
-
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	if (n == 0)
-		return false;
-	size_t room = s->max - s->data.len, take = (size_t)n < room ? (size_t)n : room;
-	pf_buf_add(&s->data, chunk, take);
-	if (take < (size_t)n)
-		s->truncated = true;
-	return true;
-}
-
 static void forward_signals(struct running *x)
 {
 	struct signalfd_siginfo si;
@@ -230,7 +207,7 @@ static void kill_leaf(struct running *x)
 }
 
 /* Wait for the command, serving its streams; *timed_out when its time was up. */
-static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, bool *timed_out)
+static void serve(struct running *x, struct pf_sink sinks[2], int64_t deadline_us, bool *timed_out)
 {
 	bool ended = false;
 
@@ -256,7 +233,7 @@ static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, 
 		if (p[1].revents)
 			forward_signals(x);
 		for (int i = 0; i < 2; i++)
-			if (p[2 + i].revents && !drain(&sinks[i]))
+			if (p[2 + i].revents && !pf_sink_drain(&sinks[i]))
 				close(pf_take_fd(&sinks[i].fd));
 		if (x->o->tty)
 			pf_tty_serve(&x->tty, &p[5]);
@@ -274,7 +251,7 @@ static void serve(struct running *x, struct sink sinks[2], int64_t deadline_us, 
 			struct pollfd p = {.fd = sinks[i].fd, .events = POLLIN};
 			if (poll(&p, 1, 0) <= 0)
 				break;
-			if (!drain(&sinks[i]))
+			if (!pf_sink_drain(&sinks[i]))
 				close(pf_take_fd(&sinks[i].fd));
 		}
 	if (x->o->tty)
@@ -292,7 +269,7 @@ static int64_t exec_timeout_ms(const struct running *x)
 	return x->o->timeout_ms >= 0 ? x->o->timeout_ms : x->state.exec_timeout_ms;
 }
 
-static int launch(struct running *x, struct sink sinks[2], const struct pf_dirs *d, struct pf_err *err)
+static int launch(struct running *x, struct pf_sink sinks[2], const struct pf_dirs *d, struct pf_err *err)
 {
 	PF_CLOSE int cache = pf_dirs_open(d->root, ".cache", err), null = -1, out_w = -1, err_w = -1;
 	PF_BPF struct pf_bpf filter = {0};
@@ -491,7 +468,8 @@ int pf_session_exec(const struct pf_dirs *d, const char *id, const struct pf_exe
 		.cancel = -1,
 		.oom = -1,
 		.tty = PF_TTY_INIT};
-	struct sink sinks[2] = {{.fd = -1, .max = opts->capture_max}, {.fd = -1, .max = opts->capture_max}};
+	struct pf_sink sinks[2] = {
+		{.fd = -1, .max = opts->capture_max}, {.fd = -1, .max = opts->capture_max}};
 	bool timed_out = false;
 	struct rusage ru = {0};
 	int status = 0;

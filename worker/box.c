@@ -163,13 +163,8 @@ int pf_box_pipe(
 	int po[2], pe[2], status = 0;
 
 	make_argv(o, words, argv);
-	if (pipe2(po, O_CLOEXEC) < 0)
+	if (pf_two_pipes(po, pe) < 0)
 		return pf_fail(err, errno, "pipe");
-	if (pipe2(pe, O_CLOEXEC) < 0) {
-		close(po[0]);
-		close(po[1]);
-		return pf_fail(err, errno, "pipe");
-	}
 	pid_t pid = spawn(argv, in, po[1], pe[1], false);
 	close(po[1]);
 	close(pe[1]);
@@ -521,13 +516,8 @@ int pf_tool_start(const struct pf_box_opts *o, const char *id, const char *const
 	for (size_t n = 6; args && *args && n < sizeof(words) / sizeof(words[0]) - 1; args++)
 		words[n++] = *args;
 	make_argv(o, words, argv);
-	if (pipe2(in, O_CLOEXEC) < 0)
+	if (pf_two_pipes(in, out) < 0)
 		return pf_fail(err, errno, "pipe");
-	if (pipe2(out, O_CLOEXEC) < 0) {
-		close(in[0]);
-		close(in[1]);
-		return pf_fail(err, errno, "pipe");
-	}
 	pid_t pid = spawn(argv, in[0], out[1], STDERR_FILENO, true);
 	close(in[0]);
 	close(out[1]);
