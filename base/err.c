@@ -4,12 +4,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message quotes what others wrote: it stays one line, and holds nothing that a terminal would obey. */
+/* A message quotes what others wrote: it stays one line, and holds nothing that a terminal would obey, U+0080
+ * to U+009F included. */
 static void one_line(char *s)
 {
-	for (; *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			*s = *s == '\n' || *s == '\t' ? ' ' : '?';
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
+		if (c < 0x20 || c == 0x7f)
+			*s = c == '\n' || c == '\t' ? ' ' : '?';
+		else if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
+			s[0] = s[1] = '?';
+	}
 }
 
 static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const char *fmt, va_list ap)

@@ -253,7 +253,8 @@ static char *from_version_1(const struct import *x, const cJSON *record)
 	return pf_json_text(j);
 }
 
-/* What was sealed outside is sealed here, unless it was said that it need not be. */
+/* What was sealed outside is sealed here, unless it was said that it need not be. That our key opened it says
+ * who made it: one of us. */
 static int seal_too(struct import *x, struct pf_err *err)
 {
 	struct pf_txn_opts t = {.level = x->opts->level, .threads = x->opts->threads};
@@ -381,7 +382,7 @@ int pf_ckpt_import(struct pf_ckpt_heavy *h, const char *source, const struct pf_
 	struct pf_ckpt_import_stats *stats, struct pf_err *err)
 {
 	struct import x = {.h = h, .opts = opts, .stats = stats, .dir = -1, .blobs = -1};
-	struct pf_txn_opts t = {.level = opts->level, .threads = opts->threads};
+	struct pf_txn_opts t = {.level = opts->level, .threads = opts->threads, .foreign = true};
 	PF_FREE char *path = NULL, *ref = NULL;
 	bool archive;
 

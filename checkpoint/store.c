@@ -219,6 +219,11 @@ bool pf_ckpt_index_sealed(const cJSON *entry)
 	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(entry, "sealed"));
 }
 
+bool pf_ckpt_index_foreign(const cJSON *entry)
+{
+	return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(entry, "foreign"));
+}
+
 cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *name)
 {
 	cJSON *m;
@@ -234,7 +239,7 @@ cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *na
 }
 
 void pf_ckpt_index_add(cJSON *index, const struct pf_digest *digest, const char *name, const char *sandbox,
-	const char *created, bool sealed)
+	const char *created, bool sealed, bool foreign)
 {
 	cJSON *m = cJSON_CreateObject();
 
@@ -243,6 +248,8 @@ void pf_ckpt_index_add(cJSON *index, const struct pf_digest *digest, const char 
 	cJSON_AddStringToObject(m, "sandbox", sandbox);
 	cJSON_AddStringToObject(m, "created", created);
 	cJSON_AddBoolToObject(m, "sealed", sealed);
+	if (foreign)
+		cJSON_AddTrueToObject(m, "foreign");
 	cJSON_AddItemToArray(pf_ckpt_index_entries(index), m);
 }
 
@@ -309,6 +316,15 @@ static int read_layers(int storefd, struct pf_ckpt *out, struct pf_err *err)
 	return 0;
 }
 
+/* What goes to a terminal as it is: no control character, those of U+0080 to U+009F included. */
+static bool plain(const char *s)
+{
+	for (const unsigned char *p = (const unsigned char *)s; *p; p++)
+		if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f))
+			return false;
+	return true;
+}
+
 static int read_record(struct pf_ckpt *out, struct pf_err *err)
 {
 	const cJSON *record = out->record, *base = NULL;
@@ -329,6 +345,8 @@ static int read_record(struct pf_ckpt *out, struct pf_err *err)
 		return -1;
 	if (pf_check_id("the checkpoint's sandbox id", sandbox, err) < 0)
 		return -1;
+	if (!plain(created) || !plain(ref))
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "control characters in the manifest");
 	if (*parent && !pf_digest_ok(parent))
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "parent: '%.80s' is no sha256 digest", parent);
 	out->sandbox_id = pf_strdup(sandbox);
@@ -464,6 +482,7 @@ static int resolve_latest(
 			/* The index's word for whose checkpoint this is counts only with the record's. */
 			if (missing == 0 && strcmp(out->sandbox_id, sandbox_id) == 0) {
 				out->n_damaged = damaged;
+				out->foreign = pf_ckpt_index_foreign(m);
 				return 0;
 			}
 			pf_ckpt_done(out);
@@ -524,7 +543,10 @@ int pf_ckpt_resolve_at(
 	if (strcmp(spec, "latest") == 0)
 		return resolve_latest(storefd, index, sandbox_id, out, err);
 	const cJSON *m = find_entry(index, spec, err);
-	return m ? pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_str(m, "name"), out, err) : -1;
+	if (!m || pf_ckpt_load(storefd, entry_digest(m), pf_ckpt_index_str(m, "name"), out, err) < 0)
+		return -1;
+	out->foreign = pf_ckpt_index_foreign(m);
+	return 0;
 }
 
 int pf_ckpt_resolve(
@@ -539,6 +561,17 @@ int pf_ckpt_resolve(
 					 "no checkpoint '%.100s' (the store holds none)", spec)
 			       : -1;
 	return pf_ckpt_resolve_at(fd, spec, sandbox_id, out, err);
+}
+
+int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err)
+{
+	if (!c->foreign || c->base_image_ref[0] != '/')
+		return 0;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0,
+		"checkpoint %.19s came from elsewhere and stands on %.200s, a directory there: say with "
+		"--image "
+		"what it shall stand on here",
+		c->digest.s, c->base_image_ref);
 }
 
 int pf_ckpt_check_base(const struct pf_ckpt *c, const char *image_digest, struct pf_err *err)
@@ -572,6 +605,7 @@ int pf_ckpt_list(int storefd, struct pf_ckpt **out, size_t *n, struct pf_err *er
 			v[i].name = pf_strdup(name);
 			v[i].sandbox_id = pf_strdup(pf_ckpt_index_str(m, "sandbox"));
 		}
+		v[i].foreign = pf_ckpt_index_foreign(m);
 		i++;
 	}
 	*out = v;

@@ -52,6 +52,7 @@ struct pf_ckpt {
 	struct pf_digest digest; /* of the manifest: the checkpoint's identity */
 	int64_t manifest_size;   /* bytes */
 	bool sealed;             /* cannot be read without a key; then there may be no record */
+	bool foreign;            /* imported in clear: who made it is not known (set by resolve and list) */
 	char *name;              /* index name, "" if it has none */
 	char *sandbox_id;
 	char *created; /* RFC 3339, UTC */
@@ -98,6 +99,10 @@ int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ck
 int pf_ckpt_parse(int storefd, const struct pf_digest *digest, const char *name, const char *text, size_t len,
 	bool sealed, struct pf_ckpt *out, struct pf_err *err);
 
+/* Refuse a foreign checkpoint that says to stand on a directory of whoever made it: here that would be one of
+ * ours. */
+int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err);
+
 /* Refuse a checkpoint that was made on another image: digest is that of the image the caller resolved. */
 int pf_ckpt_check_base(const struct pf_ckpt *c, const char *image_digest, struct pf_err *err);
 
@@ -126,9 +131,10 @@ cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *na
 /* Of an entry: "digest", "name", "sandbox" or "created"; "" if missing. */
 const char *pf_ckpt_index_str(const cJSON *entry, const char *key);
 bool pf_ckpt_index_sealed(const cJSON *entry);
+bool pf_ckpt_index_foreign(const cJSON *entry);
 /* Add an entry, remove one. */
 void pf_ckpt_index_add(cJSON *index, const struct pf_digest *digest, const char *name, const char *sandbox,
-	const char *created, bool sealed);
+	const char *created, bool sealed, bool foreign);
 void pf_ckpt_index_remove(cJSON *index, const char *digest);
 /* The array of entries. */
 cJSON *pf_ckpt_index_entries(const cJSON *index);

@@ -36,7 +36,7 @@ struct made {
 struct pf_txn {
 	struct pf_ckpt_heavy *h;
 	struct pf_packs *packs;
-	bool sealed;
+	bool sealed, foreign;
 	char name[64];
 	int tmp_fd, packs_fd;
 	struct pf_packs_writer *writer;
@@ -72,6 +72,7 @@ int pf_txn_begin(
 
 	t->h = h;
 	t->sealed = o->sealed;
+	t->foreign = o->foreign;
 	t->tmp_fd = t->packs_fd = -1;
 	if (start(t, o, err) < 0) {
 		pf_txn_end(t);
@@ -320,7 +321,7 @@ int pf_txn_commit_locked(struct pf_txn *t, const char *manifest, const char *nam
 	if (pf_packs_publish(t->h->storefd, t->packs_fd, err) < 0 || move_layers(t, err) < 0 ||
 		check_layers(t, digest, manifest, err) < 0 || move_manifest(t, digest, manifest, err) < 0)
 		return -1;
-	pf_ckpt_index_add(index, digest, name, sandbox_id, created, t->sealed);
+	pf_ckpt_index_add(index, digest, name, sandbox_id, created, t->sealed, t->foreign);
 	if (pf_ckpt_index_write(t->h->storefd, index, err) < 0) {
 		char path[96];
 		(void)unlinkat(t->h->storefd, pf_ckpt_manifest_path(digest, path), 0);

@@ -17,6 +17,7 @@ struct pf_txn;
 struct pf_txn_opts {
 	int level, threads; /* zstd; 0: 3, as many as there are cpus */
 	bool sealed;        /* into the sealed domain of h */
+	bool foreign;       /* made by somebody else, who is not known */
 };
 
 /* h is borrowed, and open (not exclusive). */

@@ -17,7 +17,7 @@ _pinfold() {
 	"") _pinfold_words "$verbs --root --store --log --log-format --systemd-cgroup --version --help" ;;
 	create) case ${COMP_WORDS[COMP_CWORD - 1]} in
 		--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-		*) _pinfold_words "--config --image --from --credentials --reuse --strict-runtime --rebase --help" ;;
+		*) _pinfold_words "--config --image --from --credentials --reuse --strict-runtime --rebase --trust --help" ;;
 		esac ;;
 	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
 	destroy) _pinfold_words "--snapshot --discard --help $(_pinfold_ids)" ;;

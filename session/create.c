@@ -113,6 +113,50 @@ static void warn(struct making *m, char *text)
 	m->state->warnings = more;
 }
 
+/* What a canonical sandbox file wants of this machine that a sandbox with no file would not have; NULL:
+ * nothing. A key that is not known here to be harmless is not. */
+static const char *asks_for(const cJSON *canonical)
+{
+	static const char *const inside[] = {"name", "image", "runtime", "strict_runtime", "command", "env",
+		"workdir", "user", "hostname", "resources", "filesystem", "networking", "packages", "limits",
+		"checkpoint", "labels", NULL};
+	const char *text;
+	const cJSON *c;
+
+	cJSON_ArrayForEach(c, canonical)
+	{
+		size_t i = 0;
+		while (inside[i] && strcmp(inside[i], c->string) != 0)
+			i++;
+		if (!inside[i])
+			return c->string;
+	}
+	text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(canonical, "image"));
+	if (text && *text == '/')
+		return "image";
+	if (cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(
+		    cJSON_GetObjectItemCaseSensitive(canonical, "filesystem"), "mounts")) > 0)
+		return "filesystem.mounts";
+	text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(canonical, "networking"), "type"));
+	return !text || strcmp(text, "none") != 0 ? "networking" : NULL;
+}
+
+/* Whoever made a checkpoint that was imported may give its files, but not himself ours, nor commands of the
+ * host (credentials have such), nor the network. */
+static int check_foreign(const struct making *m, struct pf_err *err)
+{
+	PF_JSON cJSON *canonical = pf_config_to_json(&m->config);
+	const char *what = asks_for(canonical);
+
+	if (!what)
+		return 0;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0,
+		"checkpoint %.19s came from elsewhere, and its sandbox file has '%s': give one of yours with "
+		"--config, or --trust that one (pinfold checkpoint inspect shows it)",
+		m->ckpt.digest.s, what);
+}
+
 static int load_config(struct making *m, struct pf_err *err)
 {
 	const cJSON *recorded = NULL;
@@ -123,10 +167,10 @@ static int load_config(struct making *m, struct pf_err *err)
 		recorded = cJSON_GetObjectItemCaseSensitive(m->record, "config");
 	else if (m->has_ckpt)
 		recorded = cJSON_GetObjectItemCaseSensitive(m->ckpt.record, "sandbox_file");
+	if (recorded && pf_config_parse(recorded, &m->config, err) < 0)
+		return pf_wrap(err, "sandbox file of the checkpoint");
 	if (recorded)
-		return pf_config_parse(recorded, &m->config, err) < 0
-			       ? pf_wrap(err, "sandbox file of the checkpoint")
-			       : 0;
+		return !m->record && m->ckpt.foreign && !m->opts->trust ? check_foreign(m, err) : 0;
 	PF_JSON cJSON *empty = cJSON_CreateObject();
 	return pf_config_parse(empty, &m->config, err);
 }
@@ -169,6 +213,8 @@ static int find_image(struct making *m, struct pf_err *err)
 		if (note)
 			warn(m, pf_take(note));
 	} else {
+		if (m->has_ckpt && !m->opts->trust && pf_ckpt_check_foreign_base(&m->ckpt, err) < 0)
+			return -1;
 		ref = pf_strdup(m->has_ckpt && *m->ckpt.base_image_ref ? m->ckpt.base_image_ref : "host");
 	}
 	return pf_image_resolve(m->d->store, ref, &m->image, err);

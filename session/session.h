@@ -14,6 +14,7 @@ struct pf_create_opts {
 	bool reuse;              /* a sandbox of that id that lives is returned, resumed if paused */
 	bool strict_runtime;
 	bool rebase; /* take the checkpoint although its base image has another digest */
+	bool trust;  /* a foreign checkpoint's sandbox file may ask for what is outside of the sandbox */
 };
 
 /* Create and start sandbox id. *state is filled; *existed tells whether --reuse found it. On failure nothing

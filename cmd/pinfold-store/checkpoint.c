@@ -63,6 +63,7 @@ static cJSON *describe(const struct pf_ckpt *c)
 	cJSON_AddStringToObject(j, "sandbox_id", c->sandbox_id);
 	cJSON_AddBoolToObject(j, "damaged", !complete(c) && !c->sealed);
 	cJSON_AddBoolToObject(j, "sealed", c->sealed);
+	cJSON_AddBoolToObject(j, "foreign", c->foreign);
 	if (!c->record)
 		return j;
 	cJSON_AddStringToObject(j, "created", c->created);

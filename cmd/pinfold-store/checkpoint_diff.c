@@ -62,6 +62,7 @@ static int add_checkpoint(struct side *s, const char *spec, struct pf_err *err)
 	struct pf_ckpt_prepare_stats stats;
 
 	if (pf_ckpt_resolve(pf_store.store, spec, NULL, &c, err) < 0 ||
+		(!s->image && pf_ckpt_check_foreign_base(&c, err) < 0) ||
 		pf_ckpt_prepare(pf_store.store, c.digest.s, NULL, &stats, err) < 0)
 		return -1;
 	for (size_t i = 0; i < c.n_layers; i++) {

@@ -63,7 +63,8 @@ static cJSON *image_config(const struct pf_image *img)
  * outside its layers. */
 static int base_image(const struct pf_ckpt *c, struct pf_image *img, struct pf_err *err)
 {
-	if (pf_image_resolve(pf_store.store, c->base_image_ref, img, err) < 0)
+	if (pf_ckpt_check_foreign_base(c, err) < 0 ||
+		pf_image_resolve(pf_store.store, c->base_image_ref, img, err) < 0)
 		return pf_wrap(err, "--complete needs the base image");
 	if (pf_ckpt_check_base(c, img->digest, err) < 0)
 		return -1;
@@ -94,9 +95,10 @@ static int load(
 
 	if (!(index = pf_ckpt_index_read(h->storefd, err)))
 		return -1;
-	if (pf_ckpt_heavy_load(
-		    h, d.s, pf_ckpt_index_str(pf_ckpt_index_find(index, d.s, NULL), "name"), c, err) < 0)
+	const cJSON *entry = pf_ckpt_index_find(index, d.s, NULL);
+	if (pf_ckpt_heavy_load(h, d.s, pf_ckpt_index_str(entry, "name"), c, err) < 0)
 		return -1;
+	c->foreign = pf_ckpt_index_foreign(entry);
 	return 0;
 }
 

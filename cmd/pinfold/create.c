@@ -22,6 +22,9 @@ static const char help[] =
 	"  --reuse               if ID exists: take it, resumed when paused, started again when stopped\n"
 	"  --strict-runtime      a runtime version that is not there is an error, not the nearest newer one\n"
 	"  --rebase              accept a checkpoint made on another version of the image\n"
+	"  --trust               let the sandbox file of a checkpoint that was imported or pulled have "
+	"mounts,\n"
+	"                        credentials and the network: who made it may then do what you may\n"
 	"\nWith --bundle DIR: makes an OCI container, see `pinfold create --bundle . --help`.\n";
 
 /* An OCI runtime is always told where the bundle is; a session has none. */
@@ -60,7 +63,7 @@ int pf_cmd_create(int argc, char **argv)
 		{"image", required_argument, NULL, 'i'}, {"from", required_argument, NULL, 'f'},
 		{"reuse", no_argument, NULL, 'r'}, {"strict-runtime", no_argument, NULL, 1},
 		{"rebase", no_argument, NULL, 2}, {"credentials", required_argument, NULL, 3},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"trust", no_argument, NULL, 4}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	struct pf_create_opts opts = {0};
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_state state;
@@ -91,6 +94,9 @@ int pf_cmd_create(int argc, char **argv)
 			break;
 		case 3:
 			opts.credentials = optarg;
+			break;
+		case 4:
+			opts.trust = true;
 			break;
 		default:
 			break;

@@ -104,17 +104,20 @@ int pf_cmd_snapshot(int argc, char **argv)
 int pf_cmd_fork(int argc, char **argv)
 {
 	static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"trust", no_argument, NULL, 't'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	static const char help[] =
-		"fork CHECKPOINT ID… [--config FILE]\n\n"
+		"fork CHECKPOINT ID… [--config FILE] [--trust]\n\n"
 		"Makes a sandbox of each ID from one checkpoint; they share every byte until they write.\n"
-		"The sandbox file is the one that the checkpoint remembers, unless --config.\n";
+		"The sandbox file is the one that the checkpoint remembers, unless --config; --trust as in "
+		"create.\n";
 	struct pf_create_opts opts = {0};
 	int c, code = 0;
 
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
 		if (c == 'c')
 			opts.config_path = optarg;
+		else if (c == 't')
+			opts.trust = true;
 	if (argc - optind < 2)
 		return pf_usage("fork", "needs a CHECKPOINT and at least one ID");
 	opts.from = argv[optind];
