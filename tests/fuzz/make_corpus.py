@@ -4,6 +4,7 @@
 usage: make_corpus.py DIR
 """
 import hashlib
+import json
 import os
 import struct
 import sys
@@ -48,6 +49,41 @@ def pack(datas, squeeze=True):
     return b"PFPACK1\n" + b"fuzzfuzzfuzzfuz\0" + struct.pack("<II", 0, 0) + b"".join(frames) + index(rows)
 
 
+def number(v):
+    out = b""
+    while v > 127:
+        out += bytes([v & 127 | 128])
+        v >>= 7
+    return out + bytes([v])
+
+
+def text(b):
+    return number(len(b)) + b
+
+
+def entry(kind, name, *rest):
+    return bytes([kind]) + text(name) + b"".join(r if isinstance(r, bytes) else number(r) for r in rest)
+
+
+def layer(*entries, pieces=()):
+    """A tree and its map; pieces are, for each file with data, (offset, length) of chunks."""
+    tree = b"PFTREE2\n" + b"".join(entries)
+    refs = b"".join(number(len(f)) + b"".join(bytes([i]) * 32 + number(o) + number(n) for i, (o, n) in enumerate(f)) for f in pieces)
+    return struct.pack(">H", len(tree)) + tree + b"PFMAP2\n\n" + refs
+
+
+root, end, owner = entry(1, b"", 0o755, 0, 0, 0, 0), b"\0", b"".join(map(number, (1000, 1000, 2, 5)))
+manifest = {
+    "version": 2, "sandbox_id": "s", "name": "n", "created": "2026-01-01T00:00:00Z", "architecture": "amd64", "parent": "", "from": "",
+    "base_image": {"ref": "host", "digest": "host:debian:12:x86_64"}, "labels": {"a": "b"}, "sandbox_file": {"networking": {"type": "none"}},
+    "policy": {}, "exclude": ["/tmp"], "live": False, "layers": [{"id": "sha256:" + "a" * 64, "bytes": 5, "entries": 3}],
+    "stats": {"files": 1, "dirs": 1, "bytes": 5}}
+
+
+def changed(**kw):
+    return json.dumps({k: v for k, v in {**manifest, **kw}.items() if v is not None}).encode()
+
+
 edns = b"\0\0\x29\4\xd0\0\0\0\0\0\0"
 seeds = {
     "fuzz_dns": [question(b"a.example.com", 1), question(b"a.example.com", 28, extra=edns, counts=(1, 0, 0, 1)),
@@ -74,6 +110,23 @@ seeds = {
                   b"\1" + pack([b"a" * 60, b"b" * 3], False), b"\1" + pack([b"a" * 30, b"x" * 200]), b"\1" + pack([]),
                   b"\2" + index([(b"a" * 32, 56, 40, 0)], 1, 16), b"\3PFSEAL1\n" + struct.pack("<II", 1, 65536) + b"k" * 68
                   + b"\0" * 68 + b"t" * 16],
+    "fuzz_tree": [
+        layer(root, end),
+        layer(root, entry(2, b"a", 0o4755, owner, 5, b"h" * 32), entry(0x32, b"b", 0o644, owner, 1, text(b"user.x"), text(b"y"), 0),
+              entry(6, b"c", 2), entry(5, b"gone"), entry(3, b"l", owner, text(b"../a")), entry(4, b"p", 0o600, owner), end, pieces=[[(7, 5)]]),
+        layer(root, entry(0x21, b"d", 0o1777, owner), entry(1, b"e", 0o700, owner), end,
+              entry(0x42, b"s", 0o600, owner, 1 << 32, 2, 16384, 4096, 65536, 100, b"h" * 32),
+              entry(0x42, b"t", 0o600, owner, 1 << 33, 0), end, end, pieces=[[(0, 4096), (0, 100)]]),
+        layer(root, *[entry(0x11, b"d%d" % i, 0o755, owner, 1, text(b"system.posix_acl_default"), text(b"v" * 28)) for i in range(9)],
+              end * 10),
+        layer(root, entry(2, b"\xff" * 254, 0o644, owner, 300000, b"h" * 32), entry(0x23, b"\xff" * 255, owner, text(b"x")), end,
+              pieces=[[(0, 262144), (1, 37856)]])],
+    "fuzz_manifest": [changed(), changed(version=1), changed(layers=[]), changed(layers=manifest["layers"] * 3), changed(salt="x" * 32),
+                      changed(parent="sha256:" + "b" * 64, live=True), changed(labels=None, stats=None), changed(base_image={"ref": "x", "digest": ""}),
+                      changed(exclude=["", "a", 3]), changed(layers=[{"id": "sha256:..", "bytes": -1}]), b"{}", b"[]", b""],
+    "fuzz_seal": [b"\0", b"\0\0\0\0", b"\0\1\0\0", b"\0\x10\0\1", b"\0\7\x20\4", b"\0\0\0\0" + b"\x09\0\2\0" + b"\x30\0\0\0",
+                  b"\0\0\0\0\x98\0\1\0\xa8\x40\0\1", b"\1", b"\1\x08\2", b"\1\x08\2\x54\1\x60\7", b"\1\x10\0",
+                  b"\2" + b"k" * 32, b"\2" + b"0aF" * 21 + b"0\n", b"\2" + b"0123456789abcdef" * 4, b"\2" + b"A" * 43 + b"=\n", b"\2short"],
 }
 for fuzzer, inputs in seeds.items():
     directory = os.path.join(sys.argv[1], fuzzer)
