@@ -5,7 +5,8 @@
  * name is a single component below a directory's descriptor, made with O_EXCL or a call that fails when the
  * name is there, so no symbolic link of the layer can lead anywhere.
  *
- * A directory's time is set when the last thing in it has been made: its handle counts who still needs it.
+ * A directory's time and the access list that new things in it inherit are set when the last of them has been
+ * made: its handle counts who still needs it.
  *
  * A file with further names is made by the caller's thread at once, and linked under its number into a
  * directory beside the tree; its other names are linked from there. So a path of any length costs nothing,
@@ -35,11 +36,14 @@
 #define BATCH_FILES 128
 #define BATCH_BYTES ((int64_t)2 << 20)
 #define PIECE ((size_t)256 << 10)
+#define DEFAULT_ACL "system.posix_acl_default"
 
 struct dir {
 	struct dir *parent;
 	int fd;
 	struct timespec mtime;
+	char *acl; /* that is inherited; NULL: none */
+	size_t acl_len;
 	int users; /* atomically: itself while it is open, and every file that is to be made in it */
 };
 
@@ -104,8 +108,13 @@ static int dir_release(struct dir *d, struct pf_err *err)
 	if (__atomic_sub_fetch(&d->users, 1, __ATOMIC_ACQ_REL) > 0)
 		return 0;
 	struct timespec times[2] = {d->mtime, d->mtime};
-	int r = futimens(d->fd, times) < 0 ? pf_fail(err, errno, "set a directory's time") : 0;
+	int r = 0;
+	if (d->acl && fsetxattr(d->fd, DEFAULT_ACL, d->acl, d->acl_len, 0) < 0)
+		r = pf_fail(err, errno, "set attribute %s", DEFAULT_ACL);
+	else if (futimens(d->fd, times) < 0)
+		r = pf_fail(err, errno, "set a directory's time");
 	close(d->fd);
+	free(d->acl);
 	free(d);
 	return r;
 }
@@ -124,7 +133,8 @@ static int leave_dir(struct unpack *u, struct pf_err *err)
 static int set_xattrs(const struct pf_tree_entry *e, int fd, struct pf_err *err)
 {
 	for (size_t i = 0; i < e->n_xattrs; i++)
-		if (fsetxattr(fd, e->xattrs[i].name, e->xattrs[i].value, e->xattrs[i].len, 0) < 0)
+		if ((e->type != PF_TREE_DIR || strcmp(e->xattrs[i].name, DEFAULT_ACL) != 0) &&
+			fsetxattr(fd, e->xattrs[i].name, e->xattrs[i].value, e->xattrs[i].len, 0) < 0)
 			return pf_fail(err, errno, "set attribute %s", e->xattrs[i].name);
 	return 0;
 }
@@ -249,6 +259,11 @@ static int put_dir(struct unpack *u, const struct pf_tree_entry *e, int rootfd, 
 		return pf_fail(err, errno, "mark a directory as opaque");
 	struct dir *d = pf_calloc(1, sizeof(*d));
 	*d = (struct dir){.parent = u->at, .fd = pf_take_fd(&fd), .mtime = e->mtime, .users = 1};
+	for (size_t i = 0; i < e->n_xattrs; i++)
+		if (strcmp(e->xattrs[i].name, DEFAULT_ACL) == 0) {
+			d->acl_len = e->xattrs[i].len;
+			d->acl = memcpy(pf_calloc(d->acl_len + 1, 1), e->xattrs[i].value, d->acl_len);
+		}
 	u->at = d;
 	u->depth++;
 	return 0;

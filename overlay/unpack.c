@@ -42,10 +42,15 @@
 #define DEFAULT_ENTRIES ((int64_t)4 << 20)
 #define MAX_PATH_BYTES ((size_t)65536)
 #define MAX_ID 65535
+#define DEFAULT_ACL "system.posix_acl_default"
 
-struct dir_time {
+/* What a directory gets when all that is in it has been made: until then its time would change, and
+ * everything new would inherit the attribute. */
+struct dir_end {
 	char *path;
 	struct timespec mtime;
+	void *default_acl; /* NULL: none */
+	size_t acl_len;
 };
 
 struct unpack {
@@ -56,7 +61,7 @@ struct unpack {
 	/* The directory that was walked to last; entries come grouped. fd -1: none. */
 	char *at_path;
 	int at_fd;
-	struct dir_time *dirs;
+	struct dir_end *dirs;
 	size_t n_dirs, cap_dirs;
 };
 
@@ -102,7 +107,9 @@ static char *clean(const struct unpack *u, const char *path, struct pf_err *err)
 			bad(err, "the path holds '..'");
 			return NULL;
 		}
-		if (c > NAME_MAX) {
+		/* The mark of a deletion is longer than what it deletes, and never a file. */
+		size_t most = !s[c] && pf_starts_with(s, ".wh.") ? NAME_MAX + strlen(".wh.") : NAME_MAX;
+		if (c > most) {
 			free(out);
 			bad(err, "a name in the path is longer than 255 bytes");
 			return NULL;
@@ -128,7 +135,7 @@ static void forget_at(struct unpack *u)
 	u->at_path = NULL;
 }
 
-static void note_dir(struct unpack *u, const char *path, struct timespec mtime)
+static void note_dir(struct unpack *u, const char *path, const struct pf_tar_entry *e)
 {
 	if (u->n_dirs == u->cap_dirs) {
 		u->cap_dirs = u->cap_dirs ? 2 * u->cap_dirs : 256;
@@ -136,7 +143,14 @@ static void note_dir(struct unpack *u, const char *path, struct timespec mtime)
 		if (!u->dirs)
 			abort();
 	}
-	u->dirs[u->n_dirs++] = (struct dir_time){.path = pf_strdup(path), .mtime = mtime};
+	struct dir_end *d = &u->dirs[u->n_dirs++];
+	*d = (struct dir_end){.path = pf_strdup(path), .mtime = e->mtime};
+	for (size_t i = 0; i < e->n_xattrs; i++)
+		if (strcmp(e->xattrs[i].name, DEFAULT_ACL) == 0) {
+			free(d->default_acl);
+			d->acl_len = e->xattrs[i].len;
+			d->default_acl = memcpy(pf_calloc(d->acl_len + 1, 1), e->xattrs[i].value, d->acl_len);
+		}
 }
 
 static bool is_whiteout(const struct stat *st)
@@ -196,7 +210,7 @@ static int step(
 		return pf_fail(err, errno, "chmod");
 	if (opaque && set_opaque(made, err) < 0)
 		return -1;
-	note_dir(u, prefix, (struct timespec){0});
+	note_dir(u, prefix, &(struct pf_tar_entry){0});
 	return pf_take_fd(&made);
 }
 
@@ -275,7 +289,7 @@ static int make_room(struct unpack *u, const struct place *pl, bool *was_whiteou
 static bool keep_xattr(const struct pf_tar_xattr *x)
 {
 	if (strcmp(x->name, "security.capability") == 0 || strcmp(x->name, "system.posix_acl_access") == 0 ||
-		strcmp(x->name, "system.posix_acl_default") == 0)
+		strcmp(x->name, DEFAULT_ACL) == 0)
 		return true;
 	return pf_starts_with(x->name, "user.") && !pf_starts_with(x->name, "user.overlay.");
 }
@@ -290,6 +304,8 @@ static int set_xattrs(struct unpack *u, const struct pf_tar_entry *e, int fd, st
 			u->stats->dropped_xattrs++;
 			continue;
 		}
+		if (e->type == '5' && strcmp(x->name, DEFAULT_ACL) == 0)
+			continue; /* when it is full */
 		if (fsetxattr(fd, x->name, x->value, x->len, 0) < 0) {
 			char name[80];
 			printable(x->name, name, sizeof(name));
@@ -366,7 +382,7 @@ static int put_dir(struct unpack *u, const struct pf_tar_entry *e, const char *p
 		return -1;
 	if (set_meta(u, e, fd, err) < 0)
 		return -1;
-	note_dir(u, path, e->mtime);
+	note_dir(u, path, e);
 	return 0;
 }
 
@@ -494,18 +510,21 @@ static int put(struct unpack *u, struct pf_tar *t, const struct pf_tar_entry *e,
 	return e->type == '0' ? put_file(u, t, e, &pl, err) : put_special(u, e, &pl, err);
 }
 
-static int set_dir_times(struct unpack *u, struct pf_err *err)
+static int end_dirs(struct unpack *u, struct pf_err *err)
 {
 	for (size_t i = 0; i < u->n_dirs; i++) {
-		struct timespec times[2] = {u->dirs[i].mtime, u->dirs[i].mtime};
+		const struct dir_end *d = &u->dirs[i];
+		struct timespec times[2] = {d->mtime, d->mtime};
 		struct pf_err gone = PF_ERR_INIT;
-		int fd = walk(u, u->dirs[i].path, false, &gone);
+		int fd = walk(u, d->path, false, &gone);
 		if (fd < 0) {
 			if (gone.kind == PF_ERR_CORRUPT)
 				continue; /* a later entry replaced it */
 			*err = gone;
 			return -1;
 		}
+		if (d->default_acl && fsetxattr(fd, DEFAULT_ACL, d->default_acl, d->acl_len, 0) < 0)
+			return pf_fail(err, errno, "set attribute %s of a directory", DEFAULT_ACL);
 		if (futimens(fd, times) < 0)
 			return pf_fail(err, errno, "set a directory's time");
 	}
@@ -532,7 +551,7 @@ static int run(struct unpack *u, struct pf_stream *s, struct pf_tar *t, struct p
 			return pf_wrap(err, "entry '%s'", name);
 		}
 	}
-	if (r < 0 || pf_tar_drain(t, err) < 0 || set_dir_times(u, err) < 0)
+	if (r < 0 || pf_tar_drain(t, err) < 0 || end_dirs(u, err) < 0)
 		return -1;
 	if (pf_stream_finish(s, u->stats->digest, u->stats->diff_id, &u->stats->archive_bytes, err) < 0)
 		return -1;
@@ -571,8 +590,10 @@ int pf_unpack_layer(int archive_fd, int dest_dirfd, const struct pf_unpack_opts 
 		pf_stream_free(s);
 	}
 	forget_at(&u);
-	for (size_t i = 0; i < u.n_dirs; i++)
+	for (size_t i = 0; i < u.n_dirs; i++) {
 		free(u.dirs[i].path);
+		free(u.dirs[i].default_acl);
+	}
 	free(u.dirs);
 	return r;
 }
