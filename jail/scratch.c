@@ -115,7 +115,7 @@ static void open_up(int dir, int depth)
 			fstatat(dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
 			continue;
 		if ((st.st_mode & 0700) != 0700)
-			if (fchmodat(dir, e->d_name, 0700, 0) < 0)
+			if (fchmodat(dir, e->d_name, 0700, AT_SYMLINK_NOFOLLOW) < 0)
 				continue;
 		PF_CLOSE int fd = openat(dir, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd >= 0)

@@ -181,3 +181,18 @@ bool pf_http_is(const struct pf_http_line *line, const char *name)
 	return line->value && line->name_len == strlen(name) &&
 	       strncasecmp(line->name, name, line->name_len) == 0;
 }
+
+void pf_http_hide_h2c(char *head, size_t len)
+{
+	struct pf_http_line line;
+	size_t at = 0;
+
+	while (pf_http_next(head, len, &at, &line)) {
+		if (!pf_http_is(&line, "Upgrade"))
+			continue;
+		char *value = head + (line.value - head);
+		for (size_t i = 0; i + 3 <= line.value_len; i++)
+			if (strncasecmp(value + i, "h2c", 3) == 0)
+				value[i] = 'x';
+	}
+}

@@ -46,5 +46,8 @@ struct pf_http_line {
  */
 bool pf_http_next(const char *head, size_t len, size_t *at, struct pf_http_line *line);
 bool pf_http_is(const struct pf_http_line *line, const char *name);
+/* Make a request that asks to go on in HTTP/2 without TLS, which every Java client does, ask for what no
+ * server knows: behind a server's yes, requests for any host would come that nobody sees. */
+void pf_http_hide_h2c(char *head, size_t len);
 
 #endif

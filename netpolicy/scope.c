@@ -118,12 +118,15 @@ bool pf_scope_glob(const char *pattern, const char *s, size_t len)
 
 static bool is_plain(const char *path, size_t len)
 {
-	static const char *const odd[] = {"//", "/./", "/../", "%2f", "%5c", "%2e", "%00", "\\", ";"};
+	static const char *const odd[] = {"//", "/./", "/../", "%2f", "%5c", "%2e", "%00", "\\", ";", "#"};
 
-	for (size_t i = 0; i < len; i++)
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)path[i] <= ' ' || path[i] == 0x7f)
+			return false;
 		for (size_t k = 0; k < sizeof(odd) / sizeof(*odd); k++)
 			if (strlen(odd[k]) <= len - i && strncasecmp(path + i, odd[k], strlen(odd[k])) == 0)
 				return false;
+	}
 	return !(len >= 2 && memcmp(path + len - 2, "/.", 2) == 0) &&
 	       !(len >= 3 && memcmp(path + len - 3, "/..", 3) == 0);
 }

@@ -6,8 +6,11 @@
  * second name in the SNI list) the answer is BAD. What is not TLS and not HTTP is opaque and passes: it went
  * to the host it was dialled for.
  *
- * A method is any token followed by a blank, and it is HTTP only if the first line ends in HTTP/x.y:
- * protocols with text commands (SMTP, FTP, IMAP, Redis) are not held up longer than one line. */
+ * A first line is a request's if it ends in HTTP/x.y, whatever is before that: servers differ in what they
+ * take for a method and for a blank, so a line that only the most lenient of them reads as a request is BAD.
+ * So is a request without a version that names a host, which some answer for that host, and the header of the
+ * PROXY protocol, behind which a connection begins anew. Protocols with text commands (SMTP, FTP, IMAP,
+ * Redis) are not held up longer than one line. */
 #include "netpolicy/sniff.h"
 
 #include <string.h>
@@ -239,57 +242,136 @@ static const char *next_line(const char *data, size_t len, size_t *at, size_t *l
 	return line;
 }
 
+/* What some server splits a request line at: Python's take all of these. */
+static bool is_wide_blank(char c)
+{
+	return is_blank(c) || c == '\v' || c == '\f' || (c >= 0x1c && c <= 0x1f) || c == '\x85' ||
+	       c == '\xa0';
+}
+
+/* The last word of a line without its end. */
+static const char *last_word(const char *line, size_t *len, bool (*blank)(char))
+{
+	const char *end = line + *len, *word;
+
+	while (end > line && blank(end[-1]))
+		end--;
+	for (word = end; word > line && !blank(word[-1]);)
+		word--;
+	*len = (size_t)(end - word);
+	return word;
+}
+
 static bool is_request_line(const char *line, size_t len)
 {
-	size_t version;
+	const char *version = last_word(line, &len, is_blank);
 
-	while (len && is_blank(line[len - 1]))
-		len--;
-	for (version = len; version && !is_blank(line[version - 1]);)
-		version--;
-	return len - version >= 5 && strncasecmp(line + version, "HTTP/", 5) == 0;
+	return len >= 5 && strncasecmp(version, "HTTP/", 5) == 0;
+}
+
+/* To the most lenient reader: of any words, but then with a version that is one. */
+static bool may_be_request_line(const char *line, size_t len)
+{
+	const char *version = last_word(line, &len, is_wide_blank);
+
+	return len > 5 && strncasecmp(version, "HTTP/", 5) == 0 &&
+	       strspn(version + 5, "0123456789.") >= len - 5;
+}
+
+/* "GET scheme://host/": HTTP/0.9, which has no Host, and whose servers choose by this one. */
+static bool names_host_without_version(const char *line, size_t len)
+{
+	const char *end = line + len, *scheme;
+
+	while (line < end && is_wide_blank(*line))
+		line++;
+	if (end - line < 4 || strncasecmp(line, "GET", 3) != 0 || !is_wide_blank(line[3]))
+		return false;
+	for (line += 3; line < end && is_wide_blank(*line);)
+		line++;
+	for (scheme = line; line < end && (is_token_char((uint8_t)*line));)
+		line++;
+	return line > scheme && end - line >= 3 && memcmp(line, "://", 3) == 0;
+}
+
+static bool is_proxy_header(const char *line, size_t len)
+{
+	return len > 6 && memcmp(line, "PROXY ", 6) == 0 &&
+	       (memmem(line, len, " TCP4", 5) || memmem(line, len, " TCP6", 5) ||
+		       memmem(line, len, " UNKNOWN", 8));
+}
+
+/* How a first line begins: as every request does, as one does that a lenient server may see, or as none. */
+enum beginning { NO_REQUEST, ODD, PLAIN };
+
+static enum beginning begins(const char *s, size_t len)
+{
+	size_t word, token;
+
+	for (word = 0; word < len && s[word] > ' ' && s[word] < 0x7f;)
+		word++;
+	if (word < len && !is_wide_blank(s[word]))
+		return s[word] == '\r' || s[word] == '\n' ? ODD : NO_REQUEST;
+	for (token = 0; token < word && is_token_char((uint8_t)s[token]);)
+		token++;
+	return token == word && (word == len || (word && is_blank(s[word]))) ? PLAIN : ODD;
 }
 
 /* A first line without its end. Nothing is said of it before it is there, whatever is in it: a server may
  * take a control byte for a blank. But a carriage return inside of it is an end of line to somebody, and no
- * text protocol has one. */
-static enum pf_sniff_kind open_line(const char *line, size_t len)
+ * text protocol has one. One that begins oddly is mostly another protocol's, which may have no lines at all.
+ */
+static enum pf_sniff_kind open_line(const char *line, size_t len, bool odd)
 {
 	const char *cr = memchr(line, '\r', len);
 
+	if (odd || !(memchr(line, ' ', len) || memchr(line, '\t', len)))
+		return memchr(line, '\0', len) || len >= PF_SNIFF_MAX ? PF_SNIFF_OPAQUE : PF_SNIFF_MORE;
 	return cr && cr + 1 < line + len ? PF_SNIFF_BAD : PF_SNIFF_MORE;
+}
+
+/* What the first line alone says; HTTP: there is a request to be read. */
+static enum pf_sniff_kind judge_line(const char *line, size_t len, bool odd, bool bad)
+{
+	if (!odd && bad && memchr(line, '\r', len))
+		return PF_SNIFF_BAD;
+	if (!odd && is_request_line(line, len))
+		return bad ? PF_SNIFF_BAD : PF_SNIFF_HTTP;
+	return may_be_request_line(line, len) || names_host_without_version(line, len) ||
+			       is_proxy_header(line, len)
+		       ? PF_SNIFF_BAD
+		       : PF_SNIFF_OPAQUE;
 }
 
 static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sniff *out)
 {
+	static const char proxy2[] = "\r\n\r\n\0\r\nQUIT\n";
 	size_t at = 0, method, line_len;
 	bool bad, host_seen = false;
 	const char *line;
 
+	if (len >= sizeof(proxy2) - 1 && memcmp(data, proxy2, sizeof(proxy2) - 1) == 0)
+		return PF_SNIFF_BAD;
 	/* Servers skip empty lines before a request. */
 	while (at < len && (data[at] == '\r' || data[at] == '\n'))
 		at++;
-	for (method = 0; at + method < len && is_token_char((uint8_t)data[at + method]);)
-		method++;
 	out->line_open = true;
-	if (method > 32)
-		return PF_SNIFF_OPAQUE;
-	if (at + method == len)
+	if (at && at < len && data[at] == '\0' && len < sizeof(proxy2) - 1 && memcmp(data, proxy2, len) == 0)
 		return PF_SNIFF_MORE;
-	if (method == 0 || !is_blank(data[at + method]))
+	enum beginning how = begins(data + at, len - at);
+	if (how == NO_REQUEST)
 		return PF_SNIFF_OPAQUE;
 
 	size_t first = at;
 	line = next_line(data, len, &at, &line_len, &bad);
 	if (!line)
-		return open_line(data + first, len - first);
+		return open_line(data + first, len - first, how == ODD);
 	out->line_open = false;
-	if (bad && memchr(line, '\r', line_len))
-		return PF_SNIFF_BAD;
-	if (!is_request_line(line, line_len))
-		return PF_SNIFF_OPAQUE;
-	if (bad)
-		return PF_SNIFF_BAD;
+	enum pf_sniff_kind kind = judge_line(line, line_len, how == ODD, bad);
+	if (kind != PF_SNIFF_HTTP)
+		return kind;
+	for (method = 0; is_token_char((uint8_t)line[method]);)
+		method++;
 	if (method == 3 && memcmp(line, "PRI", 3) == 0) {
 		out->h2c = true;
 		return PF_SNIFF_HTTP;

@@ -7,7 +7,8 @@
  * A request may ask for another protocol (websockets do). If it is the first of its connection, its answer is
  * the first that the server sends: what the client says after it is held until that answer begins, and when
  * it agrees (101, or 2xx to CONNECT) the rest is opaque and spliced. Later on a connection one answer cannot
- * be told from another without reading them all; there the sequel must be HTTP again, or it is refused. */
+ * be told from another without reading them all; there the sequel must be HTTP again, or it is refused. To go
+ * on in HTTP/2 is not to be asked for where HTTP/2 may not be begun with either. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +32,11 @@ static void refuse(struct pf_conn *c, const char *why)
 static bool begin_request(struct pf_conn *c, size_t head_len)
 {
 	struct pf_web *w = c->web;
+	char *head = (char *)c->head + w->judged;
 
-	if (pf_http_request(&w->request, (const char *)c->head + w->judged, head_len) < 0) {
+	if (pf_sa_port(&c->orig.sa) == 80)
+		pf_http_hide_h2c(head, head_len);
+	if (pf_http_request(&w->request, head, head_len) < 0) {
 		refuse(c, "malformed_head");
 		return false;
 	}

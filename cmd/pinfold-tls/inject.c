@@ -23,6 +23,7 @@
 #include "cmd/pinfold-tls/tls.h"
 
 #define SECRET_MAX 16384
+#define SECRET_SHORT 8 /* shorter ones are in much that is none */
 
 static void set(struct pf_cred *k, char *secret, size_t len)
 {
@@ -110,6 +111,13 @@ static bool grant(struct tls *t, struct request *r, struct pf_cred *k)
 	if (k->expires && time(NULL) >= k->expires) {
 		snprintf(r->text, sizeof(r->text), "Credential %s is no longer valid.", k->name);
 		return refuse(r, 403, "credential_expired");
+	}
+	/* Its answer is what was sent. */
+	if ((r->method_len == 5 && strncasecmp(r->method, "TRACE", 5) == 0) ||
+		(r->method_len == 5 && strncasecmp(r->method, "TRACK", 5) == 0)) {
+		snprintf(r->text, sizeof(r->text),
+			"Credential %s is not sent with %.5s, whose answer repeats it.", k->name, r->method);
+		return refuse(r, 403, "credential_scope");
 	}
 	if (!pf_scope_method(&k->scope, r->method, r->method_len) ||
 		!pf_scope_path(&k->scope, r->target, r->target_len)) {
@@ -265,4 +273,31 @@ bool inject_part(struct tls *t, struct request *r, const char *body, size_t len,
 		held--;
 	*took = last ? len : len - held;
 	return *took == 0 || replace(t, r, body, *took, true, out);
+}
+
+void hide_secrets(
+	struct tls *t, const char *name, uint16_t port, const char *head, size_t len, struct fifo *out)
+{
+	const char *end = head + len;
+
+	while (head < end) {
+		const char *first = NULL;
+		const struct pf_cred *which = NULL;
+		for (size_t i = 0; i < t->creds.n; i++) {
+			const struct pf_cred *k = &t->creds.list[i];
+			if (!k->secret || k->secret_len < SECRET_SHORT || !pf_cred_bound(k, name, port))
+				continue;
+			const char *at = memmem(head, (size_t)(end - head), k->secret, k->secret_len);
+			if (at && (!first || at < first)) {
+				first = at;
+				which = k;
+			}
+		}
+		if (!which)
+			break;
+		fifo_add(out, head, (size_t)(first - head));
+		fifo_add(out, which->placeholder, PF_PLACEHOLDER_LEN);
+		head = first + which->secret_len;
+	}
+	fifo_add(out, head, (size_t)(end - head));
 }

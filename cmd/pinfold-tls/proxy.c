@@ -227,8 +227,9 @@ static void split_line(struct request *r, const char *head, size_t len)
 	p = memmem(r->target, r->target_len, "://", 3);
 	if (r->target_len && r->target[0] != '/' && p) {
 		const char *stop = r->target + r->target_len;
+		/* Without a path it is '?' or '#' that ends the host, and no path of a scope. */
 		p += 3;
-		while (p < stop && *p != '/')
+		while (p < stop && *p != '/' && *p != '?' && *p != '#')
 			p++;
 		r->target = p;
 		r->target_len = (size_t)(stop - p);
@@ -252,13 +253,15 @@ static void send_request(struct conn *c, struct request *r, const char *head, si
 	fifo_done(&fresh);
 }
 
-static void begin_request(struct conn *c, const char *head, size_t len)
+static void begin_request(struct conn *c, char *head, size_t len)
 {
 	struct request r = {.name = c->name, .port = c->port, .secure = c->secure, .counted = c->counted};
 	struct pf_sniff s;
 
 	memset(c->counted, 0, sizeof(c->counted));
 	pf_sniff((const uint8_t *)head, len, &s);
+	if (s.kind == PF_SNIFF_HTTP)
+		pf_http_hide_h2c(head, len);
 	split_line(&r, head, len);
 	if (s.kind != PF_SNIFF_HTTP || s.h2c || pf_http_request(&c->request, head, len) < 0) {
 		r.reason = "malformed_head";
@@ -412,7 +415,7 @@ static bool step_request(struct conn *c)
 			return false;
 		}
 		pf_loop_cancel(&c->t->loop, &c->timer);
-		begin_request(c, fifo_data(&c->in), len);
+		begin_request(c, (char *)c->in.p + c->in.at, len);
 		fifo_skip(&c->in, len);
 		return true;
 	}
@@ -475,7 +478,7 @@ static bool step_answer(struct conn *c)
 			finish(c, "malformed answer");
 			return false;
 		}
-		fifo_add(&c->rout, fifo_data(&c->rin), len);
+		hide_secrets(c->t, c->name, c->port, fifo_data(&c->rin), len, &c->rout);
 		fifo_skip(&c->rin, len);
 		if (c->answer.upgrade)
 			c->tunnel = true;

@@ -123,6 +123,10 @@ bool inject_body(struct tls *t, struct request *r, const char *body, size_t len,
  * placeholder may begin with, unless last. */
 bool inject_part(struct tls *t, struct request *r, const char *body, size_t len, bool last, struct fifo *out,
 	size_t *took);
+/* The head of an answer of this host, with placeholders for the secrets that are bound to it: headers such as
+ * X-Request-Id come back as they were sent. */
+void hide_secrets(
+	struct tls *t, const char *name, uint16_t port, const char *head, size_t len, struct fifo *out);
 
 /* ---- proxy.c */
 

@@ -41,6 +41,14 @@ BOUND='{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]}}'
 	# A name that only looks like the host is another one.
 	inside sh -c 'curl -sS -H "Host: b.cdn.test" -H "Authorization: Bearer $API" https://a.cdn.test:8444/'
 	assert_out host_mismatch
+	# What comes back in a header is the placeholder again; TRACE, which sends all of it back, gets none.
+	inside sh -c 'curl -sS -D /tmp/head -o /tmp/body -H "X-Request-Id: 1-$API-2" https://a.cdn.test:8444/; tr -d "\r" </tmp/head |
+		grep -cx "X-Request-Id: 1-$API-2"; cat /tmp/body'
+	assert_equal "${output%%$'\n'*}" 1
+	output=${output#*$'\n'}
+	assert_json ".head[\"x-request-id\"]==\"1-$SECRET-2\""
+	inside sh -c 'curl -sS -X TRACE -H "Authorization: Bearer $API" https://a.cdn.test:8444/'
+	assert_out "not sent with TRACE"
 	# Plain HTTP never carries it.
 	inside sh -c 'curl -sS -H "Authorization: Bearer $API" http://a.cdn.test:8000/'
 	assert_out "only sent over verified TLS"

@@ -81,7 +81,9 @@ async def web(reader, writer, port):
         if len(body) < 4096:
             said["body"] = body.decode("latin-1")
         answer = json.dumps(said).encode() + b"\n"
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer))
+        # As front ends do, to be found again in a log.
+        same = "".join(f"X-Request-Id: {head[k]}\r\n" for k in head if k == "x-request-id")
+        writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n" % (same.encode("latin-1"), len(answer)))
         if method != "HEAD":
             writer.write(answer)
         await writer.drain()

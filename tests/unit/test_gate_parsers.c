@@ -186,6 +186,21 @@ static void test_http_heads(void **state)
 		{"GET / HTTP/1.1\r\nHost:\r\n\r\n", PF_SNIFF_BAD, NULL},
 		{"GET / HTTP/1.1\r\nHost: a.test:x\r\n\r\n", PF_SNIFF_BAD, NULL},
 		{"GET b.test HTTP/1.1\r\nHost: a.test\r\n\r\n", PF_SNIFF_BAD, NULL},
+		/* What only some servers take for a request, for a host that no Host names. */
+		{"AMETHODTHATISLONGERTHANANYTHINGTHEREIS / HTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_HTTP,
+			"b.test"},
+		{"G(T / HTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_BAD, NULL},
+		{" GET / HTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_BAD, NULL},
+		{"GET\v/\vHTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_BAD, NULL},
+		{"GET /\fHTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_BAD, NULL},
+		{"GET http://b.test/x\r\n", PF_SNIFF_BAD, NULL},
+		{"get\t http://b.test/x y\n", PF_SNIFF_BAD, NULL},
+		{"GET /x\r\n", PF_SNIFF_OPAQUE, NULL},
+		{"DESCRIBE rtsp://a.test/x RTSP/1.0\r\n", PF_SNIFF_OPAQUE, NULL},
+		{"PROXY TCP4 9.9.9.9 9.9.9.9 1 2\r\nGET / HTTP/1.1\r\nHost: b.test\r\n\r\n", PF_SNIFF_BAD,
+			NULL},
+		{"{\"a\": 1,", PF_SNIFF_MORE, NULL},
+		{"{\"a\": 1}\n", PF_SNIFF_OPAQUE, NULL},
 		{"GET / HTTP/1.1\r\nHost: a.test\r\n", PF_SNIFF_MORE, NULL},
 		{"GET / HT", PF_SNIFF_MORE, NULL},
 		{"G", PF_SNIFF_MORE, NULL},
@@ -220,6 +235,13 @@ static void test_http_heads(void **state)
 	memcpy(big, "GET / HTTP/1.1\r\nX: ", 19);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX - 1).kind, PF_SNIFF_MORE);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_BAD);
+	/* What is no beginning of one, and has no lines, is not. */
+	memset(big, '{', PF_SNIFF_MAX);
+	assert_int_equal(sniff(big, PF_SNIFF_MAX - 1).kind, PF_SNIFF_MORE);
+	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_OPAQUE);
+	/* The second version of the PROXY protocol, behind which a connection begins anew. */
+	assert_int_equal(sniff("\r\n\r\n\0\r\nQUIT\n!\x11", 14).kind, PF_SNIFF_BAD);
+	assert_int_equal(sniff("\r\n\r\n\0\r\n", 7).kind, PF_SNIFF_MORE);
 	free(big);
 }
 
