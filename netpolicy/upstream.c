@@ -107,6 +107,44 @@ static int on_new_socket(ares_socket_t fd, int type, void *data)
 	return pf_gate_mark(data, fd);
 }
 
+/* Sockets for c-ares, made as they have to be: the flags of a descriptor are nothing that a gate may change
+ * later, since its log's keep it from writing anywhere but at the end. */
+static ares_socket_t make_socket(int family, int type, int protocol, void *data)
+{
+	(void)data;
+	return socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
+}
+
+static int close_socket(ares_socket_t fd, void *data)
+{
+	(void)data;
+	return close(fd);
+}
+
+static int connect_socket(ares_socket_t fd, const struct sockaddr *sa, ares_socklen_t len, void *data)
+{
+	(void)data;
+	return connect(fd, sa, len);
+}
+
+static ares_ssize_t receive(ares_socket_t fd, void *buf, size_t len, int flags, struct sockaddr *sa,
+	ares_socklen_t *sa_len, void *data)
+{
+	(void)data;
+	return recvfrom(fd, buf, len, flags, sa, sa_len);
+}
+
+static ares_ssize_t send_parts(ares_socket_t fd, const struct iovec *parts, int n, void *data)
+{
+	const struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = (size_t)n};
+
+	(void)data;
+	return sendmsg(fd, &msg, MSG_NOSIGNAL);
+}
+
+static const struct ares_socket_functions sockets = {
+	make_socket, close_socket, connect_socket, receive, send_parts};
+
 static const char *make_channel(struct pf_gate *g)
 {
 	static char host_lookups[] = "fb", dns_only[] = "b";
@@ -135,6 +173,7 @@ static const char *make_channel(struct pf_gate *g)
 		free(st);
 		return ares_strerror(r);
 	}
+	ares_set_socket_functions(g->ares, &sockets, NULL);
 	ares_set_socket_configure_callback(g->ares, on_new_socket, g);
 	g->ares_state = st;
 	g->ares_timer.fn = on_timer;

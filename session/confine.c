@@ -6,6 +6,7 @@
 #include <linux/landlock.h>
 #include <netinet/in.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -24,8 +25,10 @@
 #define FIRST_GATE_UID 1879113728u /* 65536 further */
 #ifdef __SANITIZE_ADDRESS__
 #define GATE_DATA RLIM_INFINITY /* its shadow alone is terabytes of address space */
+#define GATE_SPACE RLIM_INFINITY
 #else
 #define GATE_DATA ((rlim_t)1 << 30)
+#define GATE_SPACE ((rlim_t)2 << 30) /* shared mappings are no data */
 #endif
 
 uid_t pf_confine_tls_uid(uint32_t id_base)
@@ -51,12 +54,13 @@ static const char *const refused[] = {"ptrace", "process_vm_readv", "process_vm_
 /* Of who starts no program. */
 static const char *const starting[] = {
 	"execve", "execveat", "fork", "vfork", "setuid", "setgid", "setresuid", "setresgid", "capset", NULL};
-/* Of a gate: it signals nobody and makes no files. */
+/* Of a gate: it signals nobody, makes no files, and of its log changes nothing that is there. */
 static const char *const gate_refused[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
 	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioctl", "mkdir", "mkdirat", "rename", "renameat",
 	"renameat2", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod",
 	"fchmodat", "chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "truncate",
-	"sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open", "clone", "clone3", NULL};
+	"ftruncate", "fallocate", "pwritev2", "sched_setaffinity", "setpriority", "msgget", "semget",
+	"shmget", "mq_open", "clone", "clone3", NULL};
 
 static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
 {
@@ -69,7 +73,8 @@ static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
 	cJSON_AddItemToArray(syscalls, rule);
 }
 
-/* One call, where its argument compares so. */
+/* One call, where its argument compares so. Comparing with "equal" looks at the lower half, which is all that
+ * the kernel takes of an int. */
 static void refuse_if(cJSON *syscalls, const char *name, int arg, const char *op, int64_t value)
 {
 	cJSON *rule = cJSON_CreateObject(), *names = cJSON_AddArrayToObject(rule, "names"),
@@ -78,7 +83,10 @@ static void refuse_if(cJSON *syscalls, const char *name, int arg, const char *op
 	cJSON_AddItemToArray(names, cJSON_CreateString(name));
 	cJSON_AddStringToObject(rule, "action", "SCMP_ACT_ERRNO");
 	pf_json_add_int(a, "index", arg);
-	pf_json_add_int(a, "value", value);
+	bool masked = strcmp(op, "SCMP_CMP_MASKED_EQ") == 0;
+	pf_json_add_int(a, "value", masked ? (int64_t)UINT32_MAX : value);
+	if (masked)
+		pf_json_add_int(a, "valueTwo", value);
 	cJSON_AddStringToObject(a, "op", op);
 	cJSON_AddItemToArray(cJSON_AddArrayToObject(rule, "args"), a);
 	cJSON_AddItemToArray(syscalls, rule);
@@ -196,7 +204,7 @@ static int bounds(struct pf_err *err)
 		__rlimit_resource_t what;
 		rlim_t max;
 	} limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_NPROC, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0},
-		{RLIMIT_DATA, GATE_DATA}};
+		{RLIMIT_DATA, GATE_DATA}, {RLIMIT_AS, GATE_SPACE}};
 
 	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++) {
 		struct rlimit r;
@@ -236,8 +244,12 @@ int pf_confine_gate(uid_t uid, struct pf_err *err)
 	 * raw and packet sockets, ioctl, and the options of IP sockets by which tables are replaced. */
 	refuse_if(syscalls, "socket", 0, "SCMP_CMP_LT", AF_INET);
 	refuse_if(syscalls, "socket", 0, "SCMP_CMP_GT", AF_INET6);
-	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_EQ", IPPROTO_IP);
-	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_EQ", IPPROTO_IPV6);
+	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_MASKED_EQ", IPPROTO_IP);
+	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_MASKED_EQ", IPPROTO_IPV6);
+	/* The log's descriptor appends, and stays so. */
+	refuse_if(syscalls, "fcntl", 1, "SCMP_CMP_MASKED_EQ", F_SETFL);
+	/* abort() is for itself. */
+	refuse_if(syscalls, "tgkill", 0, "SCMP_CMP_NE", getpid());
 	if (bounds(err) < 0 || become(uid, err) < 0 || privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 ||
 		load(list, err) < 0)
 		return pf_wrap(err, "confine the gate");

@@ -87,6 +87,9 @@ static int gate(void)
 	struct rlimit core;
 	char path[64];
 
+	snprintf(path, sizeof(path), "%s/log", dir);
+	int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	CHECK(log >= 0 && write(log, "line\n", 5) == 5 && unlink(path) == 0);
 	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, &err) == 0);
 	CHECK(getuid() == GATE_UID && geteuid() == GATE_UID && getgid() == GATE_UID &&
 		getgroups(0, NULL) == 0);
@@ -103,8 +106,20 @@ static int gate(void)
 	CHECK(setsockopt(tcp, IPPROTO_IP, 64 /* IPT_SO_SET_REPLACE */, &one, sizeof(one)) < 0 &&
 		errno == EPERM);
 	CHECK(setsockopt(tcp, IPPROTO_IPV6, 64, &one, sizeof(one)) < 0 && errno == EPERM);
+	/* The upper half of an int's register is nothing to the kernel. */
+	CHECK(syscall(SYS_setsockopt, tcp, (1UL << 32) | IPPROTO_IP, 64, &one, sizeof(one)) < 0 &&
+		errno == EPERM);
+	CHECK(syscall(SYS_setsockopt, tcp, (1UL << 32) | IPPROTO_IPV6, 64, &one, sizeof(one)) < 0 &&
+		errno == EPERM);
+	CHECK(syscall(SYS_socket, (1UL << 32) | AF_NETLINK, SOCK_RAW, 0) < 0 && errno == EPERM);
 	CHECK(ioctl(tcp, 0x8913 /* SIOCGIFFLAGS */, path) < 0 && errno == EPERM);
+	/* What stands in the log stays there. */
+	CHECK(fcntl(log, F_SETFL, 0) < 0 && errno == EPERM && ftruncate(log, 0) < 0 && errno == EPERM);
+	CHECK(syscall(SYS_fcntl, log, (1UL << 32) | F_SETFL, 0) < 0 && errno == EPERM);
+	CHECK(fallocate(log, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 1) < 0 && errno == EPERM);
+	CHECK(lseek(log, 0, SEEK_SET) == 0 && write(log, "next\n", 5) == 5 && lseek(log, 0, SEEK_CUR) == 10);
 	/* Nobody else, nothing new. */
+	CHECK(syscall(SYS_tgkill, getppid(), getppid(), 0) < 0 && errno == EPERM);
 	CHECK(kill(getppid(), 0) < 0 && errno == EPERM && pidfd_open(getppid(), 0) < 0 && errno == EPERM);
 	CHECK(fork() < 0 && errno == EPERM);
 	snprintf(path, sizeof(path), "%s/new", dir);
