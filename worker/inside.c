@@ -5,8 +5,8 @@
  * nothing elsewhere. Here it is started, watched and ended. It decides when the session is idle; we end it
  * when the lease is lost (at once), when the item is to be stopped or we are told to end (SIGTERM, and after
  * some grace the sandbox's own way of killing all that a command has started), or when it hangs: a worker
- * that beat its heart and does so no more. What it prints is a stranger's word: it becomes lines of our log,
- * without control characters and not without end. */
+ * that does not beat its heart, as the contract wants it to. What it prints is a stranger's word: it becomes
+ * lines of our log, without control characters and not without end. */
 
 #include <errno.h>
 #include <poll.h>
@@ -26,7 +26,6 @@
 #include "worker/runner_priv.h"
 #include "worker/work.h"
 
-#define HANG_MS 120000
 #define LOG_LINE_MAX 500
 #define LOG_MAX ((size_t)1 << 20)
 
@@ -34,7 +33,7 @@ struct inside {
 	struct run *r;
 	struct pf_gatewayd gateway;
 	enum pf_lease_state told_state; /* what the gateway knows */
-	int64_t told_ttl_ms, beat_us;   /* beat_us: the last heartbeat from inside; 0: none yet */
+	int64_t told_ttl_ms, beat_us;   /* beat_us: the last heartbeat from inside, or its start */
 	bool said;                      /* it has stopped its item */
 	struct pf_tool worker;          /* its output is what it prints */
 	char line[LOG_LINE_MAX + 1];
@@ -84,9 +83,10 @@ static void tell(struct inside *in)
 
 static bool hangs(struct inside *in)
 {
-	int64_t ttl = pf_lease_ttl_ms(in->r->lease), limit = 3 * ttl > HANG_MS ? 3 * ttl : HANG_MS;
+	/* It beats every half of a length at most; one that got lost or was late is no reason. */
+	int64_t least = 3 * pf_lease_ttl_ms(in->r->lease), limit = in->r->o->hang_ms;
 
-	return in->beat_us && pf_now_us() - in->beat_us > limit * 1000;
+	return limit > 0 && pf_now_us() - in->beat_us > (least > limit ? least : limit) * 1000;
 }
 
 /* Whether it has ended; then *code is its exit code. */
@@ -153,7 +153,8 @@ static enum end watch(struct inside *in, int *code)
 		}
 		if (!in->told_us && hangs(in)) {
 			if (!warned)
-				pf_wlog("error", "the worker inside hangs: no heartbeat for two minutes");
+				pf_wlog("error", "the worker inside hangs: no heartbeat for %lld s (--hang)",
+					(long long)((pf_now_us() - in->beat_us) / 1000000));
 			warned = true;
 			tell(in);
 		}
@@ -256,6 +257,7 @@ enum end pf_run_inside(struct run *r, int *exit_code, struct pf_err *err)
 		pf_gatewayd_start(&in.gateway, &o, fd, first.uid, r->w->session_id, r->o->log_json, err) < 0)
 		return FAILED;
 	if (start_worker(&in, placeholder, port, err) == 0) {
+		in.beat_us = pf_now_us();
 		e = watch(&in, exit_code);
 		(void)confer(&in);
 		if (e == GOING_ON)

@@ -20,6 +20,8 @@ struct pf_runner_opts {
 	bool log_json;      /* how the gateway's process logs */
 	const char *inputs; /* the directory of what sessions ask for in their metadata; NULL */
 	int64_t grace_ms;   /* for that worker, from SIGTERM until it is killed */
+	int64_t hang_ms; /* without a heartbeat of its own for that long, and three lengths of the lease, it
+			  * is taken for hung; 0: never */
 };
 
 /* Works at the item until its session is idle for max_idle_ms or over, the item is to be stopped, its lease

@@ -55,6 +55,9 @@ static const char help[] =
 	"  --inputs DIR          what sessions may ask for in their metadata\n"
 	"  --remote HOST/REPO    share checkpoints with other machines through an OCI registry\n"
 	"  --grace D             for COMMAND, from SIGTERM until it is killed (25s)\n"
+	"  --hang D|never        for COMMAND, ended like on SIGTERM when it has not beaten its heart for so "
+	"long "
+	"(2m)\n"
 	"  --drain               end when there is no work\n"
 	"  --listen HOST:PORT    serve /healthz, /readyz, /metrics, and with a key /webhook\n"
 	"  --webhook-key-file F  webhook keys, read anew for each (ANTHROPIC_WEBHOOK_SIGNING_KEY)\n"
@@ -64,8 +67,8 @@ static const char help[] =
 	"  --version, --help\n\n"
 	"Without options, PINFOLD_CONFIG (else /etc/pinfold/sandbox.json, if it is there), _CREDENTIALS, "
 	"_ROOT,\n"
-	"_STORE, _STATE_DIR, _REMOTE, _INPUTS, _MAX_IDLE, _KEEP, and _WORKER_COMMAND (words between blanks) "
-	"count.\n";
+	"_STORE, _STATE_DIR, _REMOTE, _INPUTS, _MAX_IDLE, _GRACE, _HANG, _KEEP, and _WORKER_COMMAND (words "
+	"between\nblanks) count.\n";
 
 static int fail(const struct pf_err *err)
 {
@@ -74,6 +77,14 @@ static int fail(const struct pf_err *err)
 }
 
 /* ---- options ---- */
+
+static int parse_time(const char *what, const char *s, bool may_be_never, int64_t *ms, struct pf_err *err)
+{
+	if (!may_be_never || strcmp(s, "never") != 0)
+		return pf_parse_duration(what, s, ms, err);
+	*ms = 0;
+	return 0;
+}
 
 /* What can be said by options can be said by the environment too: other pollers start us without arguments.
  */
@@ -87,6 +98,12 @@ static int from_env(struct pf_worker_opts *o, int64_t *keep, struct pf_err *err)
 		{"PINFOLD_ROOT", &b->root}, {"PINFOLD_STORE", &b->store},
 		{"PINFOLD_STATE_DIR", &b->state_dir}, {"PINFOLD_REMOTE", &b->remote},
 		{"PINFOLD_INPUTS", &o->run.inputs}};
+	const struct {
+		const char *name;
+		int64_t *to;
+		bool never; /* may be "never", 0 */
+	} times[] = {{"PINFOLD_MAX_IDLE", &o->run.max_idle_ms, false},
+		{"PINFOLD_GRACE", &o->run.grace_ms, false}, {"PINFOLD_HANG", &o->run.hang_ms, true}};
 	const char *v;
 
 	if (access(usual, R_OK) == 0)
@@ -94,9 +111,10 @@ static int from_env(struct pf_worker_opts *o, int64_t *keep, struct pf_err *err)
 	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
 		if ((v = getenv(strings[i].name)) && *v)
 			*strings[i].to = v;
-	if ((v = getenv("PINFOLD_MAX_IDLE")) &&
-		pf_parse_duration("PINFOLD_MAX_IDLE", v, &o->run.max_idle_ms, err) < 0)
-		return -1;
+	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+		if ((v = getenv(times[i].name)) &&
+			parse_time(times[i].name, v, times[i].never, times[i].to, err) < 0)
+			return -1;
 	return (v = getenv("PINFOLD_KEEP")) ? pf_parse_int("PINFOLD_KEEP", v, 0, 10000, keep, err) : 0;
 }
 
@@ -186,10 +204,10 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 		{"max-idle", 1, NULL, 'i'}, {"config", 1, NULL, 'c'}, {"credentials", 1, NULL, 'C'},
 		{"keep", 1, NULL, 'K'}, {"rebase", 0, NULL, 'b'}, {"drain", 0, NULL, 'd'},
 		{"root", 1, NULL, 'r'}, {"store", 1, NULL, 's'}, {"state-dir", 1, NULL, 'S'},
-		{"grace", 1, NULL, 'g'}, {"remote", 1, NULL, 'R'}, {"inputs", 1, NULL, 'I'},
-		{"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'}, {"webhook-key-file", 1, NULL, 'W'},
-		{"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'}, {"version", 0, NULL, 'v'},
-		{"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"grace", 1, NULL, 'g'}, {"hang", 1, NULL, 'H'}, {"remote", 1, NULL, 'R'},
+		{"inputs", 1, NULL, 'I'}, {"log-format", 1, NULL, 'f'}, {"listen", 1, NULL, 'l'},
+		{"webhook-key-file", 1, NULL, 'W'}, {"poll-every", 1, NULL, 'p'}, {"on-work", 0, NULL, 'o'},
+		{"version", 0, NULL, 'v'}, {"help", 0, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	const char *key_file = NULL;
 	int64_t keep = 5;
 	const char *base = strrchr(argv[0], '/');
@@ -263,6 +281,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 			break;
 		case 'g':
 			bad = pf_parse_duration("--grace", optarg, &o->run.grace_ms, err);
+			break;
+		case 'H':
+			bad = parse_time("--hang", optarg, true, &o->run.hang_ms, err);
 			break;
 		case 'o':
 			o->on_work = true;
@@ -442,7 +463,8 @@ int main(int argc, char **argv)
 							  .store = PF_DEFAULT_STORE,
 							  .state_dir = "/run/pinfold-worker"},
 						  .max_idle_ms = 60000,
-						  .grace_ms = 25000},
+						  .grace_ms = 25000,
+						  .hang_ms = 120000},
 		.max_sessions = 1};
 	struct pf_err err = PF_ERR_INIT;
 	int gateway = given_fd(PF_GATEWAYD_ENV);

@@ -71,6 +71,52 @@ end_worker() {
 	assert_no_violations
 }
 
+# Beats once if it is given an address for that, and then does nothing more.
+HANGS='[ -z "$1" ] || curl -sf -o /dev/null -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H "anthropic-version: 2023-06-01" \
+	"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?expected_last_heartbeat=NO_HEARTBEAT" || exit 9
+	echo kept >/workspace/f; touch running; exec sleep 77777'
+
+@test "a worker inside that hangs, after its first heartbeat or before it, is ended after --hang; its files are kept" {
+	local beats
+	for beats in once ""; do
+		new_session
+		start_stub "[$(session "[$(sh_call 'echo 1')]" | jq -c '.turns[0].idle = null')]" '{"ttl":1}'
+		PINFOLD_HANG=1h start_worker --config "$CONFIG" --hang 2s --drain -- /bin/bash -c "$HANGS" hangs "$beats"
+		call_runs
+		wait_for 60 stub_is '.items[0].state == "stopped"'
+		kill "$WORKER_PID"
+		wait "$WORKER_PID" || true
+		grep -q 'the worker inside hangs: no heartbeat for [0-9]* s' "$PF_DIR/worker.log"
+		assert_gone "$SESSION"
+		[ -n "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
+		assert_equal "$(results)" missing
+		assert_no_violations
+		kill "$STUB_PID"
+		wait "$STUB_PID" || true
+		rm "$PF_DIR/port" "$PF_DIR/worker.log"
+	done
+	STUB_PID=""
+}
+
+@test "a worker inside that beats its heart is not taken for hung, and with --hang never one that does not" {
+	new_session
+	start_stub "[$(session)]" '{"ttl":1}'
+	# Six seconds of both, where three are enough for the other kind.
+	local beats='beat=NO_HEARTBEAT; for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+		beat=$(curl -sf -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H "anthropic-version: 2023-06-01" \
+			"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?expected_last_heartbeat=$beat" |
+			sed "s/.*\"last_heartbeat\":\"\([^\"]*\)\".*/\1/"); [ -n "$beat" ] || exit 9; sleep 0.5; done; exit 5'
+	take_item
+	on_work --config "$CONFIG" --hang 1s -- /bin/bash -c "$beats"
+	assert_equal "$status" 5
+	new_session
+	stub_tell add "$(session)"
+	take_item
+	PINFOLD_HANG=never on_work --config "$CONFIG" -- /bin/bash -c 'sleep 6; exit 6'
+	assert_equal "$status" 6
+	! grep -q hangs "$PF_DIR/worker.log"
+}
+
 @test "on-work passes signals on and ends with the code of the worker inside" {
 	new_session
 	start_stub "[$(session)]"
