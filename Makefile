@@ -4,7 +4,8 @@
 #   make demo       one session, start to end   make bench    against runc, crun, bwrap
 #   make fuzz       the parsers of hostile input
 #   make asan       the tests under ASan+UBSan  make lint     clang-tidy, cppcheck, clang-format
-#   make install    DESTDIR= PREFIX=/usr/local  make format   lay the code out
+#   make install    DESTDIR= PREFIX=/usr/local  make uninstall    likewise
+#   make format     lay the code out
 #   make dist       the release tarball         make test-dist   it works on other releases of Debian
 #   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
@@ -162,6 +163,7 @@ deps:
 
 demo:
 	$(Q)scripts/install-deps demo
+	@echo "building (a minute or two, once)"
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)scripts/demo $(if $(IMAGE),--image $(IMAGE))
 
@@ -225,18 +227,34 @@ soak-checkpoint:
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)PF_GENERATIONS=200 PF_EDITS=2000 BUILD=$(BUILD) tests/run system/checkpoint_generations
 
+# What is found under the names of the worker's and the completion's programs, and the manual pages of all.
+WORKER_NAMES := worker on-work
+COMPLETED    := pinfold-jail pinfold-worker pinfold-on-work
+MANUALS      := $(notdir $(wildcard docs/man/*.1))
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/pinfold $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	for p in $(PROGRAMS:$(BUILD)/%=%); do install -m 755 $(BUILD)/$$p $(DESTDIR)$(PREFIX)/$$p || exit 1; done
-	for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(DESTDIR)$(PREFIX)/bin/pinfold-$$n; done
+	for n in $(WORKER_NAMES); do ln -sf ../libexec/pinfold/pinfold-worker $(DESTDIR)$(PREFIX)/bin/pinfold-$$n; done
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	cp -r images jail/profiles deploy/apparmor $(DESTDIR)$(PREFIX)/share/pinfold/
+	cp -r images jail/profiles deploy examples $(DESTDIR)$(PREFIX)/share/pinfold/
+	cp -r deploy/apparmor $(DESTDIR)$(PREFIX)/share/pinfold/
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
 	ln -sf libpinfold.so.0 $(DESTDIR)$(PREFIX)/lib/libpinfold.so
 	install -m 644 lib/pinfold.h $(DESTDIR)$(PREFIX)/include/pinfold.h
 	install -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pinfold
+	for n in $(COMPLETED); do ln -sf pinfold $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$n; done
+
+# Removes what install has put there, and nothing that sandboxes have made.
+.PHONY: uninstall
+uninstall:
+	rm -f $(PROGRAMS:$(BUILD)/%=$(DESTDIR)$(PREFIX)/%) $(WORKER_NAMES:%=$(DESTDIR)$(PREFIX)/bin/pinfold-%) \
+		$(MANUALS:%=$(DESTDIR)$(PREFIX)/share/man/man1/%) $(LIBRARY:$(BUILD)/%=$(DESTDIR)$(PREFIX)/%) \
+		$(DESTDIR)$(PREFIX)/lib/libpinfold.so $(DESTDIR)$(PREFIX)/include/pinfold.h \
+		$(patsubst %,$(DESTDIR)$(PREFIX)/share/bash-completion/completions/%,pinfold $(COMPLETED))
+	rm -rf $(DESTDIR)$(PREFIX)/share/pinfold
+	-rmdir $(DESTDIR)$(PREFIX)/libexec/pinfold
 
 SOURCES := $(shell git ls-files '*.c' '*.h' 2>/dev/null)
 format:

@@ -1,64 +1,86 @@
-# bash completion for pinfold
+# bash completion for pinfold and its programs. Options are those that --help tells, names those that there are, so there
+# is nothing here to be forgotten.
+
+# The options of a command, from its help: what its usage says, and what its list begins lines with.
+_pinfold_options() { # COMMAND...
+	"$@" --help 2>/dev/null | sed -n '/^usage:/p; /^ *pinfold /p; s/^  *\(-[^ ].*\)/\1/; s/^\(-.*[^ ]\)   *.*/\1/; /^-/p' | grep -oE -- '(^|[^a-z-])--[a-z][a-z0-9-]*' | grep -oE -- '--.*' |
+		sort -u
+}
+# The verbs of a command that has some.
+_pinfold_verbs() { "$@" --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\)  *[^ ].*/\1/p'; }
+_pinfold_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
+# What options take that can be known; status 1: nothing of the kind.
+_pinfold_value() { # OPTION
+	case $1 in
+	--config | --credentials | --resources | --process | --key-file | --webhook-key-file | --log | --allow-file | --policy | --ca | --pid-file | --console-socket)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	--root | --store | --bundle | --state-dir | --inputs) mapfile -t COMPREPLY < <(compgen -d -- "$cur") ;;
+	--image) _pinfold_words "host $("${p[@]}" image ls 2>/dev/null | awk 'NR > 1 { print $1 }')" ;;
+	--from) _pinfold_words "latest $("${p[@]}" checkpoint ls 2>/dev/null | awk 'NR > 1 { print $1 }')" ;;
+	--sandbox) _pinfold_words "$("${p[@]}" list --quiet 2>/dev/null)" ;;
+	--log-format) _pinfold_words "text json" ;;
+	--format) _pinfold_words "table json" ;;
+	*) return 1 ;;
+	esac
+}
+
 _pinfold() {
-	local cur=${COMP_WORDS[COMP_CWORD]} verb="" i root="" store=""
-	local verbs="create exec snapshot destroy fork diff list state stats pause resume logs policy image checkpoint on-work gc doctor run start kill delete ps update events features spec"
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb="" sub="" i
+	local p=(pinfold)
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--root) root=${COMP_WORDS[++i]} ;;
-		--store) store=${COMP_WORDS[++i]} ;;
+		--root | --store) p+=("${COMP_WORDS[i]}" "${COMP_WORDS[++i]}") ;;
 		--log | --log-format) ((i++)) ;;
 		-*) ;;
-		*) verb=${COMP_WORDS[i]}; break ;;
+		help) ;;
+		*)
+			verb=${COMP_WORDS[i]} sub=${COMP_WORDS[i + 1]:-}
+			break
+			;;
 		esac
 	done
-	_pinfold_ids() { pinfold ${root:+--root "$root"} list --quiet 2>/dev/null; }
-	_pinfold_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
-	case $verb in
-	"") _pinfold_words "$verbs --root --store --log --log-format --systemd-cgroup --version --help" ;;
-	create) case ${COMP_WORDS[COMP_CWORD - 1]} in
-		--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-		*) _pinfold_words "--config --image --from --credentials --reuse --strict-runtime --rebase --trust --help" ;;
-		esac ;;
-	exec) _pinfold_words "--timeout --memory --pids --cpus --user --cwd --env --tty --json --output-max --stdin --help $(_pinfold_ids)" ;;
-	destroy) _pinfold_words "--snapshot --discard --help $(_pinfold_ids)" ;;
-	snapshot) _pinfold_words "--name --label --image --encrypt --no-encrypt --key --help $(_pinfold_ids)" ;;
-	diff) _pinfold_words "--unified --json --stat --name-only --help $(_pinfold_ids)" ;;
-	list) _pinfold_words "--format --quiet --json --help" ;;
-	logs) _pinfold_words "--follow --denied --json --help $(_pinfold_ids)" ;;
-	policy) _pinfold_words "--credentials show set check test suggest rotate $(_pinfold_ids)" ;;
-	image) _pinfold_words "build packages import ls inspect rm export gc --help" ;;
-	checkpoint) case " ${COMP_WORDS[*]} " in
-		*" export "*) _pinfold_words "--to --complete --uncompressed --sandbox --key --decrypt --help" ;;
-		*" prune "*) _pinfold_words "--keep-last --keep-daily --older-than --sandbox --label --auto --dry-run --json --help" ;;
-		*) _pinfold_words "ls inspect verify export import push pull prune stats gc prepare rm encryption rotate-key --key --encrypt --decrypt --help" ;;
-		esac ;;
-	on-work) _pinfold_words "--environment-id --key-file --base-url --max-idle --config --credentials --keep --rebase --remote --inputs --grace --state-dir" ;;
-	gc) _pinfold_words "--stopped --help" ;;
-	run) _pinfold_words "--bundle --detach --keep --console-socket --pidfd-socket --pid-file --no-pivot --no-new-keyring --preserve-fds --help" ;;
-	kill) _pinfold_words "--all --help $(_pinfold_ids)" ;;
-	delete) _pinfold_words "--force --help $(_pinfold_ids)" ;;
-	ps) _pinfold_words "--format --help $(_pinfold_ids)" ;;
-	events) _pinfold_words "--stats --interval --help $(_pinfold_ids)" ;;
-	update) _pinfold_words "--resources --memory --memory-reservation --memory-swap --cpu-period --cpu-quota --cpu-burst --cpu-share
-		--cpu-idle --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --help $(_pinfold_ids)" ;;
-	spec) _pinfold_words "--bundle --rootless --help" ;;
-	features) _pinfold_words "--help" ;;
-	doctor) _pinfold_words "--json --help" ;;
-	*) _pinfold_words "--help $(_pinfold_ids)" ;;
+	[ "$verb" = image ] || [ "$verb" = checkpoint ] && [ $((i + 1)) -lt "$COMP_CWORD" ] || sub=""
+	! _pinfold_value "$prev" || return 0
+	if [[ "$cur" == -* ]]; then
+		# shellcheck disable=SC2046,SC2086
+		_pinfold_words "$(_pinfold_options pinfold $verb $sub) --help $(
+			case $verb in
+			"") echo --systemd-cgroup ;;
+			create | run) _pinfold_options pinfold create --bundle . ;;
+			exec) echo --process ;;
+			esac
+		)"
+		return
+	fi
+	case "$verb $sub" in
+	" ") _pinfold_words "$(_pinfold_verbs pinfold) help" ;;
+	"image " | "checkpoint ") _pinfold_words "$(_pinfold_verbs pinfold "$verb")" ;;
+	"image rm" | "image inspect" | "image export") _pinfold_words "$("${p[@]}" image ls 2>/dev/null | awk 'NR > 1 { print $1 }')" ;;
+	"image "* | "checkpoint import" | "spec "*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	"checkpoint "* | "fork ") _pinfold_words "$("${p[@]}" checkpoint ls 2>/dev/null | awk 'NR > 1 { print $1 }')" ;;
+	"diff ") _pinfold_words "$("${p[@]}" checkpoint ls 2>/dev/null | awk 'NR > 1 { print $1 }') $("${p[@]}" list --quiet 2>/dev/null)" ;;
+	"policy ")
+		case $((COMP_CWORD - i)) in
+		1) _pinfold_words "$("${p[@]}" list --quiet 2>/dev/null)" ;;
+		2) _pinfold_words "show set check test suggest rotate" ;;
+		*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+		esac
+		;;
+	*) _pinfold_words "$("${p[@]}" list --quiet 2>/dev/null)" ;;
 	esac
 }
 complete -F _pinfold pinfold
 
 _pinfold_jail() {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} p=(pinfold --store "${XDG_STATE_HOME:-$HOME/.local/state}/pinfold") i
+	# Behind --, or the first word that is neither an option nor what one takes, it is another program's line.
+	for ((i = 1; i < COMP_CWORD; i++)); do [ "${COMP_WORDS[i]}" != -- ] || return; done
 	case "$prev" in
-	--rw | --ro | --rw-try | --ro-try | --hide | --tmpfs | -C | --cwd | --allow-file | --policy) return ;;
-	--home) COMPREPLY=($(compgen -W "private keep" -- "$cur") $(compgen -d -- "$cur")) && return ;;
-	--seccomp) COMPREPLY=($(compgen -W "default strict off" -- "$cur") $(compgen -f -- "$cur")) && return ;;
-	--profile) COMPREPLY=($(compgen -W "default build node python offline-strict" -- "$cur") $(compgen -f -- "$cur")) && return ;;
+	--rw | --ro | --rw-try | --ro-try | --hide | --tmpfs | -C | --cwd) return ;;
+	--home) mapfile -t COMPREPLY < <(compgen -W "private keep" -- "$cur"; compgen -d -- "$cur") ;;
+	--seccomp) mapfile -t COMPREPLY < <(compgen -W "default strict off" -- "$cur"; compgen -f -- "$cur") ;;
+	--profile) mapfile -t COMPREPLY < <(compgen -W "default build node python offline-strict" -- "$cur"; compgen -f -- "$cur") ;;
+	*) _pinfold_value "$prev" || [[ "$cur" != -* ]] || _pinfold_words "$(_pinfold_options "${COMP_WORDS[0]}")" ;;
 	esac
-	[[ "$cur" == -* ]] && COMPREPLY=($(compgen -W "--rw --ro --rw-try --ro-try --hide --tmpfs --home --size --cwd --overlay --diff
-		--commit --keep --from --store --allow --allow-file --policy --env --bind-env --user --timeout --grace --memory --pids --cpus --profile --seccomp --tty
-		--no-tty --json --learn --weak --explain --verbose --version --help" -- "$cur"))
 }
-complete -o default -F _pinfold_jail pinfold-jail
+complete -o default -F _pinfold_jail pinfold-jail pinfold-worker pinfold-on-work

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/path.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
 #include "cmd/pinfold/cmd.h"
@@ -105,33 +108,69 @@ static int try_gate(struct pf_err *err)
 	return log < 0 ? -1 : 0;
 }
 
-/* In a child, with which the namespace and all in it goes. */
-static void check_gate(struct report *r)
+/* In a child, with which the namespaces it makes and all in them go, and who it became. */
+static bool try_in_child(int (*try)(struct pf_err *err), struct pf_err *err)
 {
-	struct pf_err err = PF_ERR_INIT;
 	int fds[2], status = 0;
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
-		return;
+		return pf_fail(err, errno, "pipe") == 0;
 	pid_t pid = fork();
 	if (pid == 0) {
-		if (try_gate(&err) < 0)
-			(void)pf_write_all(fds[1], &err, sizeof(err));
-		_exit(*err.msg ? 1 : 0);
+		if (try(err) < 0)
+			(void)pf_write_all(fds[1], err, sizeof(*err));
+		_exit(*err->msg ? 1 : 0);
 	}
 	close(fds[1]);
-	if (pf_read_full(fds[0], &err, sizeof(err)) != (ssize_t)sizeof(err))
-		err = PF_ERR_INIT;
+	if (pf_read_full(fds[0], err, sizeof(*err)) != (ssize_t)sizeof(*err))
+		*err = PF_ERR_INIT;
 	close(fds[0]);
-	err.msg[sizeof(err.msg) - 1] = '\0';
+	err->msg[sizeof(err->msg) - 1] = '\0';
 	bool ok = pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-	add(r, "packet filter", ok ? OK : FAIL,
-		ok         ? "nf_tables, in a network namespace"
-		: *err.msg ? err.msg
-			   : "it cannot be tried",
+	if (!ok && !*err->msg)
+		pf_fail(err, 0, "it cannot be tried");
+	return ok;
+}
+
+static void check_gate(struct report *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	bool ok = try_in_child(try_gate, &err);
+
+	add(r, "packet filter", ok ? OK : FAIL, ok ? "nf_tables, in a network namespace" : err.msg,
 		"modprobe nf_tables nft_ct nft_redir nft_reject_inet nft_log nft_limit nfnetlink_log; "
 		"without it "
 		"no sandbox is made");
+}
+
+#define NOBODY 65534
+
+/* What an ordinary user has of pinfold-jail, by running one. */
+static int try_jail(struct pf_err *err)
+{
+	PF_FREE char *dir = pf_program_dir(err), *path = dir ? pf_asprintf("%s/pinfold-jail", dir) : NULL;
+	char *argv[] = {path, (char *)"--no-tty", (char *)"--", (char *)"/usr/bin/true", NULL};
+
+	if (!path)
+		return -1;
+	/* Where there is neither a home nor a tree of anybody's. */
+	if (clearenv() != 0 || chdir("/usr") < 0)
+		return pf_fail(err, errno, "/usr");
+	if (geteuid() == 0 && (setgroups(0, NULL) < 0 || setresgid(NOBODY, NOBODY, NOBODY) < 0 ||
+				      setresuid(NOBODY, NOBODY, NOBODY) < 0))
+		return pf_fail(err, errno, "become a user to try it");
+	if (access(path, X_OK) < 0)
+		return pf_fail(err, errno, "users cannot run %s", path);
+	return pf_run(argv, NULL, err);
+}
+
+static void check_jail(struct report *r)
+{
+	struct pf_err err = PF_ERR_INIT;
+	bool ok = try_in_child(try_jail, &err);
+
+	add(r, "pinfold-jail", ok ? OK : WARN, ok ? "works without root" : err.msg,
+		"only pinfold-jail of users who are not root is concerned");
 }
 
 static void check_kernel(struct report *r)
@@ -145,7 +184,8 @@ static void check_kernel(struct report *r)
 	add(r, "kernel", ok ? OK : FAIL, u.release,
 		"Linux 5.19 or newer is needed (id-mapped layers under overlayfs); Debian 12 has 6.1");
 	add(r, "user", geteuid() == 0 ? OK : FAIL, geteuid() == 0 ? "root" : "not root",
-		"session verbs need root; run with sudo");
+		"sandboxes of sessions need root: run with sudo. One command needs none: pinfold-jail -- "
+		"COMMAND");
 }
 
 /* Try each namespace in a child, which is what making a box does. */
@@ -219,6 +259,8 @@ static void check_filesystems(struct report *r)
 		/* A module that is not loaded yet does not show: a warning only. */
 		add(r, name, there ? OK : WARN, there ? "there" : "not loaded", remedy);
 	}
+	if (geteuid() != 0)
+		return;
 	int loop = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	add(r, "loop devices", loop >= 0 ? OK : WARN,
 		loop >= 0 ? "/dev/loop-control" : "no /dev/loop-control",
@@ -295,10 +337,14 @@ int pf_cmd_doctor(int argc, char **argv)
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
 		json = json || c == 'j';
 	check_kernel(&r);
-	check_privileges(&r);
-	check_namespaces(&r);
-	check_gate(&r);
-	check_cgroups(&r);
+	/* What only root can have would be refused to another, and say nothing of the machine. */
+	if (geteuid() == 0) {
+		check_privileges(&r);
+		check_namespaces(&r);
+		check_gate(&r);
+		check_cgroups(&r);
+	}
+	check_jail(&r);
 	check_filesystems(&r);
 	check_programs(&r);
 	check_rlimits(&r);

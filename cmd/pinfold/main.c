@@ -83,6 +83,8 @@ void pf_log(const char *level, const char *msg)
 int pf_report(const struct pf_err *err)
 {
 	pf_log_say(&pf_globals.log, "error", err->msg, pf_err_kind_name(err->kind));
+	if ((err->errnum == EACCES || err->errnum == EPERM) && geteuid() != 0 && !pf_globals.log.json)
+		fprintf(stderr, "try: as root; one command needs none: pinfold-jail -- COMMAND\n");
 	if (err->kind == PF_ERR_NO_EXEC)
 		return PF_EXIT_NO_EXEC;
 	return err->kind == PF_ERR_NO_COMMAND ? PF_EXIT_NO_COMMAND : PF_EXIT_FAILED;
@@ -390,9 +392,13 @@ int main(int argc, char **argv)
 	}
 	if (getuid() != geteuid())
 		return pf_usage(NULL, "refusing to run set-user-id");
-	if (strcmp(argv[optind], "help") == 0) {
+	/* help VERB… is VERB… --help. */
+	if (strcmp(argv[optind], "help") == 0 && optind + 1 == argc) {
 		print_help(stdout);
 		return pf_finish_output(0, NULL);
+	} else if (strcmp(argv[optind], "help") == 0) {
+		memmove(argv + optind, argv + optind + 1, (size_t)(argc - optind - 1) * sizeof(*argv));
+		argv[argc - 1] = (char *)"--help";
 	}
 	int verb = find_verb(argv[optind]);
 	if (verb < 0)

@@ -171,13 +171,15 @@ class It(unittest.TestCase):
 }
 
 @test "the guide, the manual page and the completion know every option of pinfold-jail, and no other" {
-	local option options man
+	local option options man completed
 	options=$("$JAIL_BIN/pinfold-jail" --help | grep -oE -- '(^|[ ,(])--[a-z][a-z-]*' | grep -oE -- '--[a-z-]+' | sort -u)
 	man=$(sed 's/\\-/-/g; s/\\fB//g; s/\\fR//g; s/\\fI//g' "$BATS_TEST_DIRNAME/../../docs/man/pinfold-jail.1")
 	[ "$(wc -l <<<"$options")" -gt 35 ] || show "$options"
+	completed=$(PATH="$JAIL_BIN:$PATH" bash -c '. "$0"; COMP_WORDS=(pinfold-jail --) COMP_CWORD=1; _pinfold_jail; printf "%s\n" "${COMPREPLY[@]}"' \
+		"$BATS_TEST_DIRNAME/../../scripts/completion.bash")
 	for option in $options; do
 		grep -qE -- "$option([^a-z-]|\$)" <<<"$man" || show "the manual page lacks $option"
-		grep -qE -- "$option([^a-z-]|\$)" "$BATS_TEST_DIRNAME/../../scripts/completion.bash" || show "the completion lacks $option"
+		grep -qxF -- "$option" <<<"$completed" || show "the completion lacks $option"
 		case "$option" in --help | --version | --verbose) continue ;; esac
 		grep -qE -- "$option([^a-z-]|\$)" "$DOC" || show "the guide lacks $option"
 	done

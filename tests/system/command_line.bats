@@ -119,6 +119,85 @@ os.execv(sys.argv[1], sys.argv[1:])' "$PINFOLD" --root "$ROOT" --store "$STORE")
 	[ "$verb" = rotate-key ]
 }
 
+# The options of a command line that its help tells.
+options_of() { # HELP
+	sed -n '/^usage:/p; /^ *pinfold /p; /^ *-/p' <<<"$1" | grep -oE -- '(^|[^a-z-])--[a-z][a-z0-9-]*' | grep -oE -- '--.*' | sort -u
+}
+# What the completion offers for a line whose last word is to be completed, a word a line.
+completed() { # WORD...
+	bash -c '. "$0"; COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); COMPREPLY=()
+		case $1 in pinfold) _pinfold ;; *) _pinfold_jail ;; esac
+		printf "%s\n" ${COMPREPLY[@]+"${COMPREPLY[@]}"}' "$TESTS_DIR/../scripts/completion.bash" "$@"
+}
+# A manual page as it is read, without its marks.
+manual() { sed 's/\\-/-/g; s/\\f[BIR]//g' "$TESTS_DIR/../docs/man/$1.1"; }
+
+@test "each verb has its help, its place in the manual and its completion, and so has each of its options" {
+	local verb option page verbs
+	PATH="$(dirname "$PINFOLD"):$PATH"
+	verbs=$("$PINFOLD" --help | sed -n 's/^  \([a-z][a-z-]*\)  *[^ ].*/\1/p')
+	[ "$(wc -l <<<"$verbs")" -ge 27 ]
+	assert_equal "$(completed pinfold '' | sed '/^help$/d')" "$verbs"
+	for verb in $verbs; do
+		pf "$verb" --help
+		assert_status 0
+		[ "$(wc -l <<<"$output")" -ge 3 ] && [ "$stderr" = "" ] || show "$verb"
+		assert_equal "$("$PINFOLD" help "$verb")" "$output"
+		[ "$verb" = on-work ] && page=pinfold-worker || page=pinfold
+		[ -e "$PF_DIR/$page" ] || manual "$page" >"$PF_DIR/$page"
+		grep -qE "(^|[^a-z-])$verb([^a-z-]|\$)" "$PF_DIR/$page" || show "the manual lacks $verb"
+		completed pinfold "$verb" -- >"$PF_DIR/completed"
+		for option in $(options_of "$output"); do
+			# Verbs of two words have their own pages, and their options are completed there.
+			[[ " image checkpoint " == *" $verb "* ]] || grep -qxF -- "$option" "$PF_DIR/completed" || show "completion of $verb: $option"
+			grep -qE -- "$option([^a-z0-9-]|\$)" "$PF_DIR/$page" || show "the manual lacks $option of $verb"
+		done
+		[[ " image checkpoint " != *" $verb "* ]] ||
+			assert_equal "$(completed pinfold "$verb" '')" "$(sed -n 's/^  \([a-z-]*\) .*/\1/p' <<<"$output")"
+	done
+	completed pinfold checkpoint prune -- | grep -qx -- --keep-daily
+	! completed pinfold checkpoint prune -- | grep -qx -- --from
+	completed pinfold run -- | grep -qx -- --pidfd-socket
+	completed pinfold help sna | grep -qx snapshot
+}
+
+@test "each program that is installed has a manual page; what make install puts somewhere make uninstall takes away" {
+	local dest="$PF_DIR/dest" program
+	need make
+	mkdir -p "$dest/usr/lib" "$dest/usr/bin"
+	touch "$dest/usr/bin/other" "$dest/usr/lib/other"
+	make -s -C "$TESTS_DIR/.." BUILD="$BUILD" PREFIX=/usr DESTDIR="$dest" install >/dev/null
+	for program in "$dest"/usr/bin/pinfold*; do
+		program=$(basename "$program")
+		[ -s "$dest/usr/share/man/man1/$program.1" ] || show "no manual page of $program"
+		[ -x "$dest/usr/bin/$program" ]
+		# bash looks for a completion under the command's own name; that of bwrap's options is bwrap's.
+		[ "$program" = pinfold-bwrap ] || [ -s "$dest/usr/share/bash-completion/completions/$program" ] || show "no completion of $program"
+	done
+	"$dest/usr/bin/pinfold-worker" --version | grep -q '^pinfold-worker version'
+	[ -e "$dest/usr/share/pinfold/examples/quickstart/quickstart" ] && [ -e "$dest/usr/share/pinfold/deploy/systemd/pinfold-worker.service" ]
+	make -s -C "$TESTS_DIR/.." BUILD="$BUILD" PREFIX=/usr DESTDIR="$dest" uninstall >/dev/null
+	assert_equal "$(cd "$dest" && find . ! -type d | sort | xargs)" "./usr/bin/other ./usr/lib/other"
+	assert_equal "$(find "$dest" -name '*pinfold*')" ""
+}
+
+@test "what is refused for want of root says what would do, and doctor tells a user of that and of pinfold-jail alone" {
+	local at
+	at=$(dirname "$PINFOLD")
+	status=0
+	stderr=$(run_as_user "$PINFOLD" create "$ID" 2>&1 >/dev/null) || status=$?
+	assert_status 125
+	assert_err "Permission denied"
+	assert_err "try: as root; one command needs none: pinfold-jail"
+	pf doctor --json
+	assert_json '[.checks[] | select(.check == "pinfold-jail")][0].status == "ok"' ||
+		! run_as_user "$at/pinfold-jail" -- true || show "there is one, and doctor says no"
+	status=0
+	output=$(run_as_user "$PINFOLD" doctor --json) || status=$?
+	assert_status 1
+	assert_json '[.checks[] | select(.status == "fail") | .check] == ["user"]'
+}
+
 @test "--log and --log-format hold for what the helper program says too" {
 	local line
 	for line in "image inspect nowhere" "checkpoint inspect nowhere" "checkpoint ls --jsn" "image rm" \
