@@ -10,7 +10,7 @@
 #   make test-jail-long   minutes of jails: Pinfold built in one, 500 at once
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-connections  ten thousand at once through one gate
-#   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU
+#   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU; test-vm-systemd: and with systemd
 #   make soak-worker   sessions while the worker's processes are killed at random (SOAK_SECONDS=300)
 #   make test-images   the image for agents, whole, with what its package managers fetch
 #
@@ -264,7 +264,7 @@ lint:
 	$(Q)BUILD=$(BUILD) scripts/lint
 
 # The tarball for machines whose libraries we do not choose, and the proof that it runs there.
-.PHONY: dist test-dist test-vm
+.PHONY: dist test-dist test-vm test-vm-systemd
 dist: all
 	$(Q)scripts/install-deps dist
 	$(Q)BUILD=$(BUILD) scripts/dist $(VERSION)
@@ -289,6 +289,11 @@ test-vm: all
 	$(Q)scripts/install-deps vm
 	$(Q)$(MAKE) --no-print-directory -j2 test-programs
 	$(Q)BUILD=$(BUILD) scripts/test-vm $(TESTS)
+# The same under systemd: what Pinfold does beside it, of a user's own, and as its service.
+test-vm-systemd: all
+	$(Q)scripts/install-deps vm
+	$(Q)$(MAKE) --no-print-directory -j2 test-programs
+	$(Q)BUILD=$(BUILD) scripts/test-vm --systemd $(TESTS)
 
 clean:
 	rm -rf $(BUILD)

@@ -125,7 +125,12 @@ HOG='my $x = "x" x ($ARGV[0] << 20); print length($x) >> 20, "\n";'
 }
 
 @test "controllers that nobody had handed down from the root are, and again after the last sandbox" {
-	rmdir /sys/fs/cgroup/pinfold 2>/dev/null || true
+	local dir
+	for dir in /sys/fs/cgroup/*/; do
+		[ "$dir" = /sys/fs/cgroup/pinfold/ ] || ! grep -qwE 'io|cpuset' "$dir/cgroup.subtree_control" ||
+			skip "$dir hands them further down, so nobody can take them back (systemd does for a service that delegates)"
+	done
+	rmdir /sys/fs/cgroup/pinfold 2>/dev/null || [ ! -e /sys/fs/cgroup/pinfold ] || show "left over: $(find /sys/fs/cgroup/pinfold -type d)"
 	echo "-io -cpuset" >/sys/fs/cgroup/cgroup.subtree_control
 	create_sandbox '{"resources":{"memory":"64M","cpuset":"0"}}'
 	assert_equal "$(knob cpuset.cpus.effective)" 0
