@@ -6,7 +6,10 @@
  *
  * Redirects are followed for downloads, and curl takes the authorization off when they lead to another host.
  * The password goes nowhere but to the registry and to the token service that it names, and to neither
- * without TLS, unless plain HTTP was asked for. */
+ * without TLS, unless plain HTTP was asked for and the host is this machine.
+ *
+ * Nobody keeps us for ever: documents have a time, blobs a least speed, answers that are no use a length. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +27,8 @@
 
 #define ATTEMPTS 6
 #define MAX_PAUSE_MS 30000
+/* Of what nobody asked for (the body of a redirect, an error's text), that much is waited for. */
+#define MAX_WASTE ((curl_off_t)1 << 20)
 
 /* What one attempt collects. */
 struct exchange {
@@ -33,7 +38,7 @@ struct exchange {
 	char *challenge;
 	long retry_after_s;
 	int64_t sent;
-	bool stopped, too_long;
+	bool stopped, too_long, wasted;
 };
 
 void reg_reply_done(struct reg_reply *a)
@@ -84,6 +89,8 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 	if (len > 12 && strncasecmp(data, "retry-after:", 12) == 0) {
 		keep(&after, data + 12, len - 12);
 		x->retry_after_s = strtol(after, NULL, 10);
+		if (x->retry_after_s > MAX_PAUSE_MS / 1000)
+			x->retry_after_s = MAX_PAUSE_MS / 1000;
 		free(after);
 	}
 	return len;
@@ -116,6 +123,17 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
 	x->a->len += len;
 	more[x->a->len] = '\0';
 	return len;
+}
+
+static int on_progress(void *arg, curl_off_t all, curl_off_t now, curl_off_t up_all, curl_off_t up_now)
+{
+	struct exchange *x = arg;
+	long status = 0;
+
+	(void)all, (void)up_all, (void)up_now;
+	curl_easy_getinfo(x->r->curl, CURLINFO_RESPONSE_CODE, &status);
+	x->wasted = now > MAX_WASTE && status >= 300;
+	return x->wasted;
 }
 
 static size_t on_read(char *buf, size_t size, size_t n, void *arg)
@@ -177,6 +195,26 @@ static bool is_ours(const struct reg *r, const char *url)
 	return ours && theirs && strcasecmp(ours, theirs) == 0;
 }
 
+/* Loopback by its name or number: what needs no TLS to be where it is. */
+static bool on_this_machine(const char *url)
+{
+	CURLU *u = curl_url();
+	char *host = NULL;
+	bool here = false;
+
+	if (u && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+		curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+		size_t n = strlen(host);
+		struct in_addr v4;
+		here = strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
+		       (n > 10 && strcasecmp(host + n - 10, ".localhost") == 0) ||
+		       (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127);
+	}
+	curl_free(host);
+	curl_url_cleanup(u);
+	return here;
+}
+
 static struct curl_slist *headers_of(const struct reg *r, const struct reg_request *q)
 {
 	/* No waiting for permission to send a body. */
@@ -203,8 +241,16 @@ static void set_up(struct reg *r, struct exchange *x, struct curl_slist *headers
 	curl_easy_setopt(c, CURLOPT_USERAGENT, "pinfold/" PF_VERSION);
 	curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, 20L);
 	/* Not the whole, which may be large: a minute with next to nothing. */
-	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 64L);
+	curl_easy_setopt(c, CURLOPT_LOW_SPEED_LIMIT, 1024L);
 	curl_easy_setopt(c, CURLOPT_LOW_SPEED_TIME, 60L);
+	if (!q->sink && q->fd < 0)
+		curl_easy_setopt(c, CURLOPT_TIMEOUT, 120L);
+	if (!q->sink && strcmp(q->method, "GET") == 0)
+		curl_easy_setopt(c, CURLOPT_MAXFILESIZE_LARGE,
+			(curl_off_t)q->max > MAX_WASTE ? (curl_off_t)q->max : MAX_WASTE);
+	curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
+	curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
+	curl_easy_setopt(c, CURLOPT_XFERINFODATA, x);
 	if (r->ca)
 		curl_easy_setopt(c, CURLOPT_CAINFO, r->ca);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
@@ -263,7 +309,8 @@ static char *token_url(struct reg *r, const char *challenge, struct pf_err *err)
 	PF_FREE char *realm = parameter(challenge, "realm"), *service = parameter(challenge, "service");
 	PF_BUF struct pf_buf url = {0};
 
-	if (!realm || (strncasecmp(realm, "https://", 8) != 0 && !r->plain_http)) {
+	if (!realm ||
+		(strncasecmp(realm, "https://", 8) != 0 && !(r->plain_http && on_this_machine(realm)))) {
 		pf_fail_kind(err, PF_ERR_INVALID, 0, "%s names no token service that can be asked over TLS",
 			r->ref.host);
 		return NULL;
@@ -399,9 +446,14 @@ int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, st
 		}
 		if (x.stopped)
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%s", q->url);
-		if (x.too_long)
+		/* An error is an error however long it talks. */
+		if (x.wasted && a->status >= 400) {
+			x.wasted = false;
+			c = CURLE_OK;
+		}
+		if (x.too_long || x.wasted || c == CURLE_FILESIZE_EXCEEDED)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: the answer is longer than %zu bytes",
-				q->url, q->max);
+				q->url, q->max ? q->max : (size_t)MAX_WASTE);
 		bool busy = c == CURLE_OK && (a->status == 408 || a->status == 429 || a->status >= 500);
 		a->cut = transient(c) && a->status >= 200 && a->status < 300;
 		/* A download that was cut is gone on with by its sink's owner. */
@@ -441,6 +493,12 @@ int reg_open(struct reg *r, const char *ref, struct pf_err *err)
 		return -1;
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != 0 || !(r->curl = curl_easy_init()))
 		return pf_fail(err, ENOMEM, "libcurl");
+	PF_FREE char *root = pf_asprintf("%s://%s/", r->plain_http ? "http" : "https", r->ref.host);
+	if (r->plain_http && !on_this_machine(root))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"--plain-http is for a registry on this machine (localhost, 127.0.0.1, [::1]), not "
+			"for %s",
+			r->ref.host);
 	r->base = pf_asprintf("%s://%s/v2/%s", r->plain_http ? "http" : "https", r->ref.host, r->ref.repo);
 	/* As curl(1) and OpenSSL's own programs take it. */
 	if (!r->ca && getenv("SSL_CERT_FILE"))
@@ -469,11 +527,13 @@ void reg_progress(struct reg *r, int64_t more, bool last)
 	if (!r->progress || (!last && now - r->shown_us < 100000))
 		return;
 	r->shown_us = now;
-	int64_t spent = now - r->begin_us, left = r->done > 0 ? spent * (r->total - r->done) / r->done : 0;
+	double left = r->done > 0 ? (double)(now - r->begin_us) * (double)(r->total - r->done) /
+					    (double)r->done / 1e6
+				  : 0;
 	fprintf(stderr, "\r\033[K%s of %s", pf_format_size(r->done, done, sizeof(done)),
 		pf_format_size(r->total, total, sizeof(total)));
 	if (!last && left > 0)
-		fprintf(stderr, ", %lld s left", (long long)(left / 1000000));
+		fprintf(stderr, ", %.0f s left", left);
 	if (last)
 		fputc('\n', stderr);
 }

@@ -30,7 +30,7 @@ static const char help[] =
 	"  --mount-from REPO   push: let the registry take blobs from this repository of its own\n"
 	"  --name NAME         pull: what it is called here (default: REPOSITORY.TAG)\n"
 	"  --ca FILE           believe these certificates instead of the machine's (or SSL_CERT_FILE)\n"
-	"  --plain-http        without TLS\n"
+	"  --plain-http        without TLS, to a registry on this machine\n"
 	"  --json              one JSON object; no progress\n";
 
 static struct pf_log_to log_to;

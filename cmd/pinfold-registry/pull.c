@@ -90,19 +90,8 @@ struct download {
 	int fd;
 	EVP_MD_CTX *hash;
 	int64_t have, size;
+	bool ranged; /* the rest was asked for, and nothing has come yet */
 };
-
-static bool on_blob(void *arg, const char *data, size_t len)
-{
-	struct download *d = arg;
-
-	if ((int64_t)len > d->size - d->have || pf_write_all(d->fd, data, len) < 0 ||
-		EVP_DigestUpdate(d->hash, data, len) != 1)
-		return false;
-	d->have += (int64_t)len;
-	reg_progress(d->r, (int64_t)len, false);
-	return true;
-}
 
 static int start_again(struct download *d)
 {
@@ -112,6 +101,24 @@ static int start_again(struct download *d)
 			       EVP_DigestInit_ex(d->hash, EVP_sha256(), NULL) != 1
 		       ? -1
 		       : 0;
+}
+
+static bool on_blob(void *arg, const char *data, size_t len)
+{
+	struct download *d = arg;
+	long status = 0;
+
+	/* The rest was asked for, and all of it comes. */
+	if (d->ranged && curl_easy_getinfo(d->r->curl, CURLINFO_RESPONSE_CODE, &status) == CURLE_OK &&
+		status == 200 && start_again(d) < 0)
+		return false;
+	d->ranged = false;
+	if ((int64_t)len > d->size - d->have || pf_write_all(d->fd, data, len) < 0 ||
+		EVP_DigestUpdate(d->hash, data, len) != 1)
+		return false;
+	d->have += (int64_t)len;
+	reg_progress(d->r, (int64_t)len, false);
+	return true;
 }
 
 static int download(struct download *d, const char *url, const char *digest, struct pf_err *err)
@@ -132,22 +139,20 @@ static int download(struct download *d, const char *url, const char *digest, str
 
 		snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)d->have);
 		int64_t before = d->have;
+		d->ranged = before > 0;
 		if (reg_send(d->r, &q, &a, err) < 0)
 			return d->have > before || *err->msg
 				       ? pf_wrap(err, "more than its %lld bytes, or no room",
 						 (long long)d->size)
 				       : -1;
-		bool cut = a.cut, whole = a.status == 200 && before > 0;
+		bool cut = a.cut;
 		int rc = a.status == 200 || a.status == 206 ? 0 : reg_refused(d->r, &a, digest, err);
 		reg_reply_done(&a);
 		if (rc < 0)
 			return -1;
-		/* The rest was asked for and all of it came: what was hashed is no use. */
-		if (whole && start_again(d) < 0)
-			return pf_fail(err, errno, "download");
 		if (d->have == d->size)
 			return 0;
-		if (!cut && !whole)
+		if (!cut)
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%lld of %lld bytes came",
 				(long long)d->have, (long long)d->size);
 		if (++breaks > MAX_BREAKS)
@@ -173,13 +178,10 @@ static int pull_blob(
 	struct reg *r, int blobs, const cJSON *descriptor, struct reg_stats *s, struct pf_err *err)
 {
 	const char *digest = text_of(descriptor, "digest");
-	const cJSON *size = cJSON_GetObjectItemCaseSensitive(descriptor, "size");
+	int64_t want = reg_size_of(descriptor);
 
-	if (!digest || !pf_digest_ok(digest) || !cJSON_IsNumber(size) || size->valuedouble < 0 ||
-		size->valuedouble > 1e15)
-		return pf_fail_kind(
-			err, PF_ERR_CORRUPT, 0, "the manifest names a blob without digest or size");
-	int64_t want = (int64_t)size->valuedouble;
+	if (!digest || !pf_digest_ok(digest))
+		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the manifest names a blob without its digest");
 	s->blobs++;
 	/* One that comes twice. */
 	if (faccessat(blobs, digest + 7, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
@@ -232,6 +234,26 @@ static int write_index(int dir, const struct pf_digest *digest, size_t len, cons
 
 /* ---- which layers are wanted ---- */
 
+int64_t reg_size_of(const cJSON *descriptor)
+{
+	const cJSON *n = cJSON_GetObjectItemCaseSensitive(descriptor, "size");
+
+	return cJSON_IsNumber(n) && n->valuedouble >= 0 && n->valuedouble <= (double)PF_CKPT_MAX_BYTES
+		       ? (int64_t)n->valuedouble
+		       : -1;
+}
+
+static int add_size(struct reg *r, const cJSON *descriptor, struct pf_err *err)
+{
+	int64_t n = reg_size_of(descriptor);
+
+	if (n < 0)
+		return pf_fail_kind(
+			err, PF_ERR_CORRUPT, 0, "the manifest names a blob of a size that cannot be");
+	r->total += n;
+	return 0;
+}
+
 static bool in_store(int storefd, const char *id)
 {
 	char path[120];
@@ -272,12 +294,11 @@ static int pull_layers(struct reg *r, int blobs, int storefd, const cJSON *confi
 	cJSON_ArrayForEach(layer, layers)
 	{
 		const cJSON *o = cJSON_IsArray(own) ? cJSON_GetArrayItem(own, i - (n - n_own)) : NULL;
-		const cJSON *size = cJSON_GetObjectItemCaseSensitive(layer, "size");
 		bool wanted = i >= n - n_own && !in_store(storefd, text_of(o, "id"));
 		i++;
 		if (!wanted) {
 			s->blobs++;
-			reg_progress(r, cJSON_IsNumber(size) ? (int64_t)size->valuedouble : 0, false);
+			reg_progress(r, reg_size_of(layer), false);
 		} else if (pull_blob(r, blobs, layer, s, err) < 0) {
 			return -1;
 		}
@@ -323,13 +344,9 @@ int reg_pull(
 	if (blobs < 0)
 		return pf_fail(err, errno, "blobs");
 	pf_sha256_digest(text, len, &s->digest);
-	const cJSON *n = cJSON_GetObjectItemCaseSensitive(config, "size");
-	r->total = cJSON_IsNumber(n) ? (int64_t)n->valuedouble : 0;
-	cJSON_ArrayForEach(layer, layers)
-	{
-		n = cJSON_GetObjectItemCaseSensitive(layer, "size");
-		r->total += cJSON_IsNumber(n) ? (int64_t)n->valuedouble : 0;
-	}
+	if (add_size(r, config, err) < 0)
+		return -1;
+	cJSON_ArrayForEach(layer, layers) if (add_size(r, layer, err) < 0) return -1;
 	if (write_blob(blobs, &s->digest, text, len, err) < 0 || pull_blob(r, blobs, config, s, err) < 0 ||
 		pull_layers(r, blobs, storefd, config, layers, s, err) < 0)
 		return -1;

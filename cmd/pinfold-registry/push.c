@@ -19,13 +19,20 @@
 #define PIECE ((int64_t)16 << 20)
 #define MAX_BREAKS 20
 
-/* A Location is often relative to the host. */
-static char *absolute(const struct reg *r, const char *location)
+/* A Location is often relative to what was asked for. malloc'ed; "" when it is none, which no request takes.
+ */
+static char *absolute(const char *asked, const char *location)
 {
-	if (strstr(location, "://"))
-		return pf_strdup(location);
-	return pf_asprintf("%s://%s%s%s", r->plain_http ? "http" : "https", r->ref.host,
-		*location == '/' ? "" : "/", location);
+	CURLU *u = curl_url();
+	char *text = NULL, *out;
+
+	if (u && curl_url_set(u, CURLUPART_URL, asked, 0) == CURLUE_OK &&
+		curl_url_set(u, CURLUPART_URL, location, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK)
+		(void)curl_url_get(u, CURLUPART_URL, &text, 0);
+	out = pf_strdup(text ? text : "");
+	curl_free(text);
+	curl_url_cleanup(u);
+	return out;
 }
 
 static char *with_digest(const char *url, const char *digest)
@@ -62,7 +69,7 @@ static char *begin_upload(struct reg *r, const char *digest, struct reg_stats *s
 	if (a.status == 201 && r->mount_from)
 		s->mounted++;
 	else if (a.status == 202 && a.location)
-		place = absolute(r, a.location);
+		place = absolute(url, a.location);
 	else
 		(void)reg_refused(r, &a, "begin an upload", err);
 	reg_reply_done(&a);
@@ -89,7 +96,7 @@ static int64_t ask_how_far(struct reg *r, char **place, struct pf_err *err)
 
 	if (reg_send(r, &q, &a, err) < 0)
 		return -1;
-	char *next = a.status == 204 ? absolute(r, a.location ? a.location : *place) : NULL;
+	char *next = a.status == 204 ? absolute(*place, a.location ? a.location : *place) : NULL;
 	if (a.status == 204)
 		have = after_range(a.range);
 	else if (a.status != 404 && a.status != 400 && a.status != 416)
@@ -119,8 +126,9 @@ static int send_piece(
 		(long long)(from + length - 1));
 	int rc = reg_send(r, &q, &a, &e);
 	if (rc == 0 && a.status == 202 && a.location) {
+		char *next = absolute(*place, a.location);
 		free(*place);
-		*place = absolute(r, a.location);
+		*place = next;
 		*have = from + length;
 		reg_reply_done(&a);
 		return 0;
@@ -239,11 +247,12 @@ static const char *digest_of(const cJSON *descriptor)
 	return d && pf_digest_ok(d) ? d : NULL;
 }
 
+/* For what is shown alone; layers of an image below may be described by the registry. */
 static int64_t size_of(const cJSON *descriptor)
 {
-	const cJSON *n = cJSON_GetObjectItemCaseSensitive(descriptor, "size");
+	int64_t n = reg_size_of(descriptor);
 
-	return cJSON_IsNumber(n) ? (int64_t)n->valuedouble : 0;
+	return n < 0 ? 0 : n;
 }
 
 static int push_manifest(

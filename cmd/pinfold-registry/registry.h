@@ -83,6 +83,9 @@ int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, st
 /* The error for an answer that is not what was needed; what says what was tried. */
 int reg_refused(const struct reg *r, const struct reg_reply *a, const char *what, struct pf_err *err);
 
+/* What a descriptor says is the blob's size, in bytes; -1: nothing, or nothing that could be. */
+int64_t reg_size_of(const cJSON *descriptor);
+
 /* Whether the repository has the blob, or, having been asked to, has taken it from mount_from: 1, 0, -1. */
 int reg_has(struct reg *r, const char *digest, struct reg_stats *s, struct pf_err *err);
 

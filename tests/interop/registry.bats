@@ -249,6 +249,52 @@ tree_of() { # STORE CHECKPOINT
 	assert_status 0
 }
 
+@test "a download that broke is gone on with where the registry sends all of it again" {
+	registry
+	checkpoint 3
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/x:1"
+	assert_status 0
+	faults cut-whole
+	STORE="$OTHER" pf checkpoint pull --plain-http "127.0.0.1:$FPORT/x:1"
+	assert_status 0
+	jq -es 'map(select(.cut)) | length == 3' "$PF_DIR/faults" >/dev/null || show "$(cat "$PF_DIR/faults")"
+	STORE="$OTHER" pf checkpoint verify --all
+	assert_status 0
+}
+
+# One that answers nothing but what the mode says; sets FPORT.
+hostile() { # MODE
+	rm -f "$PF_DIR/fport"
+	/usr/bin/python3 "$BATS_TEST_DIRNAME/registry_hostile.py" "$PF_DIR/fport" "$1" 3>&- &
+	PIDS+=($!)
+	wait_for 10 test -s "$PF_DIR/fport"
+	FPORT=$(<"$PF_DIR/fport")
+}
+
+@test "numbers beyond all numbers and answers without end are one clear line, and leave nothing" {
+	local mode
+	for mode in sizes:size error:404 redirect:longer large:longer realm:TLS; do
+		hostile "${mode%:*}"
+		login secret "127.0.0.1:$FPORT"
+		pf checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1"
+		assert_refused "${mode#*:}"
+		[ -z "$(ls -A "$STORE/checkpoints/tmp")" ]
+	done
+	# Whom a registry tells to come back at the end of time does so before.
+	hostile later
+	status=0
+	timeout 2 "$PINFOLD" --root "$ROOT" --store "$OTHER" checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1" || status=$?
+	assert_status 124
+}
+
+@test "plain text is for registries of this machine" {
+	local host
+	for host in registry.example.com:80 127.0.0.1.example.com:80 10.0.0.1:80 '[2001:db8::1]:80'; do
+		pf checkpoint pull --plain-http "$host/w:1"
+		assert_refused "on this machine"
+	done
+}
+
 @test "uploads whose answers are lost after they were done are not done twice" {
 	registry
 	faults mute

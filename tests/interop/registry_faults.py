@@ -5,6 +5,7 @@ usage: registry_faults.py PORT-FILE UPSTREAM-PORT MODE LOG
 
 MODE: busy   every path answers 503 once, with Retry-After, then works
       cut    a blob of more than 1 MiB is cut in the middle, both ways, three times
+      cut-whole  the same of downloads, and who asks for the rest gets all of it
       mute   of each kind of upload request the first one is done, and its answer lost with the connection
       liar   every blob comes with its last byte changed
       token  wants a bearer token, and is the token service (user agent, password secret)
@@ -120,7 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if mode == "cut" and blob and self.command == "GET" and len(data) > 1 << 20 and cuts["GET"] < 3:
+        if mode in ("cut", "cut-whole") and blob and self.command == "GET" and len(data) > 1 << 20 and cuts["GET"] < 3:
             cuts["GET"] += 1
             self.note(cut=len(data) // 3)
             self.wfile.write(data[:len(data) // 3])
@@ -132,6 +133,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def forward(self, body, changed):
         c = http.client.HTTPConnection("127.0.0.1", upstream)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "content-length", "authorization")}
+        if mode == "cut-whole":
+            headers.pop("Range", None)
         headers.update(changed)
         if body or self.command in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = str(len(body))
