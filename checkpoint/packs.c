@@ -303,6 +303,19 @@ void pf_packs_id(const struct pf_packs *p, const void *data, size_t len, struct 
 		(void)EVP_Digest(data, len, id->b, &n, EVP_sha256(), NULL);
 }
 
+void pf_packs_ids(const struct pf_packs *p, const struct pf_hash_job *jobs, size_t n)
+{
+	if (p->seal)
+		pf_hmac_sha256_many(p->seal->id_key, jobs, n);
+	else
+		pf_sha256_many(jobs, n);
+}
+
+bool pf_packs_sealed(const struct pf_packs *p)
+{
+	return p->seal != NULL;
+}
+
 const struct pf_chunker *pf_packs_chunker(const struct pf_packs *p)
 {
 	return p->seal ? &p->seal->chunker : &p->plain_chunker;

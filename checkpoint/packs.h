@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "checkpoint/chunk.h"
+#include "checkpoint/sha256_lanes.h"
 
 struct pf_seal; /* seal.h */
 
@@ -55,6 +56,11 @@ size_t pf_packs_unreadable(const struct pf_packs *p);
 
 /* The id of these bytes in this domain. Thread-safe. */
 void pf_packs_id(const struct pf_packs *p, const void *data, size_t len, struct pf_chunk_id *id);
+/* The ids of many, which is faster than one by one. Each job's out is where its id goes. Thread-safe. */
+void pf_packs_ids(const struct pf_packs *p, const struct pf_hash_job *jobs, size_t n);
+
+/* Whether ids are keyed here; else a chunk's id is its SHA-256. */
+bool pf_packs_sealed(const struct pf_packs *p);
 
 /* The domain's chunker (standard parameters). */
 const struct pf_chunker *pf_packs_chunker(const struct pf_packs *p);
@@ -100,10 +106,28 @@ void pf_packs_writer_free(struct pf_packs_writer *w);
 
 /* Store n chunks, each 1..PF_CHUNK_MAX bytes; ids gets their ids. The data may be reused on return: it was
  * copied where needed. Waits while more than a few MiB are not yet compressed. Several chunks at once are
- * hashed faster than one by one (eight or more are best). Thread-safe. After an error every further call
+ * hashed faster than one by one (sixteen or more are best). Thread-safe. After an error every further call
  * fails too. */
 int pf_packs_put(struct pf_packs_writer *w, const struct iovec *v, size_t n, struct pf_chunk_id *ids,
 	struct pf_err *err);
+
+/* Much at once, without a copy: chunks to be stored, and other pieces to be hashed alone. The load and all
+ * that it points to are the writer's from pf_packs_submit() until pf_packs_wait() has returned. */
+struct pf_packs_load {
+	const struct pf_hash_job *chunks; /* each 1..PF_CHUNK_MAX bytes; their ids go to out */
+	size_t n_chunks;
+	const struct pf_hash_job *sums; /* their SHA-256 goes to out */
+	size_t n_sums;
+	struct pf_packs_load *next; /* the writer's */
+	unsigned users;             /* likewise */
+};
+/* Does not wait. Errors are told by pf_packs_wait(). */
+void pf_packs_submit(struct pf_packs_writer *w, struct pf_packs_load *l);
+/* Wait until nothing of a load (submitted, or all zeros) is in use any more; its ids and hashes are there
+ * then. After an error they are not, but the memory is the caller's again all the same. */
+int pf_packs_wait(struct pf_packs_writer *w, struct pf_packs_load *l, struct pf_err *err);
+/* How many loads can be worked on at the same time. */
+unsigned pf_packs_writer_threads(const struct pf_packs_writer *w);
 
 /* Wait for all of it, write footers and indexes, fsync every file. Then the packs lie in tmpfd, durable and
  * not yet visible. No put may follow. */

@@ -1,9 +1,15 @@
 /* Theory of operation: writing.
  *
- *   put() ── id, seen before? ──► queue (a few MiB) ──► threads: compress ─► reserve a place ─► encrypt ─►
- * pwrite
+ *   submit() ── loads ──► threads: hash ─► seen before? ─► jobs ──► threads: compress ─► reserve a place ─►
+ *   put() ── id, seen before? ─► copy ─────────────────────┘                               encrypt ─► pwrite
  *
- * Only what is new is copied. A thread reserves a place in the current pack when it knows how long its frame
+ * A load is hashed by one thread, all of it at once (sha256_lanes.h); each new chunk in it is a job for any
+ * thread. Jobs come before loads, so that memory is given back soon. put() hashes in the caller's thread and
+ * copies what is new.
+ *
+ * When something fails the threads go on and drop what comes, so that whoever waits for his memory gets it.
+ *
+ * A thread reserves a place in the current pack when it knows how long its frame
  * has become, under the lock; encrypting (the place is the nonce) and writing happen outside of it, so
  * threads write to one file at different places at the same time. A pack that is full takes no more
  * reservations; the thread whose write is the last one pending in it writes its index and syncs it, while the
@@ -37,7 +43,9 @@ struct job {
 	struct job *next;
 	struct pf_chunk_id id;
 	uint32_t len;
-	uint8_t data[];
+	const uint8_t *data;
+	struct pf_packs_load *load; /* whose the data is; NULL: the job's own */
+	uint8_t copy[];
 };
 
 /* A pack that is being written. All but fd, name and key under the writer's lock. */
@@ -56,11 +64,12 @@ struct pf_packs_writer {
 	int tmpfd;
 	int level;
 	pthread_mutex_t lock;
-	pthread_cond_t work; /* the queue has something, or closing */
-	pthread_cond_t done; /* the queue has room, or a thread has nothing to do */
+	pthread_cond_t work; /* there is a job or a load, or closing */
+	pthread_cond_t done; /* the queue has room, a load has no users, or a thread has nothing to do */
 	struct job *first, **last;
-	size_t queued; /* bytes */
-	unsigned busy; /* threads that have a job or a pack to finish */
+	struct pf_packs_load *loads, **last_load; /* to be hashed */
+	size_t queued;                            /* bytes of jobs' copies */
+	unsigned busy;                            /* threads that have a job or a pack to finish */
 	bool closing;
 	bool failed;
 	struct pf_err err;
@@ -342,37 +351,121 @@ static int compress_job(const struct pf_packs_writer *w, struct workspace *s, co
 	return 0;
 }
 
+/* Under the lock. */
+static void release_load(struct pf_packs_writer *w, struct pf_packs_load *l)
+{
+	if (l && --l->users == 0)
+		pthread_cond_broadcast(&w->done);
+}
+
+static void take_job(struct pf_packs_writer *w, struct workspace *s)
+{
+	struct pf_err err = PF_ERR_INIT;
+	struct pf_pack_entry e;
+	const uint8_t *frame = NULL;
+	struct job *j = w->first;
+	size_t len = 0;
+	int r = 0;
+
+	w->first = j->next;
+	if (!w->first)
+		w->last = &w->first;
+	if (!j->load) {
+		w->queued -= j->len;
+		pthread_cond_broadcast(&w->done);
+	}
+	if (!w->failed) {
+		pthread_mutex_unlock(&w->lock);
+		r = compress_job(w, s, j, &e, &frame, &len, &err);
+		pthread_mutex_lock(&w->lock);
+	}
+	if (r == 0 && !w->failed)
+		r = append(w, &e, frame, len, s->sealed, &err);
+	if (r < 0)
+		fail_writer(w, &err);
+	release_load(w, j->load);
+	free(j);
+}
+
+/* Count a chunk. True when it is to be stored. Under the lock. */
+static bool count_chunk(struct pf_packs_writer *w, const struct pf_chunk_id *id, size_t len)
+{
+	bool fresh = !pf_packs_has(w->p, id, NULL) && own_add(w, id);
+
+	w->stats.chunks++;
+	w->stats.bytes += (int64_t)len;
+	w->stats.new_chunks += fresh;
+	w->stats.new_bytes += fresh ? (int64_t)len : 0;
+	return fresh;
+}
+
+static void add_job(struct pf_packs_writer *w, struct job *j)
+{
+	*w->last = j;
+	w->last = &j->next;
+	pthread_cond_signal(&w->work);
+}
+
+/* All at once in the plain domain, where ids are hashes like others. */
+static void hash_load(const struct pf_packs_writer *w, const struct pf_packs_load *l)
+{
+	size_t n = l->n_chunks + l->n_sums;
+	struct pf_hash_job *all = w->p->seal ? NULL : malloc((n + 1) * sizeof(*all));
+
+	if (!all) {
+		pf_packs_ids(w->p, l->chunks, l->n_chunks);
+		pf_sha256_many(l->sums, l->n_sums);
+		return;
+	}
+	if (l->n_chunks > 0)
+		memcpy(all, l->chunks, l->n_chunks * sizeof(*all));
+	if (l->n_sums > 0)
+		memcpy(all + l->n_chunks, l->sums, l->n_sums * sizeof(*all));
+	pf_sha256_many(all, n);
+	free(all);
+}
+
+static void take_load(struct pf_packs_writer *w)
+{
+	struct pf_packs_load *l = w->loads;
+
+	w->loads = l->next;
+	if (!w->loads)
+		w->last_load = &w->loads;
+	if (!w->failed) {
+		pthread_mutex_unlock(&w->lock);
+		hash_load(w, l);
+		pthread_mutex_lock(&w->lock);
+	}
+	for (size_t i = 0; i < l->n_chunks && !w->failed; i++) {
+		struct pf_chunk_id id;
+		memcpy(id.b, l->chunks[i].out, sizeof(id.b));
+		if (!count_chunk(w, &id, l->chunks[i].len))
+			continue;
+		struct job *j = pf_calloc(1, sizeof(*j));
+		*j = (struct job){
+			.id = id, .len = (uint32_t)l->chunks[i].len, .data = l->chunks[i].data, .load = l};
+		l->users++;
+		add_job(w, j);
+	}
+	release_load(w, l);
+}
+
 static void work(struct pf_packs_writer *w, struct workspace *s)
 {
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
-		struct pf_err err = PF_ERR_INIT;
-		struct pf_pack_entry e;
-		const uint8_t *frame = NULL;
-		struct job *j;
-		size_t len = 0;
-		int r;
-		while (!w->first && !w->closing && !w->failed)
+		while (!w->first && !w->loads && !w->closing)
 			pthread_cond_wait(&w->work, &w->lock);
-		if (w->failed || !w->first)
+		if (!w->first && !w->loads)
 			break;
-		j = w->first;
-		w->first = j->next;
-		if (!w->first)
-			w->last = &w->first;
-		w->queued -= j->len;
 		w->busy++;
-		pthread_cond_broadcast(&w->done);
-		pthread_mutex_unlock(&w->lock);
-		r = compress_job(w, s, j, &e, &frame, &len, &err);
-		pthread_mutex_lock(&w->lock);
-		if (r == 0 && !w->failed)
-			r = append(w, &e, frame, len, s->sealed, &err);
-		if (r < 0)
-			fail_writer(w, &err);
+		if (w->first)
+			take_job(w, s);
+		else
+			take_load(w);
 		w->busy--;
 		pthread_cond_broadcast(&w->done);
-		free(j);
 	}
 	pthread_mutex_unlock(&w->lock);
 }
@@ -384,15 +477,14 @@ static void *thread_main(void *arg)
 
 	s.frame = malloc(s.cap);
 	s.sealed = malloc(s.cap + PF_SEAL_TAG);
-	if (s.cctx && s.frame && s.sealed) {
-		work(w, &s);
-	} else {
+	if (!s.cctx || !s.frame || !s.sealed) {
 		struct pf_err err = PF_ERR_INIT;
 		pf_fail(&err, ENOMEM, "compressing");
 		pthread_mutex_lock(&w->lock);
 		fail_writer(w, &err);
 		pthread_mutex_unlock(&w->lock);
 	}
+	work(w, &s);
 	free(s.frame);
 	free(s.sealed);
 	ZSTD_freeCCtx(s.cctx);
@@ -423,6 +515,7 @@ int pf_packs_writer_new(struct pf_packs *p, int tmpfd, const struct pf_packs_wri
 	w->tmpfd = tmpfd;
 	w->level = opts->level ? opts->level : 3;
 	w->last = &w->first;
+	w->last_load = &w->loads;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
 	pthread_cond_init(&w->done, NULL);
@@ -462,11 +555,6 @@ void pf_packs_writer_free(struct pf_packs_writer *w)
 	fail_writer(w, &given_up);
 	pthread_mutex_unlock(&w->lock);
 	stop_threads(w);
-	while (w->first) {
-		struct job *j = w->first;
-		w->first = j->next;
-		free(j);
-	}
 	out_pack_free(w->current);
 	free(w->own);
 	pthread_mutex_destroy(&w->lock);
@@ -485,16 +573,12 @@ static int writer_error(struct pf_packs_writer *w, struct pf_err *err)
 static int put_one(
 	struct pf_packs_writer *w, const struct iovec *v, const struct pf_chunk_id *id, struct pf_err *err)
 {
-	bool stored = pf_packs_has(w->p, id, NULL), fresh;
+	bool fresh;
 	struct job *j;
 
 	pthread_mutex_lock(&w->lock);
-	fresh = !stored && !w->failed && own_add(w, id);
-	w->stats.chunks++;
-	w->stats.bytes += (int64_t)v->iov_len;
+	fresh = !w->failed && count_chunk(w, id, v->iov_len);
 	if (fresh) {
-		w->stats.new_chunks++;
-		w->stats.new_bytes += (int64_t)v->iov_len;
 		while (w->queued && w->queued + v->iov_len > QUEUE_BYTES && !w->failed)
 			pthread_cond_wait(&w->done, &w->lock);
 		w->queued += v->iov_len;
@@ -517,27 +601,63 @@ static int put_one(
 		return -1;
 	}
 	*j = (struct job){.id = *id, .len = (uint32_t)v->iov_len};
-	memcpy(j->data, v->iov_base, v->iov_len);
+	memcpy(j->copy, v->iov_base, v->iov_len);
+	j->data = j->copy;
 	pthread_mutex_lock(&w->lock);
-	*w->last = j;
-	w->last = &j->next;
-	pthread_cond_signal(&w->work);
+	add_job(w, j);
 	pthread_mutex_unlock(&w->lock);
 	return 0;
 }
 
+#define PUT_AT_ONCE 64
+
 int pf_packs_put(struct pf_packs_writer *w, const struct iovec *v, size_t n, struct pf_chunk_id *ids,
 	struct pf_err *err)
 {
-	for (size_t i = 0; i < n; i++) {
+	struct pf_hash_job jobs[PUT_AT_ONCE];
+
+	for (size_t i = 0; i < n; i++)
 		if (v[i].iov_len < 1 || v[i].iov_len > PF_CHUNK_MAX)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "chunk of %zu bytes", v[i].iov_len);
-		pf_packs_id(w->p, v[i].iov_base, v[i].iov_len, &ids[i]);
+	for (size_t at = 0; at < n; at += PUT_AT_ONCE) {
+		size_t k = n - at < PUT_AT_ONCE ? n - at : PUT_AT_ONCE;
+		for (size_t i = 0; i < k; i++)
+			jobs[i] = (struct pf_hash_job){v[at + i].iov_base, v[at + i].iov_len, ids[at + i].b};
+		pf_packs_ids(w->p, jobs, k);
+		for (size_t i = 0; i < k; i++)
+			if (put_one(w, &v[at + i], &ids[at + i], err) < 0)
+				return -1;
 	}
-	for (size_t i = 0; i < n; i++)
-		if (put_one(w, &v[i], &ids[i], err) < 0)
-			return -1;
 	return 0;
+}
+
+void pf_packs_submit(struct pf_packs_writer *w, struct pf_packs_load *l)
+{
+	l->next = NULL;
+	l->users = 1;
+	pthread_mutex_lock(&w->lock);
+	*w->last_load = l;
+	w->last_load = &l->next;
+	pthread_cond_signal(&w->work);
+	pthread_mutex_unlock(&w->lock);
+}
+
+int pf_packs_wait(struct pf_packs_writer *w, struct pf_packs_load *l, struct pf_err *err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&w->lock);
+	while (l->users > 0)
+		pthread_cond_wait(&w->done, &w->lock);
+	if (w->failed)
+		r = writer_error(w, err);
+	pthread_mutex_unlock(&w->lock);
+	return r;
+}
+
+unsigned pf_packs_writer_threads(const struct pf_packs_writer *w)
+{
+	return w->n_threads;
 }
 
 int pf_packs_put_frame(struct pf_packs_writer *w, const struct pf_pack_entry *e, const uint8_t *frame,
@@ -566,7 +686,7 @@ int pf_packs_finish(struct pf_packs_writer *w, struct pf_packs_written *stats, s
 	int r = 0;
 
 	pthread_mutex_lock(&w->lock);
-	while ((w->first || w->busy) && !w->failed)
+	while ((w->first || w->loads || w->busy) && !w->failed)
 		pthread_cond_wait(&w->done, &w->lock);
 	if (!w->failed)
 		retire_current(w);
