@@ -1,20 +1,20 @@
 /* Theory of operation.
  *
- * Data is collected in a stage, one chunk after the other, and handed on when there is a batch of them: the
- * pack writer hashes several at once. Until then the pieces of files (struct pf_ref) that lie in these chunks
- * wait as members, to be given the chunk's id.
+ * Data is collected in a stage, one chunk after the other. A stage that is full is handed to the pack writer,
+ * whose threads hash and compress what is in it, while the next one is filled; what is still open (a chunk,
+ * a block of a file's sum) is carried over. So a file's ids and sums come later than its data: who waits for
+ * them is listed, and served by pf_content_flush().
  *
- * Files below PF_HOLE_MIN are bundled: put one after the other into one chunk, because a frame for each costs
- * more than a third of the compressed size. A bundle is ended behind a file whose content says so (so that an
- * added file does not move all bundles behind it), once it has 64 KiB, about 96 KiB on average, 256 KiB at
- * most. Larger files are cut by their content.
+ * Files below 64 KiB are bundled: put one after the other into one chunk, because a frame for each costs more
+ * than a third of the compressed size. A bundle is ended behind a file whose content says so (so that an
+ * added file does not move all bundles behind it), once it has 160 KiB, about 190 KiB on average, 256 KiB at
+ * most. Larger files, and those with holes, are cut by their content.
  *
  * Which bytes of a file are holes is decided by its bytes (tree.h): whole blocks of zeros count, whether the
  * file system stores them or not; asking it only spares reading them. */
 #include "checkpoint/content.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,12 +22,16 @@
 #include "base/cleanup.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "checkpoint/filesum.h"
 
-#define STAGE ((size_t)4 << 20)
+#define STAGE ((size_t)2 << 20)
+#define MAX_STAGES 10             /* 20 MiB */
 #define PIECE ((size_t)256 << 10) /* read at once */
-#define BATCH 32                  /* chunks in the stage at most */
-#define BUNDLE_MIN ((size_t)64 << 10)
-#define BUNDLE_EVERY 4 /* files, on average, until one ends a bundle that is large enough */
+#define MAX_CHUNKS 256            /* in a stage */
+#define BATCH 32                  /* chunks of a stream that are stored at once */
+#define SMALL ((int64_t)64 << 10) /* files below this are bundled: not more than a block of a sum */
+#define BUNDLE_MIN ((size_t)160 << 10)
+#define BUNDLE_EVERY ((size_t)24 << 10) /* bytes, on average, until a bundle that is large enough ends */
 
 /* ---- memory ---- */
 
@@ -75,32 +79,54 @@ void pf_arena_done(struct pf_arena *a)
 
 /* ---- the stage ---- */
 
-/* A piece of a staged chunk that waits for the chunk's id: of a file that is complete, or the n-th of the
- * file that is being read. */
-struct member {
-	struct pf_ref *ref;
-	size_t nth;
+struct stage {
+	struct pf_packs_load load;
+	uint8_t *data;
+	struct pf_hash_job chunks[MAX_CHUNKS], *sums;
+	size_t n_chunks, n_sums, cap_sums;
 };
 
-struct staged {
-	size_t off, len, members_end; /* its members: from where those of the one before end */
+/* Who waits for ids: either each piece for its own, or all for one. */
+struct waiting {
+	struct waiting *next;
+	struct pf_ref *refs;
+	size_t n;
+	const uint8_t *const *ids;
+	const uint8_t *id;
+	uint8_t *sum; /* the only id is this sum as well; or NULL */
 };
+
+/* A file of several blocks: its sum is made of theirs. */
+struct blocks {
+	struct blocks *next;
+	uint8_t *const *parts; /* PART sums each */
+	size_t n;
+	uint8_t *sum;
+};
+#define PART 64
 
 struct pf_content_writer {
 	const struct pf_chunker *chunker;
 	struct pf_packs_writer *packs;
 	struct pf_arena *arena;
-	EVP_MD_CTX *md;
-	uint8_t *stage, *piece;
+	bool sealed;              /* ids are no sums */
+	struct pf_filesum *whole; /* tree version 2: the sum of all data of a large file; else NULL */
+	struct stage *stages[MAX_STAGES], *at;
+	size_t n_stages, max_stages, turn;
 	size_t used;    /* bytes in the stage: closed chunks, then what is open */
 	size_t open_at; /* where the open chunk begins */
-	bool bundle;    /* it is a bundle */
-	struct staged chunks[BATCH];
-	size_t n_chunks;
-	struct member *members;
-	size_t n_members, cap_members;
+	bool bundle;    /* it is a bundle, whose id will be at bundle_id */
+	uint8_t *bundle_id;
+	struct waiting *waiting;
+	struct blocks *blocks;
+	uint8_t *piece;
 	/* The file that is being read. */
+	bool large;
+	size_t block_at; /* where the open block begins */
+	uint8_t **parts; /* sums of its blocks */
+	size_t n_blocks, cap_parts;
 	struct pf_ref *refs;
+	const uint8_t **ids; /* as many */
 	size_t n_refs, cap_refs;
 	struct pf_extent *extents;
 	size_t n_extents, cap_extents;
@@ -108,69 +134,125 @@ struct pf_content_writer {
 	int64_t data_bytes;
 };
 
+static void *grow(void *v, size_t n, size_t *cap, size_t each)
+{
+	if (n < *cap)
+		return v;
+	*cap = *cap ? *cap * 2 : 64;
+	void *more = realloc(v, *cap * each);
+	if (!more)
+		abort();
+	return more;
+}
+
+static struct stage *stage_new(void)
+{
+	struct stage *s = pf_calloc(1, sizeof(*s));
+
+	s->data = malloc(STAGE);
+	if (!s->data)
+		abort();
+	return s;
+}
+
 struct pf_content_writer *pf_content_writer_new(
-	const struct pf_chunker *chunker, struct pf_packs_writer *packs, struct pf_arena *arena)
+	const struct pf_packs *packs, struct pf_packs_writer *writer, struct pf_arena *arena, int version)
 {
 	struct pf_content_writer *w = pf_calloc(1, sizeof(*w));
+	size_t stages = pf_packs_writer_threads(writer) + 2;
 
-	w->chunker = chunker;
-	w->packs = packs;
+	w->chunker = pf_packs_chunker(packs);
+	w->sealed = pf_packs_sealed(packs);
+	w->packs = writer;
 	w->arena = arena;
-	w->md = EVP_MD_CTX_new();
-	w->stage = malloc(STAGE);
+	w->whole = version == 2 ? pf_filesum_new() : NULL;
+	w->max_stages = stages < MAX_STAGES ? stages : MAX_STAGES;
+	w->at = w->stages[w->n_stages++] = stage_new();
 	w->piece = malloc(PIECE);
-	if (!w->md || !w->stage || !w->piece)
+	if (!w->piece)
 		abort();
 	return w;
 }
 
 void pf_content_writer_free(struct pf_content_writer *w)
 {
+	struct pf_err ignored = PF_ERR_INIT;
+
 	if (!w)
 		return;
-	EVP_MD_CTX_free(w->md);
-	free(w->stage);
+	for (size_t i = 0; i < w->n_stages; i++) {
+		(void)pf_packs_wait(w->packs, &w->stages[i]->load, &ignored);
+		free(w->stages[i]->data);
+		free(w->stages[i]->sums);
+		free(w->stages[i]);
+	}
+	pf_filesum_free(w->whole);
 	free(w->piece);
-	free(w->members);
+	free(w->parts);
 	free(w->refs);
+	free(w->ids);
 	free(w->extents);
 	free(w);
 }
 
-/* Hand the closed chunks on; what is open moves to the front. */
-static int put_batch(struct pf_content_writer *w, struct pf_err *err)
+/* The stage is handed on, and what is open goes to the next. */
+static int hand_on(struct pf_content_writer *w, struct pf_err *err)
 {
-	struct iovec v[BATCH];
-	struct pf_chunk_id ids[BATCH];
-	size_t m = 0;
+	struct stage *s = w->at;
+	bool block = w->large && !w->whole;
+	size_t from = block && w->block_at < w->open_at ? w->block_at : w->open_at;
 
-	for (size_t i = 0; i < w->n_chunks; i++)
-		v[i] = (struct iovec){w->stage + w->chunks[i].off, w->chunks[i].len};
-	if (w->n_chunks > 0 && pf_packs_put(w->packs, v, w->n_chunks, ids, err) < 0)
-		return -1;
-	for (size_t i = 0; i < w->n_chunks; i++)
-		for (; m < w->chunks[i].members_end; m++) {
-			struct pf_ref *ref =
-				w->members[m].ref ? w->members[m].ref : &w->refs[w->members[m].nth];
-			memcpy(ref->id, ids[i].b, sizeof(ref->id));
-		}
-	/* Members of the open chunk stay. */
-	if (m > 0)
-		memmove(w->members, w->members + m, (w->n_members - m) * sizeof(*w->members));
-	w->n_members -= m;
-	w->n_chunks = 0;
-	memmove(w->stage, w->stage + w->open_at, w->used - w->open_at);
-	w->used -= w->open_at;
-	w->open_at = 0;
+	if (s->n_chunks + s->n_sums > 0) {
+		w->turn = (w->turn + 1) % w->max_stages;
+		if (w->turn == w->n_stages)
+			w->stages[w->n_stages++] = stage_new();
+		w->at = w->stages[w->turn];
+		if (pf_packs_wait(w->packs, &w->at->load, err) < 0)
+			return -1;
+		w->at->n_chunks = w->at->n_sums = 0;
+		memcpy(w->at->data, s->data + from, w->used - from);
+		s->load = (struct pf_packs_load){
+			.chunks = s->chunks, .n_chunks = s->n_chunks, .sums = s->sums, .n_sums = s->n_sums};
+		pf_packs_submit(w->packs, &s->load);
+	} else {
+		memmove(s->data, s->data + from, w->used - from);
+	}
+	w->used -= from;
+	w->open_at -= from;
+	w->block_at -= block ? from : 0;
 	return 0;
 }
 
-/* End a chunk of the first len bytes of what is open. */
-static int close_chunk(struct pf_content_writer *w, size_t len, struct pf_err *err)
+/* Room for len more bytes behind what is there. */
+static int make_room(struct pf_content_writer *w, size_t len, struct pf_err *err)
 {
-	w->chunks[w->n_chunks++] = (struct staged){w->open_at, len, w->n_members};
+	return STAGE - w->used < len ? hand_on(w, err) : 0;
+}
+
+/* End a chunk of the first len bytes of what is open; its id comes to id. */
+static int close_chunk(struct pf_content_writer *w, size_t len, uint8_t *id, struct pf_err *err)
+{
+	w->at->chunks[w->at->n_chunks++] = (struct pf_hash_job){w->at->data + w->open_at, len, id};
 	w->open_at += len;
-	return w->n_chunks == BATCH ? put_batch(w, err) : 0;
+	return w->at->n_chunks == MAX_CHUNKS ? hand_on(w, err) : 0;
+}
+
+/* The sum of len bytes in the stage comes to out. */
+static void add_sum(struct pf_content_writer *w, size_t from, size_t len, uint8_t *out)
+{
+	struct stage *s = w->at;
+
+	s->sums = grow(s->sums, s->n_sums, &s->cap_sums, sizeof(*s->sums));
+	s->sums[s->n_sums++] = (struct pf_hash_job){s->data + from, len, out};
+}
+
+static struct waiting *wait_for(struct pf_content_writer *w, struct pf_ref *refs, size_t n)
+{
+	struct waiting *q = pf_arena_alloc(w->arena, sizeof(*q));
+
+	*q = (struct waiting){.next = w->waiting, .refs = refs, .n = n};
+	w->waiting = q;
+	return q;
 }
 
 static int end_bundle(struct pf_content_writer *w, struct pf_err *err)
@@ -178,33 +260,29 @@ static int end_bundle(struct pf_content_writer *w, struct pf_err *err)
 	if (!w->bundle)
 		return 0;
 	w->bundle = false;
-	return w->used > w->open_at ? close_chunk(w, w->used - w->open_at, err) : 0;
-}
-
-/* Room for len more bytes behind what is there. */
-static int make_room(struct pf_content_writer *w, size_t len, struct pf_err *err)
-{
-	return STAGE - w->used < len ? put_batch(w, err) : 0;
-}
-
-static void add_member(struct pf_content_writer *w, struct pf_ref *ref, size_t nth)
-{
-	if (w->n_members == w->cap_members) {
-		w->cap_members = w->cap_members ? w->cap_members * 2 : 1024;
-		void *v = realloc(w->members, w->cap_members * sizeof(*w->members));
-		if (!v)
-			abort();
-		w->members = v;
-	}
-	w->members[w->n_members++] = (struct member){ref, nth};
+	return w->used > w->open_at ? close_chunk(w, w->used - w->open_at, w->bundle_id, err) : 0;
 }
 
 /* ---- small files ---- */
+
+static bool is_zero(const uint8_t *p, size_t len)
+{
+	return p[0] == 0 && (len == 1 || memcmp(p, p + 1, len - 1) == 0);
+}
+
+static bool has_zero_block(const uint8_t *data, size_t len)
+{
+	for (size_t i = 0; i < len; i += PF_HOLE_BLOCK)
+		if (is_zero(data + i, len - i < PF_HOLE_BLOCK ? len - i : PF_HOLE_BLOCK))
+			return true;
+	return false;
+}
 
 /* Whether a bundle may end behind a file of this content. Any even spread will do. */
 static bool ends_bundle(const uint8_t *data, size_t len)
 {
 	uint64_t h = len * 0x9e3779b97f4a7c15U, word;
+	size_t whole = len;
 
 	for (; len >= 8; data += 8, len -= 8) {
 		memcpy(&word, data, 8);
@@ -214,12 +292,7 @@ static bool ends_bundle(const uint8_t *data, size_t len)
 	word = 0;
 	memcpy(&word, data, len);
 	h = (h ^ word) * 0x9e3779b97f4a7c15U;
-	return (h >> 40) % BUNDLE_EVERY == 0;
-}
-
-static int hash(const void *data, size_t len, uint8_t out[32], struct pf_err *err)
-{
-	return EVP_Digest(data, len, out, NULL, EVP_sha256(), NULL) == 1 ? 0 : pf_fail(err, EIO, "SHA-256");
+	return (h >> 40) % BUNDLE_EVERY < whole;
 }
 
 static ssize_t read_at(int fd, void *buf, size_t len, int64_t off)
@@ -239,6 +312,7 @@ static ssize_t read_at(int fd, void *buf, size_t len, int64_t off)
 	return (ssize_t)done;
 }
 
+/* 1: there may be holes in it. */
 static int read_small(struct pf_content_writer *w, int fd, int64_t base, size_t size, struct pf_content *out,
 	bool *cut, struct pf_err *err)
 {
@@ -246,7 +320,7 @@ static int read_small(struct pf_content_writer *w, int fd, int64_t base, size_t 
 		return -1;
 	if (make_room(w, size, err) < 0)
 		return -1;
-	uint8_t *to = w->stage + w->used;
+	uint8_t *to = w->at->data + w->used;
 	ssize_t n = read_at(fd, to, size, base);
 	if (n < 0)
 		return pf_fail(err, errno, "read");
@@ -254,10 +328,13 @@ static int read_small(struct pf_content_writer *w, int fd, int64_t base, size_t 
 		*cut = true;
 		return 0;
 	}
-	if (hash(to, size, out->sha256, err) < 0)
-		return -1;
-	pf_progress_done((int64_t)size);
+	if ((int64_t)size >= PF_HOLE_MIN && has_zero_block(to, size))
+		return 1;
+	if (!w->bundle)
+		w->bundle_id = pf_arena_alloc(w->arena, 32);
 	w->bundle = true;
+	pf_progress_done((int64_t)size);
+	add_sum(w, w->used, size, out->sum);
 	out->data_bytes = (int64_t)size;
 	out->extents = pf_arena_alloc(w->arena, sizeof(*out->extents));
 	out->extents[0] = (struct pf_extent){0, (int64_t)size};
@@ -265,7 +342,7 @@ static int read_small(struct pf_content_writer *w, int fd, int64_t base, size_t 
 	out->refs = pf_arena_alloc(w->arena, sizeof(*out->refs));
 	out->refs[0] = (struct pf_ref){.off = (uint32_t)(w->used - w->open_at), .len = (uint32_t)size};
 	out->n_refs = 1;
-	add_member(w, out->refs, 0);
+	wait_for(w, out->refs, 1)->id = w->bundle_id;
 	w->used += size;
 	return w->used - w->open_at >= BUNDLE_MIN && ends_bundle(to, size) ? end_bundle(w, err) : 0;
 }
@@ -279,27 +356,54 @@ static int64_t hole_min(const struct pf_content_writer *w)
 
 static int close_piece(struct pf_content_writer *w, size_t len, struct pf_err *err)
 {
-	if (w->n_refs == w->cap_refs) {
-		w->cap_refs = w->cap_refs ? w->cap_refs * 2 : 64;
-		void *v = realloc(w->refs, w->cap_refs * sizeof(*w->refs));
-		if (!v)
-			abort();
-		w->refs = v;
-	}
+	uint8_t *id = pf_arena_alloc(w->arena, 32);
+	size_t cap = w->cap_refs;
+
+	w->refs = grow(w->refs, w->n_refs, &cap, sizeof(*w->refs));
+	w->ids = grow(w->ids, w->n_refs, &w->cap_refs, sizeof(*w->ids));
 	w->refs[w->n_refs] = (struct pf_ref){.len = (uint32_t)len};
-	add_member(w, NULL, w->n_refs++);
-	return close_chunk(w, len, err);
+	w->ids[w->n_refs++] = id;
+	return close_chunk(w, len, id, err);
 }
 
 /* Cut chunks off what is open as long as there is enough for any cut, or all of it at the end. */
 static int cut_chunks(struct pf_content_writer *w, bool end, struct pf_err *err)
 {
 	while (w->used - w->open_at >= PF_CHUNK_MAX || (end && w->used > w->open_at)) {
-		size_t len = pf_chunk_cut(w->chunker, w->stage + w->open_at, w->used - w->open_at);
+		size_t len = pf_chunk_cut(w->chunker, w->at->data + w->open_at, w->used - w->open_at);
 		if (close_piece(w, len, err) < 0)
 			return -1;
 	}
 	return 0;
+}
+
+/* The next len bytes are the sum's next block. */
+static void end_block(struct pf_content_writer *w, size_t len)
+{
+	size_t part = w->n_blocks / PART;
+
+	if (w->n_blocks % PART == 0) {
+		w->parts = grow(w->parts, part, &w->cap_parts, sizeof(uint8_t *));
+		w->parts[part] = pf_arena_alloc(w->arena, PART * 32);
+	}
+	add_sum(w, w->block_at, len, w->parts[part] + w->n_blocks % PART * 32);
+	w->n_blocks++;
+	w->block_at += len;
+}
+
+/* n bytes of the file have been put behind what is in the stage. */
+static int data_added(struct pf_content_writer *w, size_t n, struct pf_err *err)
+{
+	pf_progress_done((int64_t)n);
+	if (w->whole)
+		pf_filesum_add(w->whole, w->at->data + w->used, n);
+	w->used += n;
+	w->data_bytes += (int64_t)n;
+	w->extents[w->n_extents - 1].len += (int64_t)n;
+	/* The last block is known at the end: it may be the only one. */
+	while (!w->whole && w->used - w->block_at > PF_FILESUM_BLOCK)
+		end_block(w, PF_FILESUM_BLOCK);
+	return cut_chunks(w, false, err);
 }
 
 /* Data of the file; NULL: zeros. */
@@ -309,20 +413,13 @@ static int add_data(struct pf_content_writer *w, const uint8_t *data, int64_t le
 		size_t n = len < (int64_t)PIECE ? (size_t)len : PIECE;
 		if (make_room(w, n, err) < 0)
 			return -1;
-		uint8_t *to = w->stage + w->used;
 		if (data)
-			memcpy(to, data, n);
+			memcpy(w->at->data + w->used, data, n);
 		else
-			memset(to, 0, n);
-		if (EVP_DigestUpdate(w->md, to, n) != 1)
-			return pf_fail(err, EIO, "SHA-256");
-		pf_progress_done((int64_t)n);
-		w->used += n;
-		w->data_bytes += (int64_t)n;
-		w->extents[w->n_extents - 1].len += (int64_t)n;
+			memset(w->at->data + w->used, 0, n);
 		data = data ? data + n : NULL;
 		len -= (int64_t)n;
-		if (cut_chunks(w, false, err) < 0)
+		if (data_added(w, n, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -340,23 +437,12 @@ static int end_zeros(struct pf_content_writer *w, int64_t at, struct pf_err *err
 		at -= zeros;
 	else
 		zeros = 0;
-	if (w->n_extents == w->cap_extents) {
-		w->cap_extents = w->cap_extents ? w->cap_extents * 2 : 64;
-		void *v = realloc(w->extents, w->cap_extents * sizeof(*w->extents));
-		if (!v)
-			abort();
-		w->extents = v;
-	}
+	w->extents = grow(w->extents, w->n_extents, &w->cap_extents, sizeof(*w->extents));
 	w->extents[w->n_extents++] = (struct pf_extent){at, 0};
 	return add_data(w, NULL, zeros, err);
 }
 
-static bool is_zero(const uint8_t *p, size_t len)
-{
-	return p[0] == 0 && (len == 1 || memcmp(p, p + 1, len - 1) == 0);
-}
-
-/* A piece of the file, from a block's beginning. */
+/* A piece of the file, from a block's beginning, that may have zeros in it. */
 static int add_piece(
 	struct pf_content_writer *w, const uint8_t *data, size_t len, int64_t at, struct pf_err *err)
 {
@@ -379,6 +465,28 @@ static int add_piece(
 			return -1;
 	}
 	return 0;
+}
+
+/* Read n bytes at offset `at` to where they belong in the stage, which is right unless there are zeros. */
+static int read_piece(struct pf_content_writer *w, int fd, int64_t base, size_t n, int64_t at, bool *cut,
+	struct pf_err *err)
+{
+	if (make_room(w, n, err) < 0)
+		return -1;
+	uint8_t *to = w->at->data + w->used;
+	ssize_t got = read_at(fd, to, n, base + at);
+	if (got < 0)
+		return pf_fail(err, errno, "read");
+	*cut = (size_t)got != n;
+	if (*cut)
+		return 0;
+	if (w->pending > 0 || has_zero_block(to, n)) {
+		memcpy(w->piece, to, n);
+		return add_piece(w, w->piece, n, at, err);
+	}
+	if (w->n_extents == 0 && end_zeros(w, at, err) < 0)
+		return -1;
+	return data_added(w, n, err);
 }
 
 /* Where there is something to read from `at` on, by whole blocks; size when there is nothing. */
@@ -415,14 +523,10 @@ static int read_stretches(struct pf_content_writer *w, int fd, int64_t base, int
 		w->pending += from - at;
 		for (at = from; at < to;) {
 			size_t n = to - at < (int64_t)PIECE ? (size_t)(to - at) : PIECE;
-			ssize_t got = read_at(fd, w->piece, n, base + at);
-			if (got < 0)
-				return pf_fail(err, errno, "read");
-			*cut = *cut || (size_t)got != n;
+			if (read_piece(w, fd, base, n, at, cut, err) < 0)
+				return -1;
 			if (*cut)
 				return 0;
-			if (add_piece(w, w->piece, n, at, err) < 0)
-				return -1;
 			at += (int64_t)n;
 		}
 	}
@@ -432,46 +536,99 @@ static int read_stretches(struct pf_content_writer *w, int fd, int64_t base, int
 	return 0;
 }
 
+/* The sum of the file, now or when its blocks have theirs. The open block is still in the stage. */
+static void end_sum(struct pf_content_writer *w, struct pf_content *out, struct waiting *q)
+{
+	if (w->whole) {
+		pf_filesum_end(w->whole, out->sum);
+	} else if (w->n_blocks == 0 && w->n_refs == 1 && !w->sealed) {
+		q->sum = out->sum;
+	} else if (w->n_blocks == 0) {
+		if (w->used > w->block_at)
+			add_sum(w, w->block_at, w->used - w->block_at, out->sum);
+	} else {
+		struct blocks *b = pf_arena_alloc(w->arena, sizeof(*b));
+		end_block(w, w->used - w->block_at);
+		*b = (struct blocks){.next = w->blocks, .n = w->n_blocks, .sum = out->sum};
+		b->parts = pf_arena_copy(
+			w->arena, w->parts, (w->n_blocks + PART - 1) / PART * sizeof(uint8_t *));
+		w->blocks = b;
+	}
+}
+
 static int read_large(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
 	struct pf_content *out, bool *cut, struct pf_err *err)
 {
-	w->n_refs = w->n_extents = 0;
+	w->n_refs = w->n_extents = w->n_blocks = 0;
 	w->pending = w->data_bytes = 0;
 	if (end_bundle(w, err) < 0)
 		return -1;
-	if (EVP_DigestInit_ex(w->md, EVP_sha256(), NULL) != 1)
-		return pf_fail(err, EIO, "SHA-256");
-	if (read_stretches(w, fd, base, size, holes, cut, err) < 0 || cut_chunks(w, true, err) < 0)
+	w->large = true;
+	w->block_at = w->used;
+	if (w->whole)
+		pf_filesum_begin(w->whole, 2);
+	if (read_stretches(w, fd, base, size, holes, cut, err) < 0 || cut_chunks(w, true, err) < 0) {
+		w->large = false;
 		return -1;
-	if (EVP_DigestFinal_ex(w->md, out->sha256, NULL) != 1)
-		return pf_fail(err, EIO, "SHA-256");
-	if (w->n_extents == 0)
-		memset(out->sha256, 0, sizeof(out->sha256));
+	}
 	out->data_bytes = w->data_bytes;
 	out->n_extents = w->n_extents;
 	out->extents = pf_arena_copy(w->arena, w->extents, w->n_extents * sizeof(*w->extents));
 	out->n_refs = w->n_refs;
 	out->refs = pf_arena_copy(w->arena, w->refs, w->n_refs * sizeof(*w->refs));
-	for (size_t i = 0; i < w->n_members; i++)
-		if (!w->members[i].ref)
-			w->members[i].ref = &out->refs[w->members[i].nth];
+	struct waiting *q = wait_for(w, out->refs, out->n_refs);
+	q->ids = pf_arena_copy(w->arena, w->ids, w->n_refs * sizeof(*w->ids));
+	end_sum(w, out, q);
+	w->large = false;
 	return 0;
 }
 
 int pf_content_read(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
 	struct pf_content *out, bool *cut, struct pf_err *err)
 {
+	int r = 1;
+
 	*out = (struct pf_content){.size = size};
 	*cut = false;
 	if (size == 0)
 		return 0;
-	return size < PF_HOLE_MIN ? read_small(w, fd, base, (size_t)size, out, cut, err)
-				  : read_large(w, fd, base, size, holes, out, cut, err);
+	if (size < PF_HOLE_MIN || (size < SMALL && !holes))
+		r = read_small(w, fd, base, (size_t)size, out, cut, err);
+	return r == 1 ? read_large(w, fd, base, size, holes, out, cut, err) : r;
+}
+
+/* ---- what was waited for ---- */
+
+static void sum_blocks(const struct blocks *b)
+{
+	uint8_t *all = malloc(b->n * 32);
+
+	if (!all)
+		abort();
+	for (size_t i = 0; i < b->n; i++)
+		memcpy(all + i * 32, b->parts[i / PART] + i % PART * 32, 32);
+	pf_sha256_many(&(struct pf_hash_job){all, b->n * 32, b->sum}, 1);
+	free(all);
 }
 
 int pf_content_flush(struct pf_content_writer *w, struct pf_err *err)
 {
-	return end_bundle(w, err) < 0 ? -1 : put_batch(w, err);
+	if (end_bundle(w, err) < 0 || hand_on(w, err) < 0)
+		return -1;
+	for (size_t i = 0; i < w->n_stages; i++)
+		if (pf_packs_wait(w->packs, &w->stages[i]->load, err) < 0)
+			return -1;
+	for (struct waiting *q = w->waiting; q; q = q->next) {
+		for (size_t i = 0; i < q->n; i++)
+			memcpy(q->refs[i].id, q->ids ? q->ids[i] : q->id, 32);
+		if (q->sum)
+			memcpy(q->sum, q->refs[0].id, 32);
+	}
+	for (const struct blocks *b = w->blocks; b; b = b->next)
+		sum_blocks(b);
+	w->waiting = NULL;
+	w->blocks = NULL;
+	return 0;
 }
 
 int pf_content_stream(struct pf_content_writer *w, const void *data, size_t len, uint8_t (**ids)[32],

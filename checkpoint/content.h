@@ -22,7 +22,7 @@ void pf_arena_done(struct pf_arena *a);
 /* What a file holds and where that is stored. */
 struct pf_content {
 	int64_t size, data_bytes;
-	uint8_t sha256[32];
+	uint8_t sum[32];           /* filesum.h */
 	struct pf_extent *extents; /* see struct pf_tree_entry */
 	struct pf_ref *refs;
 	size_t n_extents, n_refs;
@@ -30,10 +30,11 @@ struct pf_content {
 
 struct pf_content_writer;
 
-/* All borrowed; what pf_content_read() gives lives in the arena. */
+/* All borrowed; what pf_content_read() gives lives in the arena. version: of the tree that the sums are for.
+ */
 struct pf_content_writer *pf_content_writer_new(
-	const struct pf_chunker *chunker, struct pf_packs_writer *packs, struct pf_arena *arena);
-/* NULL is fine. */
+	const struct pf_packs *packs, struct pf_packs_writer *writer, struct pf_arena *arena, int version);
+/* Before the packs' writer. NULL is fine. */
 void pf_content_writer_free(struct pf_content_writer *w);
 
 /* Read size bytes at base of fd, a multiple of PF_HOLE_BLOCK, and store them. holes: ask the file system

@@ -21,7 +21,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 
-static const char magic[8] = {'P', 'F', 'F', 'I', 'L', 'E', 'S', '2'};
+static const char magic[8] = {'P', 'F', 'F', 'I', 'L', 'E', 'S', '3'};
 
 #define MAX_BYTES ((size_t)4 << 30)
 #define IDENTITY 32
@@ -143,7 +143,7 @@ static void read_content(struct pf_files_index *x, struct cursor *c, struct pf_c
 		k->data_bytes += k->extents[i].len;
 	}
 	if (k->n_extents > 0)
-		bytes(c, k->sha256, sizeof(k->sha256));
+		bytes(c, k->sum, sizeof(k->sum));
 	k->n_refs = count(c, 34);
 	k->refs = pf_arena_alloc(&x->arena, (k->n_refs + 1) * sizeof(*k->refs));
 	for (size_t i = 0; i < k->n_refs && !c->bad; i++) {
@@ -281,7 +281,7 @@ void pf_files_index_add(struct pf_buf *b, const struct pf_node *n, const struct 
 		pf_varint_put(b, (uint64_t)c->extents[i].len);
 	}
 	if (c->n_extents > 0)
-		pf_buf_add(b, c->sha256, sizeof(c->sha256));
+		pf_buf_add(b, c->sum, sizeof(c->sum));
 	pf_map_put(b, c->refs, c->n_refs);
 	pf_varint_put(b, n_xattrs);
 	for (size_t i = 0; i < n_xattrs; i++) {

@@ -199,7 +199,8 @@ static int take_layer(struct import *x, size_t i, const struct pf_digest *wanted
 		return pf_fail(err, errno, "%s", path);
 	if (unpack_blob(x, l, wanted, fs, err) < 0)
 		return -1;
-	const struct pf_txn_source s = {.rootfd = fs, .userxattr = !pf_in_first_userns(), .no_sync = true};
+	const struct pf_txn_source s = {
+		.rootfd = fs, .userxattr = !pf_in_first_userns(), .no_sync = true, .expected = wanted};
 	if (pf_txn_layer(x->t, &s, &done, err) < 0)
 		return -1;
 	if (wanted && strcmp(done.id.s, wanted->s) != 0)

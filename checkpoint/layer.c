@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/progress.h"
 #include "base/str.h"
+#include "checkpoint/filesum.h"
 #include "checkpoint/packs.h"
 
 /* A stream of chunks. */
@@ -30,7 +31,7 @@ struct pf_layer_reader {
 	struct pf_map_reader refs;
 	const struct pf_tree_entry *e;
 	/* Data of e. */
-	EVP_MD_CTX *md;
+	struct pf_filesum *sum;
 	uint8_t *buf;
 	size_t ref, extent;
 	uint32_t in_ref;
@@ -71,7 +72,7 @@ void pf_layer_close(struct pf_layer_reader *l)
 	pf_tree_reader_free(l->entries);
 	pf_map_reader_done(&l->refs);
 	EVP_MD_CTX_free(l->tree.md);
-	EVP_MD_CTX_free(l->md);
+	pf_filesum_free(l->sum);
 	free(l->buf);
 	pf_layer_doc_done(&l->doc);
 	free(l);
@@ -89,9 +90,9 @@ static struct pf_layer_reader *open_doc(
 	l->map = (struct stream){
 		.packs = l->packs, .ids = (const uint8_t(*)[32])l->doc.map, .n = l->doc.n_map};
 	l->tree.md = EVP_MD_CTX_new();
-	l->md = EVP_MD_CTX_new();
+	l->sum = pf_filesum_new();
 	l->buf = malloc(PIECE);
-	if (!l->tree.md || !l->md || !l->buf || EVP_DigestInit_ex(l->tree.md, EVP_sha256(), NULL) != 1)
+	if (!l->tree.md || !l->buf || EVP_DigestInit_ex(l->tree.md, EVP_sha256(), NULL) != 1)
 		abort();
 	l->entries = pf_tree_reader_new(read_stream, &l->tree);
 	l->refs.in.source = read_stream;
@@ -147,10 +148,11 @@ static int next(struct pf_layer_reader *l, size_t *depth, struct pf_err *err)
 	l->in_extent = l->done = 0;
 	if (r == 0)
 		return compare_id(l, err);
-	if (r > 0 && l->e->type == PF_TREE_FILE && l->e->n_extents > 0 &&
-		(pf_map_next(&l->refs, l->e->data_bytes, err) < 0 ||
-			EVP_DigestInit_ex(l->md, EVP_sha256(), NULL) != 1))
-		return -1;
+	if (r > 0 && l->e->type == PF_TREE_FILE && l->e->n_extents > 0) {
+		if (pf_map_next(&l->refs, l->e->data_bytes, err) < 0)
+			return -1;
+		pf_filesum_begin(l->sum, pf_tree_version(l->entries));
+	}
 	return r;
 }
 
@@ -178,6 +180,11 @@ uint64_t pf_layer_number(const struct pf_layer_reader *l)
 	return pf_tree_number(l->entries);
 }
 
+int pf_layer_tree_version(const struct pf_layer_reader *l)
+{
+	return pf_tree_version(l->entries);
+}
+
 const struct pf_ref *pf_layer_refs(const struct pf_layer_reader *l, size_t *n)
 {
 	*n = l->refs.n;
@@ -201,9 +208,8 @@ static int compare_data(struct pf_layer_reader *l, struct pf_err *err)
 	if (l->done == 0)
 		return 0;
 	l->done = 0;
-	if (EVP_DigestFinal_ex(l->md, raw, NULL) != 1)
-		return pf_fail(err, EIO, "SHA-256");
-	return memcmp(raw, l->e->sha256, sizeof(raw)) == 0
+	pf_filesum_end(l->sum, raw);
+	return memcmp(raw, l->e->sum, sizeof(raw)) == 0
 		       ? 0
 		       : pf_fail_kind(err, PF_ERR_CORRUPT, 0, "the data of /%s is not what the tree says",
 				 pf_layer_path(l));
@@ -224,8 +230,7 @@ static ssize_t read_data(struct pf_layer_reader *l, int64_t *offset, struct pf_e
 	memcpy(id.b, ref->id, sizeof(id.b));
 	if (pf_packs_read(l->packs, &id, ref->off + l->in_ref, l->buf, len, err) < 0)
 		return -1;
-	if (EVP_DigestUpdate(l->md, l->buf, len) != 1)
-		return pf_fail(err, EIO, "SHA-256");
+	pf_filesum_add(l->sum, l->buf, len);
 	*offset = x->off + l->in_extent;
 	pf_progress_done((int64_t)len);
 	l->done += (int64_t)len;

@@ -61,6 +61,7 @@ int pf_layer_next(
 const char *pf_layer_path(const struct pf_layer_reader *l);
 const char *pf_layer_link_path(const struct pf_layer_reader *l);
 uint64_t pf_layer_number(const struct pf_layer_reader *l);
+int pf_layer_tree_version(const struct pf_layer_reader *l);
 /* Where its data is stored; valid until the next pf_layer_next(). */
 const struct pf_ref *pf_layer_refs(const struct pf_layer_reader *l, size_t *n);
 

@@ -387,7 +387,7 @@ static void put_entry(struct run *r, const struct pf_node *n, uint64_t number)
 		e.extents = t->content.extents;
 		e.n_extents = t->content.n_extents;
 		e.data_bytes = t->content.data_bytes;
-		memcpy(e.sha256, t->content.sha256, sizeof(e.sha256));
+		memcpy(e.sum, t->content.sum, sizeof(e.sum));
 		if (e.n_extents > 0)
 			pf_map_put(&r->k->map, t->content.refs, t->content.n_refs);
 		if (t->provable && r->k->index.len > 0 &&
@@ -425,9 +425,9 @@ static void write_down(struct run *r, const struct pf_tree *tree)
 	for (const struct pf_node *n = pf_tree_root(tree); n; n = following(r, n, false))
 		if (n->leader)
 			note_of(n->leader)->linked = true;
-	pf_tree_begin(&r->k->tree);
+	pf_tree_begin(&r->k->tree, r->k->version);
 	pf_map_begin(&r->k->map);
-	if (r->k->src->files_index && !r->traceless)
+	if (r->k->src->files_index && !r->traceless && r->k->version == PF_TREE_VERSION)
 		pf_files_index_begin(&r->k->index, r->k->src->rootfd);
 	for (const struct pf_node *n = pf_tree_root(tree); n; n = following(r, n, true))
 		put_entry(r, n, number++);

@@ -19,6 +19,7 @@ struct pf_take {
 	struct pf_arena *arena;             /* the writer's */
 	const struct pf_files_index *known; /* NULL: every file is read */
 	int tmp_fd;                         /* for a spool */
+	int version;                        /* of the tree: PF_TREE_VERSION, or 2; the writer's, too */
 	/* Results: the caller frees the buffers. */
 	struct pf_buf tree, map,
 		index; /* index: see pf_files_index_save(); empty when nothing proves files */

@@ -15,7 +15,9 @@
 
 #include "base/cleanup.h"
 
-static const uint8_t magic[8] = {'P', 'F', 'T', 'R', 'E', 'E', '2', '\n'};
+/* The last but one is the version. */
+static const uint8_t magic[8] = {'P', 'F', 'T', 'R', 'E', 'E', '0' + PF_TREE_VERSION, '\n'};
+#define VERSION_AT 6
 
 /* Of the byte that begins an entry; the lower four bits are its type. */
 #define F_XATTRS 0x10
@@ -130,9 +132,13 @@ int pf_bytes_end(struct pf_bytes *b, struct pf_err *err)
 
 /* ---- writing ---- */
 
-void pf_tree_begin(struct pf_buf *out)
+void pf_tree_begin(struct pf_buf *out, int version)
 {
-	pf_buf_add(out, magic, sizeof(magic));
+	uint8_t mine[sizeof(magic)];
+
+	memcpy(mine, magic, sizeof(magic));
+	mine[VERSION_AT] = (uint8_t)('0' + version);
+	pf_buf_add(out, mine, sizeof(mine));
 }
 
 static void put_bytes(struct pf_buf *out, const void *data, size_t len)
@@ -173,7 +179,7 @@ static void put_file(struct pf_buf *out, const struct pf_tree_entry *e)
 		}
 	}
 	if (e->n_extents > 0)
-		pf_buf_add(out, e->sha256, sizeof(e->sha256));
+		pf_buf_add(out, e->sum, sizeof(e->sum));
 }
 
 void pf_tree_put(struct pf_buf *out, const struct pf_tree_entry *e)
@@ -237,9 +243,10 @@ struct pf_tree_reader {
 	struct pf_bytes in;
 	struct pf_tree_entry e;
 	bool begun, ended, in_dir; /* in_dir: the last entry was a directory that is to be gone into */
-	uint64_t number, next;     /* of the last entry, of the next one */
-	struct pf_buf path;        /* of the last entry */
-	struct level *levels;      /* open directories */
+	int version;
+	uint64_t number, next; /* of the last entry, of the next one */
+	struct pf_buf path;    /* of the last entry */
+	struct level *levels;  /* open directories */
 	size_t depth, cap;
 	struct pf_buf names; /* the last name of each open directory, one after the other */
 	char name[NAME_MAX + 1], target[MAX_TARGET + 1];
@@ -425,7 +432,7 @@ static int read_file(struct pf_tree_reader *r, bool holes, struct pf_err *err)
 		r->e.data_bytes = (int64_t)size;
 	}
 	r->e.extents = r->extents;
-	return r->e.n_extents > 0 ? pf_bytes_take(&r->in, r->e.sha256, sizeof(r->e.sha256), err) : 0;
+	return r->e.n_extents > 0 ? pf_bytes_take(&r->in, r->e.sum, sizeof(r->e.sum), err) : 0;
 }
 
 static int read_target(struct pf_tree_reader *r, struct pf_err *err)
@@ -562,7 +569,12 @@ static int begin(struct pf_tree_reader *r, struct pf_err *err)
 	if (pf_bytes_take(&r->in, got, sizeof(got), err) < 0)
 		return -1;
 	r->begun = true;
-	return memcmp(got, magic, sizeof(magic)) == 0 ? 0 : bad(err, "this is no tree");
+	r->version = got[VERSION_AT] - '0';
+	got[VERSION_AT] = magic[VERSION_AT];
+	if (memcmp(got, magic, sizeof(magic)) != 0 || r->version < 2)
+		return bad(err, "this is no tree");
+	return r->version <= PF_TREE_VERSION ? 0
+					     : bad(err, "this tree is of a later version: update pinfold");
 }
 
 static int next(struct pf_tree_reader *r, struct pf_err *err)
@@ -626,4 +638,9 @@ const char *pf_tree_link_path(const struct pf_tree_reader *r)
 uint64_t pf_tree_number(const struct pf_tree_reader *r)
 {
 	return r->number;
+}
+
+int pf_tree_version(const struct pf_tree_reader *r)
+{
+	return r->version;
 }

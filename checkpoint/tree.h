@@ -28,6 +28,10 @@
 #define PF_HOLE_STEP 512
 #define PF_TREE_MAX_EXTENTS 16384
 
+/* The version that is written. 2 differs in what the sum of a file's data is (filesum.h); it is read, and
+ * written where what has to come out is a tree of that version. */
+#define PF_TREE_VERSION 3
+
 enum pf_tree_type {
 	PF_TREE_END = 0, /* of a directory; never seen by users of the reader */
 	PF_TREE_DIR,
@@ -55,12 +59,12 @@ struct pf_tree_entry {
 	uint32_t uid, gid;
 	struct timespec mtime;
 	int64_t size; /* files: bytes, holes included */
-	/* Files: where the data lies (ascending, apart from each other), its sum, and SHA-256 of the
-	 * stretches one after the other. No stretches and size > 0: nothing but a hole. */
+	/* Files: where the data lies (ascending, apart from each other), its length, and the sum (filesum.h)
+	 * of the stretches one after the other. No stretches and size > 0: nothing but a hole. */
 	const struct pf_extent *extents;
 	size_t n_extents;
 	int64_t data_bytes;
-	uint8_t sha256[32];
+	uint8_t sum[32];
 	const char *target; /* symlinks */
 	size_t target_len;
 	const struct pf_tar_xa *xattrs; /* files and directories: sorted by name, exported kinds alone */
@@ -72,8 +76,8 @@ bool pf_tree_xattr_ok(const char *name);
 
 /* ---- writing ---- */
 
-/* The magic bytes a tree begins with. */
-void pf_tree_begin(struct pf_buf *out);
+/* The magic bytes a tree begins with. version: 2 or 3. */
+void pf_tree_begin(struct pf_buf *out, int version);
 /* One entry; the children of a directory follow, then pf_tree_end_dir(). The caller keeps to the rules that
  * the reader checks. */
 void pf_tree_put(struct pf_buf *out, const struct pf_tree_entry *e);
@@ -95,6 +99,8 @@ void pf_tree_reader_free(struct pf_tree_reader *r);
  * too late and numbers not in their shortest form are PF_ERR_CORRUPT. */
 int pf_tree_next(struct pf_tree_reader *r, const struct pf_tree_entry **e, size_t *depth, struct pf_err *err);
 
+/* The tree's version, once there was an entry. */
+int pf_tree_version(const struct pf_tree_reader *r);
 /* Path of the entry that pf_tree_next gave last, without leading slash, "" for the root; and, when that is a
  * PF_TREE_LINK, the path of what it refers to. Valid until the next call. */
 const char *pf_tree_path(const struct pf_tree_reader *r);

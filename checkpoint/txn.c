@@ -82,6 +82,14 @@ int pf_txn_begin(
 	return 0;
 }
 
+static void made_done(struct made *m)
+{
+	pf_layer_doc_done(&m->doc);
+	free(m->index_name);
+	pf_buf_done(&m->index);
+	*m = (struct made){0};
+}
+
 void pf_txn_end(struct pf_txn *t)
 {
 	if (!t)
@@ -91,11 +99,8 @@ void pf_txn_end(struct pf_txn *t)
 	if (t->packs_fd >= 0)
 		close(t->packs_fd);
 	pf_ckpt_tmp_remove(t->h->storefd, t->name, &t->tmp_fd);
-	for (size_t i = 0; i < t->n_made; i++) {
-		pf_layer_doc_done(&t->made[i].doc);
-		free(t->made[i].index_name);
-		pf_buf_done(&t->made[i].index);
-	}
+	for (size_t i = 0; i < t->n_made; i++)
+		made_done(&t->made[i]);
 	free(t->made);
 	free(t);
 	errno = saved;
@@ -176,28 +181,27 @@ static int add_layer(struct pf_txn *t, const struct pf_txn_source *s, struct pf_
 	return 0;
 }
 
-int pf_txn_layer(
-	struct pf_txn *t, const struct pf_txn_source *s, struct pf_txn_layer *out, struct pf_err *err)
+static int make_layer(struct pf_txn *t, const struct pf_txn_source *s, int version, struct made *m,
+	struct pf_txn_layer *out, struct pf_err *err)
 {
 	struct pf_arena arena = {0};
-	struct pf_content_writer *cw = pf_content_writer_new(pf_packs_chunker(t->packs), t->writer, &arena);
+	struct pf_content_writer *cw = pf_content_writer_new(t->packs, t->writer, &arena, version);
+	/* The index has sums of the newest version. */
 	struct pf_files_index *known =
-		s->files_index ? pf_files_index_load(t->h, s->files_index, s->rootfd, t->sealed) : NULL;
+		s->files_index && version == PF_TREE_VERSION
+			? pf_files_index_load(t->h, s->files_index, s->rootfd, t->sealed)
+			: NULL;
 	struct pf_take k = {.src = s,
 		.packs = t->packs,
 		.writer = cw,
 		.arena = &arena,
 		.known = known,
 		.tmp_fd = t->tmp_fd,
+		.version = version,
 		.out = out};
 
 	*out = (struct pf_txn_layer){0};
-	struct made *v = realloc(t->made, (t->n_made + 1) * sizeof(*v));
-	if (!v)
-		abort();
-	t->made = v;
-	v[t->n_made] = (struct made){0};
-	int r = add_layer(t, s, cw, &k, &v[t->n_made++], err);
+	int r = add_layer(t, s, cw, &k, m, err);
 	pf_buf_done(&k.tree);
 	pf_buf_done(&k.map);
 	pf_buf_done(&k.index);
@@ -205,6 +209,25 @@ int pf_txn_layer(
 	pf_content_writer_free(cw);
 	pf_arena_done(&arena);
 	return r;
+}
+
+int pf_txn_layer(
+	struct pf_txn *t, const struct pf_txn_source *s, struct pf_txn_layer *out, struct pf_err *err)
+{
+	int version = s->tree_version ? s->tree_version : PF_TREE_VERSION;
+	struct made *v = realloc(t->made, (t->n_made + 1) * sizeof(*v));
+
+	if (!v)
+		abort();
+	t->made = v;
+	struct made *m = &v[t->n_made++];
+	*m = (struct made){0};
+	int r = make_layer(t, s, version, m, out, err);
+	if (r < 0 || !s->expected || version == 2 || strcmp(m->id.s, s->expected->s) == 0)
+		return r;
+	/* What was published by an older pinfold has its files' sums in the older form. */
+	made_done(m);
+	return make_layer(t, s, 2, m, out, err);
 }
 
 /* ---- commit ---- */

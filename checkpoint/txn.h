@@ -34,6 +34,10 @@ struct pf_txn_source {
 	/* The index of unchanged files: its name in files/, NULL: none is used or made. */
 	const char *files_index;
 	bool no_sync; /* no process is left that may have any of its files mapped */
+	/* The id that it should have, or NULL: if it is that of a tree of an older version, it is stored as
+	 * such. */
+	const struct pf_digest *expected;
+	int tree_version; /* 0: the newest */
 };
 
 struct pf_txn_layer {

@@ -15,7 +15,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +27,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "checkpoint/content.h"
+#include "checkpoint/filesum.h"
 #include "checkpoint/layer.h"
 #include "checkpoint/packs.h"
 
@@ -53,6 +53,7 @@ struct file {
 	struct pf_tree_entry e; /* extents, xattrs: in the batch's arena */
 	struct pf_ref *refs;
 	size_t n_refs;
+	int version; /* of the tree */
 };
 
 struct batch {
@@ -64,7 +65,7 @@ struct batch {
 };
 
 struct worker {
-	EVP_MD_CTX *md;
+	struct pf_filesum *sum;
 	uint8_t *buf;
 };
 
@@ -89,15 +90,15 @@ struct unpack {
 
 static void worker_make(struct worker *w)
 {
-	w->md = EVP_MD_CTX_new();
+	w->sum = pf_filesum_new();
 	w->buf = malloc(PIECE);
-	if (!w->md || !w->buf)
+	if (!w->buf)
 		abort();
 }
 
 static void worker_done(struct worker *w)
 {
-	EVP_MD_CTX_free(w->md);
+	pf_filesum_free(w->sum);
 	free(w->buf);
 }
 
@@ -172,8 +173,7 @@ static int write_data(struct unpack *u, struct worker *w, const struct file *f, 
 
 	if (f->e.n_extents == 0)
 		return 0;
-	if (EVP_DigestInit_ex(w->md, EVP_sha256(), NULL) != 1)
-		return pf_fail(err, EIO, "SHA-256");
+	pf_filesum_begin(w->sum, f->version);
 	for (size_t i = 0; i < f->n_refs; i++) {
 		struct pf_chunk_id id;
 		memcpy(id.b, f->refs[i].id, sizeof(id.b));
@@ -186,8 +186,7 @@ static int write_data(struct unpack *u, struct worker *w, const struct file *f, 
 				n = PIECE;
 			if (pf_packs_read(u->packs, &id, f->refs[i].off + done, w->buf, n, err) < 0)
 				return -1;
-			if (EVP_DigestUpdate(w->md, w->buf, n) != 1)
-				return pf_fail(err, EIO, "SHA-256");
+			pf_filesum_add(w->sum, w->buf, n);
 			if (write_at(fd, w->buf, n, x->off + in_extent, err) < 0)
 				return -1;
 			done += (uint32_t)n;
@@ -198,9 +197,8 @@ static int write_data(struct unpack *u, struct worker *w, const struct file *f, 
 			}
 		}
 	}
-	if (EVP_DigestFinal_ex(w->md, raw, NULL) != 1)
-		return pf_fail(err, EIO, "SHA-256");
-	return memcmp(raw, f->e.sha256, sizeof(raw)) == 0
+	pf_filesum_end(w->sum, raw);
+	return memcmp(raw, f->e.sum, sizeof(raw)) == 0
 		       ? 0
 		       : pf_fail_kind(err, PF_ERR_CORRUPT, 0, "its data is not what the tree says");
 }
@@ -351,13 +349,14 @@ static int hand_on(struct unpack *u, struct pf_err *err)
 	return failed ? -1 : 0;
 }
 
-static void add_file(struct unpack *u, struct batch *b, const struct pf_tree_entry *e, const char *path,
-	const struct pf_ref *refs, size_t n_refs)
+static void add_file(struct unpack *u, struct batch *b, const struct pf_layer_reader *l,
+	const struct pf_tree_entry *e, const struct pf_ref *refs, size_t n_refs)
 {
+	const char *path = pf_layer_path(l);
 	struct file *f = &b->files[b->n++];
 	struct pf_arena *a = &b->arena;
 
-	*f = (struct file){.dir = u->at, .e = *e, .n_refs = n_refs};
+	*f = (struct file){.dir = u->at, .e = *e, .n_refs = n_refs, .version = pf_layer_tree_version(l)};
 	f->path = pf_arena_copy(a, path, strlen(path) + 1);
 	f->name = pf_arena_copy(a, e->name, e->name_len + 1);
 	f->refs = pf_arena_copy(a, refs, n_refs * sizeof(*refs));
@@ -395,12 +394,13 @@ static int queue_file(
 			.path = pf_layer_path(l),
 			.e = *e,
 			.refs = (struct pf_ref *)(uintptr_t)refs,
-			.n_refs = n_refs};
+			.n_refs = n_refs,
+			.version = pf_layer_tree_version(l)};
 		return put_file(u, &u->mine, &f, err) < 0 ? -1 : put_linked(u, e, pf_layer_number(l), err);
 	}
 	if (!u->filling)
 		u->filling = pf_calloc(1, sizeof(*u->filling));
-	add_file(u, u->filling, e, pf_layer_path(l), refs, n_refs);
+	add_file(u, u->filling, l, e, refs, n_refs);
 	return u->filling->n == BATCH_FILES || u->filling->bytes >= BATCH_BYTES ? hand_on(u, err) : 0;
 }
 

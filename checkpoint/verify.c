@@ -89,8 +89,10 @@ static int verify_file(struct pf_layer_reader *l, const struct pf_tree_entry *e,
 	ssize_t got;
 	const struct pf_ref *refs = pf_layer_refs(l, &n);
 
-	if (hash(md, e->sha256, sizeof(e->sha256), refs, n * sizeof(*refs), key) < 0)
+	if (hash(md, e->sum, sizeof(e->sum), refs, n * sizeof(*refs), key) < 0)
 		return pf_fail(err, EIO, "SHA-256");
+	/* The same sum means something else in another version. */
+	key[0] ^= (uint8_t)pf_layer_tree_version(l);
 	if (is_good(good, key))
 		return 0;
 	while ((got = pf_layer_data(l, &data, &off, err)) > 0)

@@ -83,7 +83,7 @@ static void fill(struct pf_buf *b)
 		{(char *)"security.capability", (char *)"1234", 4}, {(char *)"user.note", (char *)"a\0b", 3}};
 	struct pf_tree_entry e = entry(PF_TREE_DIR, "");
 
-	pf_tree_begin(b);
+	pf_tree_begin(b, PF_TREE_VERSION);
 	pf_tree_put(b, &e);
 	e = entry(PF_TREE_DIR, "dir");
 	e.opaque = true;
@@ -99,7 +99,7 @@ static void fill(struct pf_buf *b)
 	const struct pf_extent all = {0, 5};
 	e.extents = &all;
 	e.n_extents = 1;
-	memset(e.sha256, 7, sizeof(e.sha256));
+	memset(e.sum, 7, sizeof(e.sum));
 	e.mode = 06755;
 	e.xattrs = xattrs;
 	e.n_xattrs = 2;
@@ -208,7 +208,7 @@ static int read_named(const struct pf_tree_entry *e, const struct pf_tree_entry 
 	PF_BUF struct pf_buf b = {0};
 	struct pf_tree_entry root = entry(PF_TREE_DIR, "");
 
-	pf_tree_begin(&b);
+	pf_tree_begin(&b, PF_TREE_VERSION);
 	pf_tree_put(&b, &root);
 	pf_tree_put(&b, e);
 	if (e->type == PF_TREE_DIR)
@@ -286,7 +286,7 @@ static void depth_is_bounded(void **state)
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_tree_entry e = entry(PF_TREE_DIR, "");
 
-	pf_tree_begin(&b);
+	pf_tree_begin(&b, PF_TREE_VERSION);
 	pf_tree_put(&b, &e);
 	e = entry(PF_TREE_DIR, "d");
 	for (int i = 0; i < PF_TREE_MAX_DEPTH + 10; i++)
