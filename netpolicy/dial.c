@@ -2,7 +2,8 @@
  *
  * Resolved addresses pass the filter first; what survives is dialled in the resolver's order, the next one as
  * soon as one fails or has not answered for a quarter of a second, at most three at a time (the first to
- * connect wins), all together for at most fifteen seconds. */
+ * connect wins), all together for at most fifteen seconds. The first one is nearly always the only one: it
+ * has its place in the connection from the beginning, and what it needs there. */
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -17,100 +18,159 @@
 
 #define STAGGER_US 250000
 #define TOTAL_US 15000000
+#define MORE (PF_DIAL_PARALLEL - 1)
+/* From the beginning what the connection will want, so that it is said once. */
+#define WATCH (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 static bool is_pending(const struct pf_conn *c)
 {
-	for (size_t i = 0; i < PF_DIAL_PARALLEL; i++)
-		if (c->attempts[i].conn && c->attempts[i].src.fd >= 0)
+	for (size_t i = 0; c->more && i < MORE; i++)
+		if (c->more[i].src.fd >= 0)
 			return true;
-	return false;
+	return c->up.src.fd >= 0;
+}
+
+static void drop(struct pf_gate *g, struct pf_src *src)
+{
+	if (src->fd < 0)
+		return;
+	pf_loop_close(&g->loop, src);
+	pf_room_return(g, 1);
 }
 
 void pf_dial_stop(struct pf_conn *c)
 {
-	for (size_t i = 0; i < PF_DIAL_PARALLEL; i++)
-		if (c->attempts[i].conn)
-			pf_loop_close(&c->gate->loop, &c->attempts[i].src);
+	for (size_t i = 0; c->more && i < MORE; i++)
+		drop(c->gate, &c->more[i].src);
+	if (c->more)
+		pf_loop_free(&c->gate->loop, c->more);
+	c->more = NULL;
 	free(c->addrs);
 	c->addrs = NULL;
 	c->n_addrs = 0;
 }
 
-static void won(struct pf_conn *c, struct pf_attempt *a)
-{
-	c->up.src.fd = a->src.fd;
-	c->up.writable = true;
-	c->real = a->addr;
-	a->src.fd = -1;
-	pf_dial_stop(c);
-	if (pf_loop_mod(&c->gate->loop, &c->up.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
-		pf_conn_abort(c, "error", "epoll", strerror(errno));
-	else
-		pf_conn_connected(c);
-}
-
 static void next_attempt(struct pf_conn *c);
 
+/* What has become of an attempt: 1 connected, 0 nothing yet, -1 failed, and c->dial_errno says why. */
+static int outcome(struct pf_conn *c, int fd, uint32_t events)
+{
+	socklen_t len = sizeof(c->dial_errno);
+	int e = 0;
+
+	if (!(events & (EPOLLERR | EPOLLHUP)))
+		return events & EPOLLOUT ? 1 : 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
+		e = errno;
+	if (e == 0)
+		return 1;
+	c->dial_errno = e;
+	return -1;
+}
+
+void pf_dial_event(struct pf_conn *c, uint32_t events)
+{
+	int r = outcome(c, c->up.src.fd, events);
+
+	if (r > 0) {
+		c->real = c->first;
+		pf_dial_stop(c);
+		pf_end_note(&c->up, events);
+		pf_conn_connected(c);
+	} else if (r < 0) {
+		pf_loop_close(&c->gate->loop, &c->up.src);
+		next_attempt(c);
+	}
+}
+
+/* It takes the place of the first, which is given up. What is known of its readiness is told anew. */
 static void on_attempt(struct pf_src *src, uint32_t events)
 {
 	struct pf_attempt *a = pf_container(src, struct pf_attempt, src);
 	struct pf_conn *c = a->conn;
-	socklen_t len = sizeof(c->dial_errno);
-	int e = 0;
+	struct pf_gate *g = c->gate;
+	int r = outcome(c, src->fd, events);
 
-	(void)events;
-	if (getsockopt(src->fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0)
-		e = errno;
-	if (e == 0) {
-		won(c, a);
-		return;
+	if (r < 0) {
+		drop(g, src);
+		next_attempt(c);
+	} else if (r > 0) {
+		pf_loop_close(&g->loop, &c->up.src);
+		c->up.src.fd = src->fd;
+		c->real = a->addr;
+		src->fd = -1;
+		pf_room_return(g, 1);
+		pf_dial_stop(c);
+		pf_end_note(&c->up, events);
+		if (pf_loop_mod(&g->loop, &c->up.src, WATCH) < 0)
+			pf_conn_abort(c, "error", "epoll", strerror(errno));
+		else
+			pf_conn_connected(c);
 	}
-	c->dial_errno = e;
-	pf_loop_close(&c->gate->loop, src);
-	next_attempt(c);
 }
 
-/* Start one attempt at the next address; true when it is under way. */
-static bool try_one(struct pf_conn *c)
+/* Where the next attempt goes: the first place if it is free. NULL: no more at a time. */
+static struct pf_src *free_place(struct pf_conn *c, const union pf_sa *sa)
 {
-	struct pf_attempt *a = c->attempts;
-	const union pf_sa *sa = &c->addrs[c->next_addr];
+	if (c->up.src.fd < 0) {
+		c->first = *sa;
+		return &c->up.src;
+	}
+	if (!c->more) {
+		c->more = pf_calloc(MORE, sizeof(*c->more));
+		for (size_t i = 0; i < MORE; i++)
+			c->more[i] = (struct pf_attempt){.conn = c, .src = {.fd = -1, .fn = on_attempt}};
+	}
+	for (size_t i = 0; i < MORE; i++) {
+		if (c->more[i].src.fd >= 0)
+			continue;
+		if (!pf_room_borrow(c->gate, 1))
+			return NULL;
+		c->more[i].addr = *sa;
+		return &c->more[i].src;
+	}
+	return NULL;
+}
+
+/* Start one attempt at the next address. */
+static void try_one(struct pf_conn *c, struct pf_src *src, const union pf_sa *sa)
+{
+	struct pf_gate *g = c->gate;
 	int on = 1;
 
-	while (a->conn && a->src.fd >= 0)
-		a++;
-	c->next_addr++;
-	*a = (struct pf_attempt){.conn = c, .addr = *sa, .src = {.fn = on_attempt}};
 	c->real = *sa; /* for the log, should none of them work */
-	a->src.fd = socket(sa->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (a->src.fd < 0) {
+	src->fd = socket(sa->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (src->fd < 0 || pf_gate_mark(g, src->fd) < 0 ||
+		(connect(src->fd, &sa->sa, pf_sa_len(&sa->sa)) < 0 && errno != EINPROGRESS) ||
+		pf_loop_add(&g->loop, src, WATCH) < 0) {
 		c->dial_errno = errno;
-		return false;
-	}
-	if (pf_gate_mark(c->gate, a->src.fd) < 0 ||
-		(connect(a->src.fd, &sa->sa, pf_sa_len(&sa->sa)) < 0 && errno != EINPROGRESS) ||
-		pf_loop_add(&c->gate->loop, &a->src, EPOLLOUT) < 0) {
-		c->dial_errno = errno;
-		close(a->src.fd);
-		a->src.fd = -1;
-		return false;
+		if (src->fd >= 0)
+			close(src->fd);
+		src->fd = -1;
+		if (src != &c->up.src)
+			pf_room_return(g, 1);
+		return;
 	}
 	/* While the handshake goes on. A peer that is gone without a word would hold the connection for ever.
 	 */
-	(void)setsockopt(a->src.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	(void)setsockopt(a->src.fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	return true;
+	(void)setsockopt(src->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	(void)setsockopt(src->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+/* One more, or as many as fail at once. */
 static void next_attempt(struct pf_conn *c)
 {
-	size_t running = 0;
+	bool under_way = false;
 
-	for (size_t i = 0; i < PF_DIAL_PARALLEL; i++)
-		running += c->attempts[i].conn && c->attempts[i].src.fd >= 0;
-	if (running < PF_DIAL_PARALLEL)
-		while (c->next_addr < c->n_addrs && !try_one(c))
-			;
+	while (!under_way && c->next_addr < c->n_addrs) {
+		const union pf_sa *sa = &c->addrs[c->next_addr];
+		struct pf_src *src = free_place(c, sa);
+		if (!src)
+			break;
+		c->next_addr++;
+		try_one(c, src, sa);
+		under_way = src->fd >= 0;
+	}
 	if (!is_pending(c)) {
 		pf_conn_abort(c, "error", "connect", strerror(c->dial_errno));
 		return;

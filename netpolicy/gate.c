@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,7 +29,6 @@
 #include "netpolicy/netns.h"
 #include "netpolicy/whois.h"
 
-#define DEFAULT_CONNECTIONS 16384
 #define BACKLOG 1024
 #define WHO_US 100000 /* how long names of processes are believed */
 
@@ -52,12 +50,27 @@ bool pf_bucket_take(struct pf_bucket *b, int64_t per_second, int64_t burst)
 	return true;
 }
 
+/* IPv4 by hand: libc prints it with printf, twice for each line of the log. */
+static void text4(uint32_t addr, char *out)
+{
+	for (int shift = 24; shift >= 0; shift -= 8) {
+		unsigned int n = addr >> shift & 255;
+		if (n >= 100)
+			*out++ = (char)('0' + n / 100);
+		if (n >= 10)
+			*out++ = (char)('0' + n / 10 % 10);
+		*out++ = (char)('0' + n % 10);
+		*out++ = shift ? '.' : '\0';
+	}
+}
+
 const char *pf_sa_text(const struct sockaddr *sa, char out[PF_ADDR_TEXT])
 {
 	const union pf_sa *u = (const void *)sa;
-	const void *addr = sa->sa_family == AF_INET6 ? (const void *)&u->in6.sin6_addr : &u->in.sin_addr;
 
-	if (!inet_ntop(sa->sa_family, addr, out, PF_ADDR_TEXT))
+	if (sa->sa_family == AF_INET)
+		text4(ntohl(u->in.sin_addr.s_addr), out);
+	else if (sa->sa_family != AF_INET6 || !inet_ntop(AF_INET6, &u->in6.sin6_addr, out, PF_ADDR_TEXT))
 		strcpy(out, "?");
 	return out;
 }
@@ -258,20 +271,6 @@ static void on_log(struct pf_src *src, uint32_t events)
 
 /* --- opening and closing -------------------------------------------------------------------------------- */
 
-static unsigned int connection_limit(const struct pf_gate_opts *opts)
-{
-	unsigned int wanted = opts->max_connections ? opts->max_connections : DEFAULT_CONNECTIONS;
-	struct rlimit r;
-
-	/* A connection needs two descriptors, and a third now and then. */
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY) {
-		rlim_t fit = r.rlim_cur > 128 ? (r.rlim_cur - 64) / 3 : 16;
-		if (fit < wanted)
-			wanted = (unsigned int)fit;
-	}
-	return wanted;
-}
-
 static void read_hostname(struct pf_gate *g, const char *hostname)
 {
 	char normal[PF_NAME_MAX];
@@ -379,7 +378,7 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	pf_meter_policy(g, NULL);
 	read_hostname(g, g->opts.hostname);
 	g->opts.hostname = g->hostname;
-	g->max_conns = connection_limit(&g->opts);
+	pf_room_init(g);
 	return g;
 }
 

@@ -95,6 +95,8 @@ struct pf_gate {
 	struct pf_timer listener_retry;
 	struct pf_conn *conns;
 	unsigned int n_conns, max_conns;
+	unsigned int room, n_lent; /* room.c: descriptors */
+	uint64_t accepted_in;      /* the round of the loop in which one was accepted last */
 	int spare_pipes[PF_GATE_SPARE_PIPES][2];
 	unsigned int n_spare_pipes;
 	uint8_t *spare_heads[PF_GATE_SPARE_HEADS];
@@ -136,6 +138,14 @@ int pf_gate_open_sockets(struct pf_gate *g, struct pf_err *err);
 
 /* join.c: let the packet filter know that this socket is the keeper's. -1 with errno. */
 int pf_gate_mark(const struct pf_gate *g, int fd);
+
+/* room.c: descriptors, as far as the process may have them. */
+void pf_room_init(struct pf_gate *g);
+/* Whether connections and flows may have n more. */
+bool pf_room_for(const struct pf_gate *g, unsigned int n);
+/* n more for a moment; false: there are none to lend. */
+bool pf_room_borrow(struct pf_gate *g, unsigned int n);
+void pf_room_return(struct pf_gate *g, unsigned int n);
 
 /* relay.c: out of descriptors; stop accepting for a tenth of a second. */
 void pf_gate_pause_accept(struct pf_gate *g);

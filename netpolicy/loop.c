@@ -153,6 +153,7 @@ static int serve(struct pf_loop *l, int timeout_ms)
 	struct epoll_event ev[BATCH];
 	int n = epoll_wait(l->epfd, ev, BATCH, timeout_ms);
 
+	l->round++;
 	for (int i = 0; i < n; i++) {
 		struct pf_src *src = ev[i].data.ptr;
 		if (src->fd >= 0)

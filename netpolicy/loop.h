@@ -26,6 +26,7 @@ struct pf_loop {
 	void **garbage;
 	size_t n_garbage, cap_garbage;
 	unsigned int busy; /* rounds since the last wait */
+	uint64_t round;    /* number of the batch of events that is being served */
 };
 
 int pf_loop_init(struct pf_loop *l, struct pf_err *err);

@@ -51,10 +51,23 @@ static void read_head(struct pf_conn *c);
 
 /* --- the log, and the end ------------------------------------------------------------------------------- */
 
+/* Late, because nobody waits for it, but while the client's socket is likely to be there. */
+static void ask_who(struct pf_conn *c)
+{
+	struct pf_gate *g = c->gate;
+	const union pf_sa *peer = c->peer;
+
+	c->peer = NULL;
+	if (peer && g->diag >= 0)
+		pf_gate_whois(g, IPPROTO_TCP, &peer->sa, &c->orig.sa, &c->exec, &c->process);
+}
+
 static void report(
 	struct pf_conn *c, const char *kind, const char *verdict, const char *reason, const char *detail)
 {
 	char orig[PF_ADDR_TEXT], real[PF_ADDR_TEXT];
+
+	ask_who(c);
 	struct pf_gate_event ev = {.kind = kind,
 		.verdict = verdict,
 		.reason = reason,
@@ -462,7 +475,7 @@ static void on_pump(struct pf_timer *t)
 	pf_conn_flow(pf_container(t, struct pf_conn, pump));
 }
 
-static void note(struct pf_end *e, uint32_t events)
+void pf_end_note(struct pf_end *e, uint32_t events)
 {
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		e->readable = true;
@@ -488,7 +501,7 @@ static void on_client(struct pf_src *src, uint32_t events)
 {
 	struct pf_conn *c = pf_container(src, struct pf_conn, client.src);
 
-	note(&c->client, events);
+	pf_end_note(&c->client, events);
 	if (c->state == PF_CONN_GOODBYE) {
 		drain(c);
 		return;
@@ -503,7 +516,11 @@ static void on_up(struct pf_src *src, uint32_t events)
 {
 	struct pf_conn *c = pf_container(src, struct pf_conn, up.src);
 
-	note(&c->up, events);
+	if (c->state == PF_CONN_DIALLING) {
+		pf_dial_event(c, events);
+		return;
+	}
+	pf_end_note(&c->up, events);
 	if (died(c, &c->up, events))
 		return;
 	pf_conn_flow(c);
@@ -677,7 +694,7 @@ static void take(struct pf_gate *g, int fd, bool v6, const union pf_sa *peer)
 	union pf_sa orig;
 
 	g->count.conns_accepted++;
-	if (g->n_conns >= g->max_conns) {
+	if (g->n_conns >= g->max_conns || !pf_room_for(g, 2)) {
 		g->count.conns_overload++;
 		refuse(g, fd, "too_many_connections");
 		return;
@@ -704,12 +721,14 @@ static void take(struct pf_gate *g, int fd, bool v6, const union pf_sa *peer)
 		c->next->prev = &c->next;
 	g->conns = c;
 	g->n_conns++;
-	if (g->diag >= 0)
-		pf_gate_whois(g, IPPROTO_TCP, &peer->sa, &c->orig.sa, &c->exec, &c->process);
+	c->peer = peer;
 	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
 		pf_conn_abort(c, "error", "epoll", strerror(errno));
 	else
 		admit(c);
+	/* Not freed before this round is over. */
+	if (c->state != PF_CONN_DEAD)
+		ask_who(c);
 }
 
 static void watch_listeners(struct pf_gate *g, uint32_t events)
@@ -734,7 +753,11 @@ void pf_gate_pause_accept(struct pf_gate *g)
 
 static void on_listener(struct pf_gate *g, int listener, bool v6)
 {
-	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+	/* One at first: asking for a second that is not there costs as much as taking one. */
+	bool burst = g->accepted_in + 1 == g->loop.round;
+
+	g->accepted_in = g->loop.round;
+	for (int i = 0; i < (burst ? ACCEPTS_PER_EVENT : 1); i++) {
 		union pf_sa peer;
 		socklen_t len = sizeof(peer);
 		int fd = accept4(listener, &peer.sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);

@@ -21,6 +21,9 @@ struct pf_end {
 struct pf_flow {
 	int pipe[2]; /* borrowed while bytes are in it; -1 */
 	size_t in_pipe;
+	uint8_t *held; /* what was read and is still to be sent; NULL */
+	uint32_t held_len, held_at;
+	bool bulk; /* it comes in quantities for which a pipe is worth while */
 	uint64_t bytes;
 	bool eof, shut; /* the source has ended; the destination was told so */
 };
@@ -34,6 +37,7 @@ struct pf_web {
 	size_t judged; /* bytes of the connection's head buffer that may go on */
 };
 
+/* One beside the first, which has the connection's own place (up) from the beginning. */
 struct pf_attempt {
 	struct pf_src src;
 	struct pf_conn *conn;
@@ -84,12 +88,14 @@ struct pf_conn {
 	union pf_sa *addrs;
 	size_t n_addrs, next_addr;
 	int64_t dial_by, next_try;
-	struct pf_attempt attempts[PF_DIAL_PARALLEL];
+	struct pf_attempt *more; /* PF_DIAL_PARALLEL - 1, or NULL: none but the first was needed */
+	union pf_sa first;       /* what the first one dials */
 	int dial_errno;
 	int64_t tls_id; /* HANDED */
 	struct pf_conn *tls_next;
-	char *exec, *process; /* who connected, as far as it is known */
-	uint64_t idle_mark;   /* bytes moved at the last idle check */
+	const union pf_sa *peer; /* while nobody has asked who connected */
+	char *exec, *process;    /* who did, as far as it is known */
+	uint64_t idle_mark;      /* bytes moved at the last idle check */
 };
 
 /* relay.c */
@@ -116,6 +122,8 @@ void pf_conn_arm(struct pf_conn *c);
 
 /* dial.c: filter the addresses and connect to the first that answers. */
 void pf_dial_start(struct pf_conn *c, const union pf_sa *addrs, size_t n);
+/* An event of the first attempt. */
+void pf_dial_event(struct pf_conn *c, uint32_t events);
 /* The dialling part of the connection's timer. */
 void pf_dial_tick(struct pf_conn *c, int64_t now);
 void pf_dial_stop(struct pf_conn *c);
@@ -126,6 +134,9 @@ void pf_web_begin(struct pf_conn *c, size_t head_len);
 void pf_web_read(struct pf_conn *c);
 /* The server has said something: does the connection go over to another protocol? false: not known yet. */
 bool pf_web_answered(struct pf_conn *c);
+
+/* relay.c: what an event says of an end. */
+void pf_end_note(struct pf_end *e, uint32_t events);
 
 /* relay.c: may this request go on? NULL: it may; else the reason, and c->other_name is set. */
 const char *pf_conn_judge(struct pf_conn *c, const struct pf_sniff *s);

@@ -267,10 +267,11 @@ static struct pf_udp_flow *flow_of(struct pf_gate *g, const union pf_sa *peer)
 		f = f->next;
 	if (f)
 		return f;
-	if (g->n_udp_flows >= MAX_FLOWS || !pf_ctlookup_udp(g->conntrack, peer, PF_NFT_UDP_PORT, &orig)) {
+	bool full = g->n_udp_flows >= MAX_FLOWS || !pf_room_for(g, 1);
+	if (full || !pf_ctlookup_udp(g->conntrack, peer, PF_NFT_UDP_PORT, &orig)) {
 		struct pf_gate_event ev = {.kind = "connect",
 			.verdict = "deny",
-			.reason = g->n_udp_flows >= MAX_FLOWS ? "too_many_connections" : "direct_dial",
+			.reason = full ? "too_many_connections" : "direct_dial",
 			.proto = "udp"};
 		g->count.conns_denied++;
 		pf_gate_audit(g, PF_AUDIT_CONN, &ev);
