@@ -172,14 +172,15 @@ int end_accept(struct end *e, SSL_CTX *ctx, const void *first, size_t len)
 	return 0;
 }
 
-int end_connect(struct end *e, SSL_CTX *ctx, const char *name)
+int end_connect(struct end *e, SSL_CTX *ctx, const char *name, uint16_t port)
 {
 	if (use(e, ctx) < 0)
 		return -1;
 	BIO_up_ref(e->sock);
 	SSL_set0_rbio(e->ssl, e->sock);
 	SSL_set_hostflags(e->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-	if (SSL_set_tlsext_host_name(e->ssl, name) != 1 || SSL_set1_host(e->ssl, name) != 1)
+	if (SSL_set_tlsext_host_name(e->ssl, name) != 1 || SSL_set1_host(e->ssl, name) != 1 ||
+		resume_offer(e->ssl, name, port) < 0)
 		return -1;
 	SSL_set_connect_state(e->ssl);
 	return 0;
@@ -203,6 +204,9 @@ void end_close(struct pf_loop *loop, struct end *e, bool reset)
 	/* A reference of our own to the socket's BIO, while it was not the one being read. */
 	if (e->first)
 		BIO_free(e->sock);
+	/* Unless it is said that the end was as it should be, the session is not used again. */
+	if (e->ssl && !reset && SSL_is_init_finished(e->ssl))
+		SSL_set_shutdown(e->ssl, SSL_SENT_SHUTDOWN);
 	SSL_free(e->ssl);
 	e->ssl = NULL;
 	e->first = e->sock = NULL;

@@ -22,11 +22,13 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/json.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "base/units.h"
 #include "cmd/pinfold-tls/tls.h"
@@ -36,6 +38,8 @@
 
 #define LINK 3
 #define SECURE_HEAP ((size_t)1 << 20)
+#define TOLD_MAX ((size_t)1 << 20)
+#define RETRY_US 1000
 
 static const char *const host_stores[] = {"/etc/ssl/certs/ca-certificates.crt",
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt",
@@ -43,10 +47,46 @@ static const char *const host_stores[] = {"/etc/ssl/certs/ca-certificates.crt",
 
 void tls_send(struct tls *t, const cJSON *msg)
 {
-	struct pf_err err = PF_ERR_INIT;
+	PF_FREE char *text = pf_json_text(msg);
 
-	if (pf_tlslink_send(t->link.fd, msg, NULL, 0, NULL, 0, &err) < 0)
-		t->lost++;
+	tls_send_text(t, text);
+}
+
+/* A gate that takes nothing is about to end, and this with it. */
+void tls_send_text(struct tls *t, const char *text)
+{
+	if (t->told.len < TOLD_MAX)
+		pf_buf_add(&t->told, text, strlen(text) + 1);
+}
+
+void tls_flush(struct tls *t)
+{
+	size_t at = 0;
+
+	while (at < t->told.len) {
+		const char *text = t->told.data + at;
+		size_t len = strlen(text) + 1;
+		ssize_t n = send(t->link.fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			break;
+		at += len;
+	}
+	memmove(t->told.data, t->told.data + at, t->told.len - at);
+	t->told.len -= at;
+	if (t->told.len && !t->retry.pos)
+		pf_loop_timer(&t->loop, &t->retry, pf_now_us() + RETRY_US);
+}
+
+static void on_retry(struct pf_timer *timer)
+{
+	tls_flush((struct tls *)(void *)((char *)timer - offsetof(struct tls, retry)));
+}
+
+static void on_idle(void *arg)
+{
+	tls_flush(arg);
 }
 
 static void say(struct tls *t, const char *op, const char *key, const char *text)
@@ -56,6 +96,7 @@ static void say(struct tls *t, const char *op, const char *key, const char *text
 	cJSON_AddStringToObject(msg, "op", op);
 	cJSON_AddStringToObject(msg, key, text);
 	tls_send(t, msg);
+	tls_flush(t);
 }
 
 /* ---- TLS of both sides */
@@ -125,6 +166,7 @@ SSL_CTX *tls_upstream(struct tls *t)
 	common(ctx);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
 	(void)SSL_CTX_set_alpn_protos(ctx, alpn, sizeof(alpn) - 1);
+	resume_enable(ctx);
 	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 	if (t->host_store >= 0 && lseek(t->host_store, 0, SEEK_SET) == 0)
 		(void)add_authorities(store, BIO_new_fd(t->host_store, BIO_NOCLOSE));
@@ -159,6 +201,7 @@ static int load(struct tls *t, int fd, bool with_credentials, struct pf_err *err
 	t->rule_quotas = pf_calloc(n + 1, sizeof(*t->rule_quotas));
 	pf_policy_unref(t->policy);
 	t->policy = p;
+	resume_forget();
 	SSL_CTX_free(t->upstream);
 	t->upstream = NULL;
 	return 0;
@@ -260,7 +303,7 @@ static int confine(uid_t uid, struct pf_err *err)
 
 int main(int argc, char **argv)
 {
-	struct tls t = {.link = {.fd = LINK, .fn = on_link}, .host_store = -1};
+	struct tls t = {.link = {.fd = LINK, .fn = on_link}, .host_store = -1, .retry = {.fn = on_retry}};
 	struct pf_err err = PF_ERR_INIT;
 	int64_t uid = 0;
 
@@ -282,8 +325,6 @@ int main(int argc, char **argv)
 		say(&t, "error", "text", *err.msg ? err.msg : "OpenSSL, or its locked memory, cannot be had");
 		return 125;
 	}
-	for (;;) {
-		pf_loop_wait(&t.loop);
-		pf_loop_run(&t.loop);
-	}
+	for (;;)
+		pf_loop_step(&t.loop, on_idle, &t);
 }

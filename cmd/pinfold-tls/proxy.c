@@ -37,6 +37,7 @@
 #define LINGER_US 1000000
 #define TELL_BYTES ((uint64_t)128 << 10)
 #define ROUNDS 64
+#define STEPS 8
 
 enum request_state { REQ_HEAD, REQ_BODY, REQ_DONE };
 
@@ -119,7 +120,7 @@ static void finish(struct conn *c, const char *error)
 
 static void report(struct conn *c, const struct request *r, const char *verdict, const char *reason)
 {
-	PF_JSON cJSON *msg = cJSON_CreateObject();
+	PF_BUF struct pf_buf msg = {0};
 	size_t path = r->target_len;
 	char text[260];
 
@@ -129,21 +130,25 @@ static void report(struct conn *c, const struct request *r, const char *verdict,
 			path = i;
 			break;
 		}
-	cJSON_AddStringToObject(msg, "op", "request");
-	pf_json_add_int(msg, "id", c->id);
-	cJSON_AddStringToObject(msg, "verdict", verdict);
-	cJSON_AddStringToObject(msg, "reason", reason);
+	/* By hand: there is one for each request. */
+	pf_buf_printf(&msg,
+		"{\"op\":\"request\",\"id\":%lld,\"verdict\":\"%s\",\"reason\":\"%s\",\"method\":",
+		(long long)c->id, verdict, reason);
 	snprintf(text, sizeof(text), "%.*s", (int)(r->method_len < 32 ? r->method_len : 32), r->method);
-	cJSON_AddStringToObject(msg, "method", text);
+	pf_json_quoted(&msg, text);
 	/* A path that is no UTF-8 would make no JSON. */
 	snprintf(text, sizeof(text), "%.*s", (int)(path < 256 ? path : 256), r->target);
 	for (char *p = text; *p; p++)
 		if (*p < ' ' || *p > '~')
 			*p = '?';
-	cJSON_AddStringToObject(msg, "path", text);
-	if (r->used)
-		cJSON_AddStringToObject(msg, "credential", r->used);
-	tls_send(c->t, msg);
+	pf_buf_str(&msg, ",\"path\":");
+	pf_json_quoted(&msg, text);
+	if (r->used) {
+		pf_buf_str(&msg, ",\"credential\":");
+		pf_json_quoted(&msg, r->used);
+	}
+	pf_buf_str(&msg, "}");
+	tls_send_text(c->t, msg.data);
 }
 
 static void refuse(struct conn *c, struct request *r, const char *head, size_t len)
@@ -524,14 +529,14 @@ static int fill(struct fifo *f, struct end *e, size_t limit)
 {
 	if (!e->readable || e->eof || fifo_size(f) >= limit)
 		return 0;
+	static uint8_t scratch[CHUNK];
 	size_t want = limit - fifo_size(f) < CHUNK ? limit - fifo_size(f) : CHUNK;
-	ssize_t n = end_read(e, fifo_room(f, want), want);
+	ssize_t n = end_read(e, scratch, want);
 	if (n > 0) {
-		f->len += (size_t)n;
+		fifo_add(f, scratch, (size_t)n);
+		OPENSSL_cleanse(scratch, (size_t)n);
 		return 1;
 	}
-	if (fifo_size(f) == 0)
-		fifo_done(f);
 	if (n == END_FAILED)
 		return -1;
 	if (n == 0)
@@ -598,14 +603,7 @@ static bool shake(struct conn *c)
 {
 	char text[100];
 
-	if (!c->client_ready) {
-		int r = end_handshake(&c->client);
-		if (r < 0) {
-			finish(c, end_error(&c->client, text, sizeof(text)));
-			return false;
-		}
-		c->client_ready = r == 1;
-	}
+	/* The server's first: it works on its part while we do the client's. */
 	if (!c->up_ready && !c->up_error && c->up.src.fd >= 0) {
 		int r = end_handshake(&c->up);
 		if (r < 0) {
@@ -614,13 +612,20 @@ static bool shake(struct conn *c)
 		}
 		c->up_ready = r == 1;
 	}
-	if (!c->client_ready || !(c->up_ready || c->up_error || c->deny))
-		return false;
-	return true;
+	if (!c->client_ready) {
+		int r = end_handshake(&c->client);
+		if (r < 0) {
+			finish(c, end_error(&c->client, text, sizeof(text)));
+			return false;
+		}
+		c->client_ready = r == 1;
+	}
+	return c->client_ready && (c->up_ready || c->up_error || c->deny);
 }
 
 static void drive(struct conn *c)
 {
+	struct tls *t = c->t;
 	int moved = 1, rounds = 0;
 
 	if (c->dead)
@@ -650,13 +655,17 @@ static void drive(struct conn *c)
 			moved = 1;
 		}
 		moved |= a > 0 || b > 0 || in > 0 || rin > 0;
-		moved |= step_request(c);
-		if (!c->dead)
-			moved |= step_answer(c);
+		/* A head and its body go together. */
+		for (int k = 0; k < STEPS && !c->dead && step_request(c); k++)
+			moved = 1;
+		for (int k = 0; k < STEPS && !c->dead && step_answer(c); k++)
+			moved = 1;
 		if (!c->dead)
 			settle(c);
 	}
 	tell_bytes(c);
+	/* After what the two ends wait for. */
+	tls_flush(t);
 	if (!c->dead && rounds >= ROUNDS)
 		pf_loop_timer(&c->t->loop, &c->again, pf_now_us());
 }
@@ -724,7 +733,7 @@ static const char *set_up(struct conn *c, bool tls, const char *first, size_t fi
 	c->secure = tls && c->up.src.fd >= 0;
 	if (c->up.src.fd >= 0 && tls) {
 		SSL_CTX *ctx = tls_upstream(c->t);
-		if (!ctx || end_connect(&c->up, ctx, c->name) < 0)
+		if (!ctx || end_connect(&c->up, ctx, c->name, c->port) < 0)
 			return "no way to verify the server";
 	}
 	c->up_ready = c->up.src.fd >= 0 && !tls;

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "base/err.h"
+#include "base/str.h"
 #include "netpolicy/creds.h"
 #include "netpolicy/http.h"
 #include "netpolicy/loop.h"
@@ -26,7 +27,8 @@ struct tls {
 	SSL_CTX *server, *upstream;   /* upstream is made with the first connection that needs it */
 	int host_store;               /* the host's authorities, open for reading; -1: there are none */
 	struct conn *conns;
-	uint64_t lost; /* lines of the log that did not fit into the socket */
+	struct pf_buf told; /* messages to the gate that are still to be sent, each with its NUL */
+	struct pf_timer retry;
 };
 
 /* ---- ca.c: the sandbox's authority, and the certificates it makes */
@@ -68,12 +70,20 @@ int end_handshake(struct end *e);
 /* As a server; first are bytes that were read already. */
 int end_accept(struct end *e, SSL_CTX *ctx, const void *first, size_t len);
 /* As a client that asks for name and verifies it. */
-int end_connect(struct end *e, SSL_CTX *ctx, const char *name);
+int end_connect(struct end *e, SSL_CTX *ctx, const char *name, uint16_t port);
 /* Tell the peer that no more will come. */
 void end_shut(struct end *e);
 void end_close(struct pf_loop *loop, struct end *e, bool reset);
 /* What went wrong, for people; buf is used or not. */
 const char *end_error(const struct end *e, char *buf, size_t len);
+
+/* ---- resume.c: sessions with servers */
+
+/* Have those of this context kept. */
+void resume_enable(SSL_CTX *ctx);
+/* Use the one with this server if there is one, and let what comes be kept for it. -1: OpenSSL failed. */
+int resume_offer(SSL *ssl, const char *name, uint16_t port);
+void resume_forget(void);
 
 /* ---- fifo: bytes under way. What leaves it is wiped: a secret may have been among it */
 
@@ -133,8 +143,10 @@ void hide_secrets(
 /* Take over a connection from the keeper; descriptors are taken in any case. up -1: to be denied. */
 void conn_open(struct tls *t, const cJSON *msg, const char *first, size_t first_len, int client, int up);
 void conn_drop(struct tls *t, int64_t id);
-/* main.c */
+/* main.c: to the gate, in this order, soon: with tls_flush, or when there is nothing else to do. */
 void tls_send(struct tls *t, const cJSON *msg);
+void tls_send_text(struct tls *t, const char *text);
+void tls_flush(struct tls *t);
 SSL_CTX *tls_upstream(struct tls *t);
 
 #endif

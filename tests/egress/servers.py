@@ -78,6 +78,8 @@ async def web(reader, writer, port):
             writer.write(b"0\r\n\r\n")
             continue
         said = {"method": method, "path": path, "length": len(body), "head": head}
+        if tls := writer.get_extra_info("ssl_object"):
+            said["resumed"] = tls.session_reused
         if len(body) < 4096:
             said["body"] = body.decode("latin-1")
         answer = json.dumps(said).encode() + b"\n"

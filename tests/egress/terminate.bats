@@ -96,6 +96,21 @@ b''
 HTTP/1.1 101 Switching Protocols b'\\x81\\x05hello' b''"
 }
 
+@test "a server that proved its name a moment ago is known again, by that name and port, until the policy changes" {
+	local policy='{"allowed_hosts":[{"host":"a.cdn.test","methods":["GET"]},{"host":"b.cdn.test","methods":["GET"]}]}'
+	ending "$policy"
+	inside sh -c 'for h in a a a b b; do curl -sS "https://$h.cdn.test:8444/" | grep -o "resumed[^,}]*"; done'
+	assert_equal "$output" 'resumed": false
+resumed": true
+resumed": true
+resumed": false
+resumed": true'
+	# Whoever is trusted no more is not believed for having been.
+	set_policy "$policy"
+	inside curl -sS https://a.cdn.test:8444/
+	assert_out "a.cdn.test:8444 did not prove who it is"
+}
+
 @test "a large download comes whole, and with little memory" {
 	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"}]}'
 	inside sh -c 'curl -sS --limit-rate 2G https://a.cdn.test/big | head -c 200000000 | wc -c'
