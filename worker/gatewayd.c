@@ -32,6 +32,11 @@
 
 #define SETUP_MAX ((uint32_t)64 << 20)
 #define START_MS 20000
+#ifdef __SANITIZE_ADDRESS__
+#define DATA_MAX RLIM_INFINITY
+#else
+#define DATA_MAX ((rlim_t)1 << 30)
+#endif
 
 struct record {
 	int64_t state, ttl_ms;
@@ -138,7 +143,7 @@ void pf_gatewayd_stop(struct pf_gatewayd *d)
 
 static int become(uid_t uid)
 {
-	static const struct rlimit none = {0, 0};
+	static const struct rlimit none = {0, 0}, data = {DATA_MAX, DATA_MAX};
 
 	/* As an ordinary user's (in tests, in a container without the right) it stays who it is. */
 	if (geteuid() == 0 &&
@@ -146,7 +151,8 @@ static int become(uid_t uid)
 		return -1;
 	/* A change of user takes this back. */
 	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-			       prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0
+			       prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
+			       setrlimit(RLIMIT_DATA, &data) < 0
 		       ? -1
 		       : 0;
 }

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,14 @@
 #include "base/proc.h"
 
 #define BODY_MAX ((size_t)16 << 20)
+#define BODIES_MAX ((size_t)64 << 20) /* of all connections: it is the host's memory */
 #define TARGET_MAX 8192
 #define HEADER_MAX 8192
 #define IDLE_MS 120000
 #define REQUEST_MS 60000
 #define SEND_MS 30000
+
+static atomic_size_t bodies; /* bytes that requests of this process hold */
 
 struct reading {
 	struct pf_httpd_req *r;
@@ -106,6 +110,11 @@ static int on_body(http_parser *p, const char *at, size_t n)
 
 	if (x->r->body.len + n > BODY_MAX) {
 		x->refuse = 413;
+		return 1;
+	}
+	if (atomic_fetch_add(&bodies, n) + n > BODIES_MAX) {
+		atomic_fetch_sub(&bodies, n);
+		x->refuse = 503;
 		return 1;
 	}
 	pf_buf_add(&x->r->body, at, n);
@@ -209,6 +218,7 @@ void pf_httpd_done(struct pf_httpd_req *r)
 		free(r->headers[i].name);
 		free(r->headers[i].value);
 	}
+	atomic_fetch_sub(&bodies, r->body.len);
 	pf_buf_done(&r->body);
 	*r = (struct pf_httpd_req){0};
 }

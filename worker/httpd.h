@@ -22,7 +22,7 @@ struct pf_httpd_req {
 };
 
 /* Read one request. Returns 0; -1 when none came (the end, or nothing for two minutes) or what came is none
- * or is too large, which is answered. */
+ * or is too large, alone or with what other connections are sending, which is answered. */
 int pf_httpd_read(int fd, struct pf_httpd_req *r);
 void pf_httpd_done(struct pf_httpd_req *r);
 /* A header's value; NULL. */

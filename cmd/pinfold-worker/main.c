@@ -16,6 +16,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/random.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -475,6 +476,8 @@ int main(int argc, char **argv)
 	PF_FREE char *deleted = getenv(FORGET_ENV) ? pf_strdup(getenv(FORGET_ENV)) : NULL;
 
 	umask(022);
+	/* The key is in our memory: no core of it, wherever the machine sends cores, and no look into it. */
+	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (parse(argc, argv, &o, &err) < 0)
 		return fail(&err);
 	pf_wlog_setup(o.json, NULL);
