@@ -4,18 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A message quotes what others wrote: it stays one line, and holds nothing that a terminal would obey, U+0080
- * to U+009F included. */
-static void one_line(char *s)
-{
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
-		if (c < 0x20 || c == 0x7f)
-			*s = c == '\n' || c == '\t' ? ' ' : '?';
-		else if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
-			s[0] = s[1] = '?';
-	}
-}
+#include "base/str.h"
 
 static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const char *fmt, va_list ap)
 {
@@ -30,7 +19,8 @@ static void set(struct pf_err *err, enum pf_err_kind kind, int errnum, const cha
 		const char *text = strerrordesc_np(errnum);
 		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s", text ? text : "unknown error");
 	}
-	one_line(err->msg);
+	/* A message quotes what others wrote. */
+	pf_one_line(err->msg);
 }
 
 int(pf_fail)(struct pf_err *err, int errnum, const char *fmt, ...)
@@ -76,7 +66,8 @@ int(pf_wrap)(struct pf_err *err, const char *fmt, ...)
 		memcpy(err->msg + n + 2, old, len);
 		err->msg[(size_t)n + 2 + len] = '\0';
 	}
-	one_line(err->msg);
+	/* A message quotes what others wrote. */
+	pf_one_line(err->msg);
 	errno = saved;
 	return -1;
 }

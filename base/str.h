@@ -29,6 +29,13 @@ void *pf_calloc(size_t n, size_t size);
 bool pf_starts_with(const char *s, const char *prefix);
 bool pf_ends_with(const char *s, const char *suffix);
 
+/* Make of a text that others wrote one line that holds nothing which a terminal would obey, U+0080 to U+009F
+ * included; in place. */
+void pf_one_line(char *s);
+/* Append a name as git shows it: as it is, or, if it holds such characters, '"', '\\' or what is no UTF-8, in
+ * "…" with three octal digits for what cannot be shown. prefix is inside of the quotes and plain. */
+void pf_quote_name(struct pf_buf *out, const char *prefix, const char *s, size_t len);
+
 /* Whether the bytes are UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF. */
 bool pf_utf8_valid(const char *s, size_t len);
 

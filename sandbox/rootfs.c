@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -25,6 +26,35 @@
 #include "sandbox/console.h"
 #include "sandbox/devices.h"
 #include "sandbox/mounts.h"
+
+/* Mounts of which pieces are changed when all are in place: procfs, sysfs, and what becomes read-only then.
+ * Found by its descriptor, each is itself whatever its place is called by then: where an image's /proc is a
+ * link into a volume, somebody else who has the volume could give another directory its name
+ * (CVE-2023-27561). */
+struct placed {
+	const struct pf_spec *spec;
+	int root;
+	int *fds; /* one per mount of spec; -1: not kept */
+};
+
+static bool is_kept(const struct pf_mount *mount)
+{
+	return mount->late_ro || strcmp(mount->type, "proc") == 0 || strcmp(mount->type, "sysfs") == 0;
+}
+
+/* What path is in the box: below the last mount that it is below, or else by name. */
+static int open_placed(const struct placed *p, const char *path)
+{
+	for (size_t i = p->spec->n_mounts; i-- > 0;) {
+		const char *at = p->spec->mounts[i].destination;
+		if (!pf_path_below(path, at))
+			continue;
+		if (p->fds[i] < 0)
+			break;
+		return pf_open_in_root(p->fds[i], strcmp(at, "/") == 0 ? path : path + strlen(at), O_PATH, 0);
+	}
+	return pf_open_in_root(p->root, path, O_PATH, 0);
+}
 
 static int attach(int mount_fd, int target_fd)
 {
@@ -124,8 +154,9 @@ static int finish_new(int root, int fd, const struct pf_mount *mount, struct pf_
 	return 0;
 }
 
+/* *keep gets the mount, if it is one that is kept. */
 static int attach_one(const struct pf_box_params *params, const struct pf_child_mounts *m,
-	const struct pf_mount *mount, int *next, struct pf_err *err)
+	const struct pf_mount *mount, int *next, int *keep, struct pf_err *err)
 {
 	PF_CLOSE int made = -1, target = -1;
 
@@ -155,11 +186,13 @@ static int attach_one(const struct pf_box_params *params, const struct pf_child_
 		return -1;
 	if (attach(made, target) < 0)
 		return pf_fail(err, errno, "mount %s", mount->destination);
+	if (is_kept(mount))
+		*keep = pf_take_fd(&made);
 	return 0;
 }
 
-static int attach_mounts(
-	const struct pf_box_params *params, const struct pf_child_mounts *m, struct pf_err *err)
+static int attach_mounts(const struct pf_box_params *params, const struct pf_child_mounts *m,
+	struct placed *placed, struct pf_err *err)
 {
 	const struct pf_spec *spec = params->spec;
 	int next = 0;
@@ -174,36 +207,33 @@ static int attach_mounts(
 				return pf_fail(err, errno, "%s", spec->mounts[i].destination);
 		}
 	for (size_t i = 0; i < spec->n_mounts; i++)
-		if (attach_one(params, m, &spec->mounts[i], &next, err) < 0)
+		if (attach_one(params, m, &spec->mounts[i], &next, &placed->fds[i], err) < 0)
 			return -1;
 	return 0;
 }
 
 /* What had to stay writable while others found their places in it. */
-static int late_read_only(const struct pf_spec *spec, int root, struct pf_err *err)
+static int late_read_only(const struct placed *p, struct pf_err *err)
 {
 	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
 
-	for (size_t i = 0; i < spec->n_mounts; i++) {
-		if (!spec->mounts[i].late_ro)
-			continue;
-		PF_CLOSE int fd = pf_open_in_root(root, spec->mounts[i].destination, O_PATH, 0);
-		if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
-			return pf_fail(err, errno, "make %s read-only", spec->mounts[i].destination);
-	}
+	for (size_t i = 0; i < p->spec->n_mounts; i++)
+		if (p->spec->mounts[i].late_ro &&
+			mount_setattr(p->fds[i], "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)
+			return pf_fail(err, errno, "make %s read-only", p->spec->mounts[i].destination);
 	return 0;
 }
 
 /* Masked files become the null device, masked directories an empty read-only tmpfs, one superblock for all of
  * them. The null device is taken from the box's own /dev and believed only when it is character device 1:3,
  * so that an image cannot make the mask a door (CVE-2025-31133). */
-static int mask_paths(const struct pf_spec *spec, int root, struct pf_err *err)
+static int mask_paths(const struct placed *placed, struct pf_err *err)
 {
 	PF_CLOSE int null = -1, empty = -1;
 	struct stat st;
 
-	for (char **p = spec->masked_paths; p && *p; p++) {
-		PF_CLOSE int target = pf_open_in_root(root, *p, O_PATH, 0), fd = -1;
+	for (char **p = placed->spec->masked_paths; p && *p; p++) {
+		PF_CLOSE int target = open_placed(placed, *p), fd = -1;
 
 		if (target < 0) {
 			if (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
@@ -227,7 +257,7 @@ static int mask_paths(const struct pf_spec *spec, int root, struct pf_err *err)
 			}
 		} else {
 			if (null < 0) {
-				null = pf_open_in_root(root, "/dev/null", O_PATH | O_NOFOLLOW, 0);
+				null = pf_open_in_root(placed->root, "/dev/null", O_PATH | O_NOFOLLOW, 0);
 				if (null < 0 || fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) ||
 					st.st_rdev != makedev(1, 3))
 					return pf_fail(err, 0,
@@ -242,10 +272,10 @@ static int mask_paths(const struct pf_spec *spec, int root, struct pf_err *err)
 	return 0;
 }
 
-static int read_only_paths(const struct pf_spec *spec, int root, struct pf_err *err)
+static int read_only_paths(const struct placed *placed, struct pf_err *err)
 {
-	for (char **p = spec->readonly_paths; p && *p; p++) {
-		PF_CLOSE int target = pf_open_in_root(root, *p, O_PATH, 0);
+	for (char **p = placed->spec->readonly_paths; p && *p; p++) {
+		PF_CLOSE int target = open_placed(placed, *p);
 
 		if (target < 0) {
 			if (errno == ENOENT || errno == ENOTDIR || errno == EACCES)
@@ -353,6 +383,30 @@ static int enter(const struct pf_box_params *params, int root, struct pf_err *er
 	return 0;
 }
 
+/* All that has a place in the root, and what is taken away of it. */
+static int furnish(const struct pf_box_params *params, const struct pf_child_mounts *m, struct placed *placed,
+	int sync, int *console, struct pf_err *err)
+{
+	const struct pf_spec *spec = params->spec;
+
+	if (attach_mounts(params, m, placed, err) < 0)
+		return -1;
+	if ((m->nodes >= 0 || params->rootless) && pf_dev_bind_nodes(spec, m->nodes, m->root, err) < 0)
+		return -1;
+	if (make_console(params, m->root, console, err) < 0 || run_hooks(params, sync, err) < 0)
+		return -1;
+	if (params->oci) {
+		/* As other runtimes do. Where it cannot be made chdir will say so. */
+		int cwd = pf_mkdirs_in_root(m->root, spec->process.cwd, 0755);
+		if (cwd >= 0)
+			close(cwd);
+	}
+	return mask_paths(placed, err) < 0 || read_only_paths(placed, err) < 0 ||
+			       late_read_only(placed, err) < 0
+		       ? -1
+		       : 0;
+}
+
 int pf_child_enter_root(const struct pf_box_params *params, const struct pf_child_mounts *m, int sync,
 	int *console, struct pf_err *err)
 {
@@ -365,20 +419,18 @@ int pf_child_enter_root(const struct pf_box_params *params, const struct pf_chil
 	 */
 	if (m->nodes >= 0 && move_mount(m->nodes, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return pf_fail(err, errno, "attach the device nodes");
-	if (attach_root(params, m->root, err) < 0 || attach_mounts(params, m, err) < 0)
+	if (attach_root(params, m->root, err) < 0)
 		return -1;
-	if ((m->nodes >= 0 || params->rootless) && pf_dev_bind_nodes(spec, m->nodes, m->root, err) < 0)
-		return -1;
-	if (make_console(params, m->root, console, err) < 0 || run_hooks(params, sync, err) < 0)
-		return -1;
-	if (params->oci) {
-		/* As other runtimes do. Where it cannot be made chdir will say so. */
-		int cwd = pf_mkdirs_in_root(m->root, spec->process.cwd, 0755);
-		if (cwd >= 0)
-			close(cwd);
-	}
-	if (mask_paths(spec, m->root, err) < 0 || read_only_paths(spec, m->root, err) < 0 ||
-		late_read_only(spec, m->root, err) < 0)
+	struct placed placed = {
+		.spec = spec, .root = m->root, .fds = pf_calloc(spec->n_mounts + 1, sizeof(int))};
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		placed.fds[i] = -1;
+	int r = furnish(params, m, &placed, sync, console, err);
+	for (size_t i = 0; i < spec->n_mounts; i++)
+		if (placed.fds[i] >= 0)
+			close(placed.fds[i]);
+	free(placed.fds);
+	if (r < 0)
 		return -1;
 	if (top.attr_set && mount_setattr(m->root, "", AT_EMPTY_PATH, &top, sizeof(top)) < 0)
 		return pf_fail(err, errno, "make the root read-only");

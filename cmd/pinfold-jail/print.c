@@ -142,8 +142,11 @@ void pf_jail_print_changes(const cJSON *changes)
 				 : letter == 'A' ? "\033[32m"
 				 : letter == 'D' ? "\033[31m"
 						 : "\033[33m";
-		printf("%s%c %s%s%s\n", on, letter, path ? path : "",
-			type && strcmp(type, "directory") == 0 ? "/" : "", colour ? "\033[0m" : "");
+		/* The names are the command's: they must not hide or forge a line of the list. */
+		PF_BUF struct pf_buf name = {0};
+		pf_quote_name(&name, "", path ? path : "", path ? strlen(path) : 0);
+		pf_buf_str(&name, type && strcmp(type, "directory") == 0 ? "/" : "");
+		printf("%s%c %s%s\n", on, letter, name.data, colour ? "\033[0m" : "");
 	}
 }
 

@@ -66,32 +66,12 @@ static bool control(const char *s, size_t len, size_t i)
 	       (before == 0xc2 && c >= 0x80 && c < 0xa0);
 }
 
-static bool plain(const char *s, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if (control(s, len, i) || s[i] == '"' || s[i] == '\\')
-			return false;
-	return pf_utf8_valid(s, len);
-}
-
-/* As git quotes: "…" around what is not plain, three octal digits for what cannot be shown. */
 static void print_quoted(const char *prefix, const char *s, size_t len)
 {
-	if (plain(s, len)) {
-		printf("%s%.*s", prefix, (int)len, s);
-		return;
-	}
-	printf("\"%s", prefix);
-	for (size_t i = 0; i < len; i++) {
-		unsigned char c = (unsigned char)s[i];
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			printf("\\%03o", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
+	PF_BUF struct pf_buf b = {0};
+
+	pf_quote_name(&b, prefix, s, len);
+	(void)fwrite(b.data ? b.data : "", 1, b.len, stdout);
 }
 
 static void print_name(const char *prefix, const char *path)

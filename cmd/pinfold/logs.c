@@ -21,7 +21,11 @@ static const char help[] =
 
 static const char *str(const cJSON *j, const char *key)
 {
-	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+	char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, key));
+
+	/* Some of it is what a payload chose, or a gate wrote that it has taken over. */
+	if (s)
+		pf_one_line(s);
 	return s ? s : "";
 }
 
@@ -34,12 +38,12 @@ static void print_fields(const cJSON *j)
 	{
 		if (strcmp(f->string, "time") == 0 || strcmp(f->string, "event") == 0 || cJSON_IsNull(f))
 			continue;
-		if (cJSON_IsString(f)) {
-			printf(" %s=%s", f->string, f->valuestring);
-		} else {
-			PF_FREE char *text = cJSON_PrintUnformatted(f);
-			printf(" %s=%s", f->string, text ? text : "");
-		}
+		PF_FREE char *text =
+			cJSON_IsString(f) ? pf_strdup(f->valuestring) : cJSON_PrintUnformatted(f);
+		pf_one_line(f->string);
+		if (text)
+			pf_one_line(text);
+		printf(" %s=%s", f->string, text ? text : "");
 	}
 }
 
@@ -74,6 +78,7 @@ static void print_line(const char *line, size_t len, bool denied, bool json)
 	if (!j || (denied && strcmp(str(j, "event"), "egress_denied") != 0))
 		return;
 	if (json) {
+		pf_one_line(text);
 		printf("%s\n", text);
 		return;
 	}

@@ -201,3 +201,16 @@ teardown() {
 	[ "$status" != 0 ]
 	refute_out root:x
 }
+
+@test "a /proc that is a link into a volume keeps its masks when its directory gets another name meanwhile (CVE-2023-27561)" {
+	mkdir -p "$PF_DIR/volume/proc"
+	ln -s vol/proc "$BUNDLE/rootfs/proc"
+	# Another container that has the volume would have to be quick; a hook is at the right moment.
+	printf '#!/bin/sh\ncat >/dev/null\nmv "%s/proc" "%s/moved" && mkdir "%s/proc"\n' "$PF_DIR/volume"{,,} >"$PF_DIR/hook"
+	chmod +x "$PF_DIR/hook"
+	edit '.mounts = [{destination: "/vol", type: "bind", source: $v, options: ["rbind"]}] + .mounts
+		| .hooks.createRuntime = [{path: $h}] | .linux.maskedPaths = ["/proc/keys", "/proc/sysvipc"]
+		| .linux.readonlyPaths = ["/proc/sys"]' --arg v "$PF_DIR/volume" --arg h "$PF_DIR/hook"
+	run_bundle 'cat /vol/moved/keys; ls /vol/moved/sysvipc; grep -o "/vol/moved/sys r[ow]" /vol/moved/self/mountinfo'
+	assert_equal "$output" "/vol/moved/sys ro"
+}

@@ -49,6 +49,10 @@ throw_away() {
 	assert_status 0
 	assert_equal "$(sed "s,$(tree)/,," <<<"$output" | sort)" "$(sort <<<"$WANT")"
 	assert_equal "$(listing)" "$before"
+	# No name hides a line, forges one or speaks to the terminal.
+	pj --diff -- touch $'x\e[2K\nM fake' $'c1\302\233'
+	assert_equal "$(sed "s,$(tree)/,," <<<"$output" | sort)" 'A "c1\302\233"
+A "x\033[2K\012M fake"'
 }
 @test "--diff lists what was written, by name and kind, and nothing of it is real" {
 	each throw_away

@@ -98,6 +98,15 @@ lines() { # N JQ-EXPRESSION
 	inside printf '%s' $'a\xffb'
 	log | jq -e . >/dev/null
 	log | iconv -f UTF-8 -t UTF-8 >/dev/null
+	# What a gate writes that was taken over says nothing to a terminal either.
+	printf '%s\n' '{"time":"t","event":"egress_denied","name":"\u001b[31mx","process":"\u009bp","x\u001b":["\u009b"]}' \
+		$'{"time":"t","event":"raw\e[31m"}' >>"$STORE/logs/$ID.jsonl"
+	local form
+	for form in "" --denied --json; do
+		pf logs "$ID" $form
+		refute_out $'\e'
+		refute_out $'\302\233'
+	done
 }
 
 @test "an exec that failed to start is in it as well" {

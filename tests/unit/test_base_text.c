@@ -275,6 +275,26 @@ static void buffers(void **state)
 	assert_null(pf_nearest(b.data, words));
 }
 
+/* What others wrote is shown without what a terminal would obey. */
+static void others_text(void **state)
+{
+	static const struct {
+		const char *name, *quoted;
+	} names[] = {{"plain", "plain"}, {"b\303\274cher", "b\303\274cher"}, {"a b", "a b"},
+		{"x\033[2K\ny", "\"x\\033[2K\\012y\""}, {"\302\233A", "\"\\302\\233A\""},
+		{"\377", "\"\\377\""}, {"q\"\\", "\"q\\\"\\\\\""}};
+	char text[] = "a\033]0;x\a\nb\302\233\303\274";
+
+	(void)state;
+	for (size_t i = 0; i < N(names); i++) {
+		PF_BUF struct pf_buf b = {0};
+		pf_quote_name(&b, "", names[i].name, strlen(names[i].name));
+		assert_string_equal(b.data, names[i].quoted);
+	}
+	pf_one_line(text);
+	assert_string_equal(text, "a?]0;x? b??\303\274");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -288,6 +308,7 @@ int main(void)
 		cmocka_unit_test(ids),
 		cmocka_unit_test(errors),
 		cmocka_unit_test(buffers),
+		cmocka_unit_test(others_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
