@@ -7,8 +7,9 @@
 /* One line on standard error; level "error", "warning" or "". */
 void pf_jail_message(const char *level, const char *text);
 
-/* --explain: what would be mounted, let out and limited. */
-void pf_jail_print_plan(const struct pf_jail *j, bool json);
+/* --explain: what would be mounted, let out and limited; as JSON with the document (jail/config.h) that the
+ * command line stands for, which pinfold_spawn() takes, too. */
+void pf_jail_print_plan(const struct pf_jail *j, bool json, const cJSON *doc);
 /* --learn: the profile, for --profile. */
 void pf_jail_print_learned(const cJSON *profile);
 /* --diff: a line for each change, coloured on a terminal. */

@@ -370,7 +370,7 @@ static int run(struct given *g)
 	struct pf_err err = PF_ERR_INIT;
 
 	if (g->explain) {
-		pf_jail_print_plan(g->j, g->json);
+		pf_jail_print_plan(g->j, g->json, g->doc);
 		return fflush(stdout) == 0 ? 0 : 125;
 	}
 	if (pf_jail_run(g->j, &r, &err) < 0) {

@@ -76,10 +76,12 @@ static cJSON *plan(const struct pf_jail *j)
 	return o;
 }
 
-void pf_jail_print_plan(const struct pf_jail *j, bool json)
+void pf_jail_print_plan(const struct pf_jail *j, bool json, const cJSON *doc)
 {
 	if (json) {
-		print_json(plan(j));
+		cJSON *p = plan(j);
+		cJSON_AddItemToObject(p, "config", cJSON_Duplicate(doc, true));
+		print_json(p);
 		return;
 	}
 	printf("command   ");

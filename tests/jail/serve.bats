@@ -43,6 +43,38 @@ setup() {
 }
 teardown() { jail_teardown; }
 
+# The same document twice: what a command line stands for is run by it, and by a program through libpinfold.
+same_through_library() { # OPTION...
+	local seen='id; pwd; env | sort; ls -d .* * ~/.* /tmp/* 2>&1; grep -E "^(Cap|NoNew|Seccomp)" /proc/self/status; ulimit -a
+		awk "{ print \$5, \$6, \$9 }" /proc/self/mountinfo | sort; cat /proc/net/route; uname -n; touch x ~/x /tmp/x; echo $?'
+	(as "$JAIL_BIN/pinfold-jail" "$@" -- sh -c "$seen") >"$PF_DIR/by-options" 2>&1 || true
+	(as "$JAIL_BIN/pinfold-jail" --explain --json "$@" -- sh -c "$seen") >"$PF_DIR/plan"
+	jq .config "$PF_DIR/plan" >"$PF_DIR/shared/config.json"
+	cp "$BUILD/lib/libpinfold.so.0" "$PF_DIR/shared/"
+	cat >"$PF_DIR/shared/spawn.py" <<-'END'
+		import ctypes, os, sys
+		here = os.path.dirname(sys.argv[0])
+		lib = ctypes.CDLL(here + "/libpinfold.so.0")
+		lib.pinfold_spawn.restype = ctypes.c_void_p
+		why, result = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(256)
+		p = lib.pinfold_spawn(open(here + "/config.json", "rb").read(), None, why)
+		assert p, why.value
+		assert lib.pinfold_wait(ctypes.c_void_p(p), result, why) == 0, why.value
+		lib.pinfold_result_free(result)
+		lib.pinfold_free(ctypes.c_void_p(p))
+	END
+	(cd "$(tree)" && rm -f x && as env PYTHONCOERCECLOCALE=0 PINFOLD_JAIL="$JAIL_BIN/pinfold-jail" /usr/bin/python3 "$PF_DIR/shared/spawn.py") >"$PF_DIR/by-library" 2>&1 ||
+		show "$(<"$PF_DIR/by-library")"
+	[ "$(wc -l <"$PF_DIR/by-options")" -gt 40 ] || show "$(<"$PF_DIR/by-options")"
+	diff "$PF_DIR/by-options" "$PF_DIR/by-library" >&2
+}
+library() {
+	same_through_library
+	same_through_library --profile build --rw . --overlay --home keep --hide /usr/share/man --tmpfs /opt --pids 50 --env A=b --timeout 1m \
+		--allow api.example.com
+}
+@test "what a command line stands for, given to libpinfold as --explain --json prints it, is the same box" { each library; }
+
 host() { # what a host program does, in Python
 	{ cat "$PF_DIR/shared/host.py"; cat; } >"$PF_DIR/shared/run.py"
 	status=0
