@@ -71,21 +71,80 @@ lose_on_a() { # LAST-CALL
 
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-@test "with --remote a session goes from machine to machine, and stale files of the first are given up" {
+registry() { # starts one, sets PORT
 	need docker-registry
-	local port
-	port=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s"}\n' "$PF_DIR/registry" "$port" >"$PF_DIR/registry.yml"
+	PORT=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s"}\n' "$PF_DIR/registry" "$PORT" >"$PF_DIR/registry.yml"
 	docker-registry serve "$PF_DIR/registry.yml" >"$PF_DIR/registry.log" 2>&1 3>&- 4>&- &
 	REGISTRY=$!
-	wait_for 10 listens "$port"
+	wait_for 30 listens "$PORT"
+}
+
+# A directory that is as little of a Debian as dpkg runs in: DEBIAN.
+small_debian() {
+	local f
+	DEBIAN="$PF_DIR/debian"
+	mkdir -p "$DEBIAN"/{etc,proc,dev,sys,tmp,root,run,usr/{bin,sbin,lib,lib64},var/lib/dpkg/{info,updates,triggers}}
+	for f in bin sbin lib lib64; do ln -s "usr/$f" "$DEBIAN/$f"; done
+	: >"$DEBIAN/var/lib/dpkg/status"
+	for f in bash sh cat chmod mkdir rm mv ln ls stat id env tar diff sed dpkg dpkg-deb dpkg-split dpkg-query ldconfig; do
+		f=$(PATH=/usr/bin:/usr/sbin command -v "$f")
+		echo "$f"
+		ldd "$f" 2>/dev/null | grep -o '/[^ ]*'
+	done | sort -u | while read -r f; do
+		# /lib and /usr/lib are one directory here as there.
+		[[ "$f" == /usr/* ]] || f="/usr$f"
+		mkdir -p "$DEBIAN$(dirname "$f")"
+		cp -L "$f" "$DEBIAN$f"
+	done
+	# Which dpkg wants to see, and nothing here asks for.
+	ln -s ../bin/sh "$DEBIAN/usr/sbin/start-stop-daemon"
+}
+
+@test "a package that dpkg has put under /usr is there on the second machine, and dpkg knows it" {
+	need dpkg dpkg-deb
+	registry
+	small_debian
+	new_session
+	# What is built is a real package with a script of its own; what it replaces and what it marks are the file system's.
+	start_stub "[$(session "[$(sh_call '(set -e; mkdir -p p/DEBIAN p/usr/bin p/usr/share/kept/empty
+		printf "Package: kept\nVersion: 1.2\nArchitecture: all\nMaintainer: t <t@example.com>\nDescription: kept\n" >p/DEBIAN/control
+		printf "#!/bin/sh\nset -e\nchmod 4755 /usr/bin/kept\nrm /usr/bin/env\n" >p/DEBIAN/postinst; chmod 755 p/DEBIAN/postinst
+		printf "#!/bin/sh\necho from the package\n" >p/usr/bin/kept; ln p/usr/bin/kept p/usr/share/kept/hard
+		dpkg-deb -b p p.deb >/dev/null; dpkg -i p.deb >log 2>&1 || cat log; kept)')]" "[$(sh_call 'kept; stat -c "%a %h %u:%g" /usr/bin/kept; ls -A /usr/share/kept /usr/bin/env 2>&1
+		dpkg-query -W; dpkg --verify kept && rm -rf p && dpkg -r kept >/dev/null 2>&1; ls /usr/bin/kept 2>&1; dpkg-query -W')]" "[$(sh_call 'dpkg-query -W; ls /usr/bin/kept 2>&1')]")]"
+	local m
+	for m in a b a; do
+		machine "$m"
+		pinfold image inspect debian >/dev/null 2>&1 || pinfold image import "dir:$DEBIAN" --name debian >/dev/null
+		echo '{"image":"debian","env":{"PATH":"/usr/sbin:/usr/bin"}}' >"$CONFIG"
+		take_item
+		on_work --config "$CONFIG" --remote "http://127.0.0.1:$PORT/sessions"
+		assert_equal "$status" 0
+		assert_gone "$SESSION"
+	done
+	assert_equal "$(result_text 0)" "from the package"
+	assert_equal "$(result_text 1)" "from the package
+4755 2 0:0
+ls: cannot access '/usr/bin/env': No such file or directory
+/usr/share/kept:
+empty
+hard
+kept	1.2
+ls: cannot access '/usr/bin/kept': No such file or directory"
+	assert_equal "$(result_text 2)" "ls: cannot access '/usr/bin/kept': No such file or directory"
+	assert_no_violations
+}
+
+@test "with --remote a session goes from machine to machine, and stale files of the first are given up" {
+	registry
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo $PLACE >f; cat f')]" "[$(sh_call 'echo $PLACE >>f; cat f')]" "[$(sh_call 'echo $PLACE >>f; cat f')]" "[$(sh_call 'cat f')]")]"
 	local n=0 m
 	for m in a b a a; do
 		machine "$m"
 		take_item
-		on_work --config "$CONFIG" --remote "http://127.0.0.1:$port/sessions"
+		on_work --config "$CONFIG" --remote "http://127.0.0.1:$PORT/sessions"
 		assert_equal "$status" 0
 		assert_gone "$SESSION"
 	done
@@ -96,7 +155,7 @@ listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 	machine a
 	stub_tell add "$(session | jq -c '.id += ".x"')"
 	take_item
-	on_work --config "$CONFIG" --remote "http://127.0.0.1:$port/Not/A/Repository"
+	on_work --config "$CONFIG" --remote "http://127.0.0.1:$PORT/Not/A/Repository"
 	assert_equal "$status" 1
 	grep -q "ask for the session's newest checkpoint" "$PF_DIR/worker.log"
 }
