@@ -69,6 +69,16 @@ teardown() { [ -n "${BATS_TEST_COMPLETED:-}" ] || containerd_tell; }
 	[ ! -e "$CT/ctr/default/$ID" ]
 }
 
+@test "ctr images import takes a checkpoint of ours, and what it runs of it has everything, and nothing that was deleted" {
+	make_checkpoints "$CT/images"
+	"$PINFOLD" --store "$CT/images/store" checkpoint export g2 --complete --to "oci-archive:$CT/g2.tar" >/dev/null
+	ctr_ images import --base-name localhost/checkpoint "$CT/g2.tar"
+	assert_status 0
+	ctr_ run "${RUNTIME[@]}" --rm localhost/checkpoint:g2 "$ID" sh -c "$SEEN"
+	assert_equal "$output" "$WANT"
+	ctr images rm localhost/checkpoint:g2 >/dev/null
+}
+
 @test "ctr run: a command that is not there is told by name, and nothing stays" {
 	ctr_ run "${RUNTIME[@]}" --rm localhost/bb:1 "$ID" nosuch
 	assert_status 1

@@ -3,6 +3,7 @@
 # timeout: 300
 load ../lib/common
 load images
+load registry
 
 setup_file() {
 	[ "$(id -u)" = 0 ] || skip "needs root"
@@ -26,6 +27,10 @@ setup_file() {
 	END
 	podman_ load -q -i "$PD/images/bb.tar"
 	podman_ load -q -i "$PD/images/pause.tar"
+}
+
+teardown() {
+	[ -z "${PIDS[*]:-}" ] || kill "${PIDS[@]}" 2>/dev/null || true
 }
 
 teardown_file() {
@@ -250,4 +255,35 @@ refused"
 	kill "$web" "$net"
 	[ "$status" != 0 ]
 	assert_err io.pinfold.policy
+}
+
+@test "podman, buildah, skopeo and umoci take a checkpoint of ours, from a file and from a registry: what was deleted is gone" {
+	local b=(nsenter -t "$HOLDER" -m buildah --root "$PD/root" --runroot "$PD/run" --storage-driver overlay) c
+	local p=("$PINFOLD" --root "$PD/images/run" --store "$PD/images/store")
+	make_checkpoints "$PD/images"
+	"${p[@]}" checkpoint export g2 --complete --to "oci-archive:$PD/g2.tar" >/dev/null
+	pod load -q -i "$PD/g2.tar"
+	assert_status 0
+	pod run --rm "${COMMON[@]}" "${output##*: }" sh -c "$SEEN"
+	assert_equal "$output" "$WANT"
+	PF_DIR="$PD" PIDS=()
+	registry
+	"${p[@]}" checkpoint push --plain-http --complete g2 "127.0.0.1:$PORT/work:2" >/dev/null
+	pod pull -q --tls-verify=false "127.0.0.1:$PORT/work:2"
+	assert_status 0
+	pod run --rm "${COMMON[@]}" "127.0.0.1:$PORT/work:2" sh -c "$SEEN"
+	assert_equal "$output" "$WANT"
+	c=$("${b[@]}" from -q --tls-verify=false --pull-always --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "docker://127.0.0.1:$PORT/work:2")
+	output=$(timeout 60 "${b[@]}" run --isolation oci --runtime "$PINFOLD" --network none "$c" -- sh -c "$SEEN")
+	"${b[@]}" rm "$c" >/dev/null
+	assert_equal "$output" "$WANT"
+	skopeo --insecure-policy copy -q --src-tls-verify=false "docker://127.0.0.1:$PORT/work:2" "oci-archive:$PD/copied.tar:again"
+	pod load -q -i "$PD/copied.tar"
+	pod run --rm "${COMMON[@]}" "${output##*: }" sh -c "$SEEN"
+	assert_equal "$output" "$WANT"
+	# Debian's umoci knows no zstd.
+	"${p[@]}" checkpoint export g2 --complete --uncompressed --to "oci:$PD/plain" >/dev/null
+	umoci unpack --image "$PD/plain:g2" "$PD/bundle"
+	output=$(chroot "$PD/bundle/rootfs" /bin/sh -c "$SEEN")
+	assert_equal "$output" "$WANT"
 }
