@@ -11,6 +11,7 @@
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-connections  ten thousand at once through one gate
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU; test-vm-systemd: and with systemd
+#   make soak-checkpoint  generations through a registry, then everything at once and killed (SOAK_SECONDS=300)
 #   make soak-worker   sessions while the worker's processes are killed at random (SOAK_SECONDS=300)
 #   make test-images   the image for agents, whole, with what its package managers fetch
 #
@@ -220,12 +221,13 @@ bench-gate:
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)BUILD=$(BUILD) scripts/bench-gate
 
-# Checkpoint after checkpoint of trees that change, for half an hour.
+# Checkpoint after checkpoint of trees that change and of programs at work, through a registry; then snapshots, restores, forks,
+# prune and gc at once for SOAK_SECONDS, killed at random. Half an hour and more.
 .PHONY: soak-checkpoint
 soak-checkpoint:
-	$(Q)scripts/install-deps test
-	$(Q)$(MAKE) --no-print-directory -j2 all
-	$(Q)PF_GENERATIONS=200 PF_EDITS=2000 BUILD=$(BUILD) tests/run system/checkpoint_generations
+	$(Q)scripts/install-deps soak
+	$(Q)$(MAKE) --no-print-directory -j2 all test-programs
+	$(Q)PF_GENERATIONS=200 PF_EDITS=2000 SOAK_SECONDS=$(SOAK_SECONDS) BUILD=$(BUILD) tests/run system/checkpoint_generations soak
 
 # What is found under the names of the worker's and the completion's programs, and the manual pages of all.
 WORKER_NAMES := worker on-work
