@@ -87,9 +87,9 @@ work() { # N
 		setfacl -d -m u:$((n + 1)):rwx tree
 		truncate -s 4G "sparse$((n % 3))"
 		echo "$n" | dd of="sparse$((n % 3))" bs=1 seek=$((n * 100000000)) conv=notrunc status=none
-		rm -rf /usr/share/misc /usr/share/base-files # deleted, and replaced as a whole
-		mkdir /usr/share/misc
-		echo "$n" >/usr/share/misc/new
+		rm -rf /etc/skel /etc/timezone # deleted, and replaced as a whole
+		mkdir /etc/skel
+		echo "$n" >/etc/skel/new
 	' work "$1"
 }
 
@@ -143,7 +143,7 @@ work() { # N
 				git -c safe.directory="*" -C repo fsck --strict --no-progress 2>&1 | grep -v dangling >&2 && exit 1
 				[ -z "$(git -c safe.directory="*" -C repo status --porcelain)" ]
 				cd project && node -e "if (require(\"package$1\") !== $1) process.exit(1)"
-				[ "$(ls /usr/share/misc)" = new ] && [ ! -e /usr/share/base-files ]
+				[ "$(ls /etc/skel)" = new ] && [ ! -e /etc/timezone ]
 				[ "$(stat -c %s ../sparse$(($1 % 3)))" = 4294967296 ] && [ "$(stat -c %b ../sparse$(($1 % 3)))" -lt 2000 ]' look "$g"
 			pinfold destroy --discard "$OTHER_ID"
 		)
