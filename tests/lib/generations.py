@@ -92,10 +92,15 @@ def tree_hash(root, listing=None):
     total = hashlib.sha256()
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     out = open(listing, "wb") if listing else None
-    for line in lines_of(fd, b"", {}):
-        total.update(line + b"\0")
+    try:
+        for line in lines_of(fd, b"", {}):
+            total.update(line + b"\0")
+            if out:
+                out.write(line.replace(b"\n", b"\\n") + b"\n")
+    finally:
+        os.close(fd)
         if out:
-            out.write(line.replace(b"\n", b"\\n") + b"\n")
+            out.close()
     return total.hexdigest()
 
 
@@ -240,6 +245,8 @@ def edit(root, seed, count):
             if e.errno not in (errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EXDEV, errno.EINVAL, errno.EBUSY, errno.ENOTEMPTY,
                                errno.ENAMETOOLONG, errno.EMLINK, errno.EPERM, errno.ENOSPC):
                 raise
+    for fd in edits.dirs:
+        os.close(fd)
 
 
 def limits(root):
