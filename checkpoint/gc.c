@@ -6,7 +6,8 @@
  * that cannot be read might have needed anything, so then no document and no chunk is removed.
  *
  * Then chunks: those of the trees and maps of the layers that are left, and those that the maps name. Again,
- * a layer that cannot be read keeps all. The sealed domain is swept only by somebody who has its key. */
+ * a layer that cannot be read keeps all. The sealed domain is swept by somebody who has its key; by everybody
+ * when no sealed layer is left, because then all of it goes. */
 #include "checkpoint/gc.h"
 
 #include <dirent.h>
@@ -26,6 +27,7 @@
 #include "base/str.h"
 #include "checkpoint/layer.h"
 #include "checkpoint/packs.h"
+#include "checkpoint/seal.h"
 #include "checkpoint/store.h"
 
 /* Hex names that stay; manifests and layers share it, equal hashes mean equal content. */
@@ -309,6 +311,55 @@ static int mark_layer(int dfd, const char *name, void *ctx, struct pf_err *err)
 	return r;
 }
 
+static void keep_all(struct pf_ckpt_gc_stats *stats, const struct pf_err *why)
+{
+	stats->kept_all = true;
+	snprintf(stats->because, sizeof(stats->because), "%s", why->msg);
+}
+
+static int count_sealed(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	(void)dfd;
+	(void)err;
+	*(int *)ctx += strlen(name) > 64;
+	return 0;
+}
+
+/* A sealed pack is one that has a key beside it, which goes last. */
+static int drop_sealed_pack(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	struct pf_ckpt_gc_stats *stats = ctx;
+	size_t len = strlen(name);
+	struct stat st;
+
+	if (len < 5 || len > 200 || strcmp(name + len - 4, ".key") != 0)
+		return 0;
+	for (const char *const *end = (const char *const[]){"idx", "pack", "key", NULL}; *end; end++) {
+		char file[256];
+		snprintf(file, sizeof(file), "%.*s.%s", (int)(len - 4), name, *end);
+		if (fstatat(dfd, file, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		if (unlinkat(dfd, file, 0) < 0)
+			return pf_fail(err, errno, "remove packs/%s", file);
+		stats->bytes += st.st_size;
+	}
+	return 0;
+}
+
+static int sweep_without_key(struct pf_ckpt_heavy *h, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
+{
+	int sealed = 0;
+
+	if (sweep(h->storefd, "layers", count_sealed, &sealed, err) < 0)
+		return -1;
+	if (sealed == 0)
+		return sweep(h->storefd, "packs", drop_sealed_pack, stats, err);
+	struct pf_err why = PF_ERR_INIT;
+	(void)pf_seal_no_key("a checkpoint", &why);
+	keep_all(stats, &why);
+	return 0;
+}
+
 static int sweep_chunks(
 	struct pf_ckpt_heavy *h, bool sealed, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
 {
@@ -322,9 +373,9 @@ static int sweep_chunks(
 	int tmp_fd = -1;
 
 	if (!p)
-		return 0;
+		return sealed ? sweep_without_key(h, stats, err) : 0;
 	if (sweep(h->storefd, "layers", mark_layer, &m, &why) < 0) {
-		stats->kept_all = true;
+		keep_all(stats, &why);
 		return 0;
 	}
 	if (pf_ckpt_tmp_make_locked(h->storefd, tmp, &tmp_fd, err) < 0)
@@ -346,7 +397,7 @@ int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats
 	*s.stats = (struct pf_ckpt_gc_stats){0};
 	int r = sweep(h->storefd, "tmp", sweep_temp, &s, err);
 	if (r == 0 && mark(h, &k, &why) < 0)
-		s.stats->kept_all = true;
+		keep_all(s.stats, &why);
 	else if (r == 0 && sweep(h->storefd, "manifests", sweep_manifest, &s, err) == 0 &&
 		 sweep(h->storefd, "layers", sweep_layer, &s, err) == 0)
 		r = sweep(h->storefd, "unpacked", sweep_unpacked, &s, err);

@@ -10,8 +10,9 @@
 
 struct pf_ckpt_gc_stats {
 	int64_t manifests, layers, chunks, unpacked, temps; /* removed */
-	int64_t bytes; /* that manifests, layers' documents and packs have become smaller by */
-	bool kept_all; /* something could not be read, so nothing that may belong to it was removed */
+	int64_t bytes;      /* that manifests, layers' documents and packs have become smaller by */
+	bool kept_all;      /* something could not be read, so nothing that may belong to it was removed */
+	char because[1000]; /* what that was; "" if nothing */
 };
 
 /* Remove abandoned temporary directories, and manifests, layers, chunks and unpacked layers that neither a

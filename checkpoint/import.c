@@ -23,6 +23,7 @@
 #include "base/str.h"
 #include "checkpoint/artifact.h"
 #include "checkpoint/layer.h"
+#include "checkpoint/memdir.h"
 #include "checkpoint/oci.h"
 #include "checkpoint/txn.h"
 #include "overlay/unpack.h"
@@ -33,6 +34,7 @@ struct import {
 	struct pf_txn *outer; /* that an archive lies in, when layers go into another */
 	const struct pf_ckpt_import_opts *opts;
 	bool artifact;
+	bool sealed; /* goes into the sealed domain */
 	struct pf_ckpt_import_stats *stats;
 	int dir, blobs;  /* of the layout */
 	cJSON *config;   /* of the image */
@@ -184,21 +186,40 @@ static int unpack_blob(
 	return -1;
 }
 
-static int take_layer(struct import *x, size_t i, const struct pf_digest *wanted, struct pf_err *err)
+/* Where layer i is put together: on the disk, to be kept there; in memory what is sealed. */
+static int layer_dir(struct import *x, size_t i, bool *in_memory, struct pf_err *err)
 {
-	struct one *l = &x->v[i];
-	struct pf_txn_layer done = {0};
+	struct pf_err cannot = PF_ERR_INIT;
 	char dir[32], path[40];
+	int fs;
 
+	if (x->sealed && (fs = pf_memdir(&cannot)) >= 0) {
+		*in_memory = true;
+		return fs;
+	}
 	snprintf(dir, sizeof(dir), "layer-%zu", i);
 	snprintf(path, sizeof(path), "%s/fs", dir);
 	if (mkdirat(pf_txn_tmp(x->t), dir, 0700) < 0 || mkdirat(pf_txn_tmp(x->t), path, 0755) < 0)
 		return pf_fail(err, errno, "mkdir %s", path);
-	PF_CLOSE int fs = openat(pf_txn_tmp(x->t), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fs = openat(pf_txn_tmp(x->t), path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fs < 0 ? pf_fail(err, errno, "%s", path) : fs;
+}
+
+static int take_layer(struct import *x, size_t i, const struct pf_digest *wanted, struct pf_err *err)
+{
+	struct one *l = &x->v[i];
+	struct pf_txn_layer done = {0};
+	bool in_memory = false;
+	PF_CLOSE int fs = layer_dir(x, i, &in_memory, err);
+
 	if (fs < 0)
-		return pf_fail(err, errno, "%s", path);
-	if (unpack_blob(x, l, wanted, fs, err) < 0)
 		return -1;
+	if (unpack_blob(x, l, wanted, fs, err) < 0)
+		return in_memory && err->errnum == ENOSPC
+			       ? pf_wrap(err,
+					 "what is encrypted is put together in memory, which is too small "
+					 "for it (--no-encrypt does it on the disk)")
+			       : -1;
 	const struct pf_txn_source s = {
 		.rootfd = fs, .userxattr = !pf_in_first_userns(), .no_sync = true, .expected = wanted};
 	if (pf_txn_layer(x->t, &s, &done, err) < 0)
@@ -210,7 +231,7 @@ static int take_layer(struct import *x, size_t i, const struct pf_digest *wanted
 	l->id = done.id;
 	l->bytes = done.walked.bytes;
 	l->entries = done.entries;
-	l->unpacked = true;
+	l->unpacked = !in_memory;
 	x->stats->unpacked++;
 	x->stats->bytes += done.walked.bytes;
 	return 0;
@@ -262,6 +283,7 @@ static int seal_too(struct import *x, struct pf_err *err)
 
 	if (pf_ckpt_heavy_choose(x->h, true, &t.sealed, err) < 0)
 		return -1;
+	x->sealed = t.sealed;
 	x->outer = pf_take(x->t);
 	return pf_txn_begin(x->h, &t, &x->t, err);
 }

@@ -289,7 +289,17 @@ static cJSON *gc_json(const struct pf_ckpt_gc_stats *s)
 	pf_json_add_int(j, "temps", s->temps);
 	pf_json_add_int(j, "bytes", s->bytes);
 	cJSON_AddBoolToObject(j, "kept_all", s->kept_all);
+	if (s->kept_all)
+		cJSON_AddStringToObject(j, "because", s->because);
 	return j;
+}
+
+/* What was left to be done goes unseen in JSON. */
+static void tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s)
+{
+	if (s->kept_all)
+		fprintf(stderr, "pinfold: checkpoint %s: nothing was freed that it might need: %s\n", verb,
+			s->because);
 }
 
 static int cmd_rm(int argc, char **argv)
@@ -326,10 +336,13 @@ static int cmd_rm(int argc, char **argv)
 		s.unpacked += one.unpacked;
 		s.temps += one.temps;
 		s.bytes += one.bytes;
+		if (one.kept_all)
+			memcpy(s.because, one.because, sizeof(s.because));
 		s.kept_all |= one.kept_all;
 	}
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
+	tell_kept("rm", &s);
 	return 0;
 }
 
@@ -352,6 +365,7 @@ static int cmd_gc(int argc, char **argv)
 	s.unpacked += unsealed;
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
+	tell_kept("gc", &s);
 	return 0;
 }
 

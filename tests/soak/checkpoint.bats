@@ -69,7 +69,8 @@ work() { # N
 		git merge -q --ff-only "topic$n"
 		git push -q origin main
 		rm -rf ../clone
-		git clone -q ../origin.git ../clone
+		# By hard links; where the objects had several names in a layer below, these come apart, and git refuses that.
+		git clone -q ../origin.git ../clone 2>/dev/null || { rm -rf ../clone; git clone -q --no-hardlinks ../origin.git ../clone; }
 		[ $((n % 4)) != 3 ] || git gc -q --prune=now
 		mkdir -p "../package$n" ../project
 		cd "../package$n"

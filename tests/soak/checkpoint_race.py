@@ -38,7 +38,6 @@ counts, wrong = collections.Counter(), []
 lock = threading.Lock()
 hashes = {}  # name -> what the tree was
 attempts = collections.defaultdict(list)  # sandbox -> [name, known to be there]
-ROOM = ("no checkpoint", "not found", "no such")
 
 
 def fault(text):
@@ -47,7 +46,7 @@ def fault(text):
 
 
 def run(what, command, rng, kill=1 / 3, **kw):
-    """Status and output; None when it was killed. Another error than that something is gone is a fault."""
+    """Status and output; None when it was killed. What else is a fault the caller knows."""
     done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **kw)
     killed = False
     if rng.random() < kill:
@@ -115,9 +114,13 @@ def collector():
         time.sleep(rng.random() * 0.5)
 
 
-def some_name(rng):
+def all_names():
     done = subprocess.run(helper + ["checkpoint", "ls", "--json"], stdout=subprocess.PIPE, check=True)
-    names = [c["name"] for c in json.loads(done.stdout)]
+    return [c["name"] for c in json.loads(done.stdout)]
+
+
+def some_name(rng):
+    names = all_names()
     return rng.choice(names) if names else None
 
 
@@ -143,7 +146,7 @@ def restorer(number):
         to = f"{args.dir}/out{number}-{n}"
         more = ["--to", "oci:" + to] if what == "export" else []
         got = run(what, helper + ["checkpoint", what, name, *more], rng)
-        if got and got[0] and not any(word in got[2] for word in ROOM):
+        if got and got[0] and name in all_names():
             fault(f"{what} {name}: {got[2]}")
         subprocess.run(["rm", "-rf", to], check=True)
 
@@ -161,7 +164,7 @@ def sandboxes(number):
         ids = [f"race{os.getpid()}-{number}-{n}{x}" for x in "ab"]
         got = run("create --from", pinfold + ["create", ids[0], "--from", name], rng, kill=0)
         if got[0]:
-            if not any(word in got[2] for word in ROOM):
+            if name in all_names():
                 fault(f"create --from {name}: {got[2]}")
             continue
         mark = f"mark-{number}-{n}"

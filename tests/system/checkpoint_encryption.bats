@@ -171,16 +171,54 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	no_canary
 }
 
-@test "without the key gc removes nothing that is encrypted" {
+@test "without the key gc removes nothing that is encrypted and says so, until no checkpoint is" {
 	make_canary
 	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
-	assert_equal "$(pinfold checkpoint gc | jq -r .kept_all)" true
+	pf checkpoint gc
+	assert_status 0
+	assert_json '.kept_all and (.because | contains("sealed"))'
+	assert_err "nothing was freed"
+	assert_err "--key file:PATH"
 	pinfold checkpoint verify s --key "file:$KEY" >/dev/null
 	assert_equal "$(pinfold checkpoint gc --key "file:$KEY" | jq -r .kept_all)" false
 	pinfold checkpoint verify s --key "file:$KEY" >/dev/null
 	pinfold checkpoint rm s --key "file:$KEY" >/dev/null
 	pinfold checkpoint gc --key "file:$KEY" >/dev/null
 	assert_equal "$(find "$STORE/checkpoints/packs" -type f | wc -l)" 0
+	pinfold snapshot "$ID" --name t --encrypt --key "file:$KEY" >/dev/null
+	pinfold exec "$ID" -- touch /workspace/new # or they would have the same layer
+	pinfold snapshot "$ID" --name plain --no-encrypt >/dev/null
+	pf checkpoint rm t
+	assert_status 0
+	pf checkpoint gc
+	assert_json '.kept_all | not'
+	assert_equal "$(find "$STORE/checkpoints/packs" -name '*.key' | wc -l)" 0
+	pinfold checkpoint verify --all >/dev/null
+	pinfold snapshot "$ID" --name u --encrypt --key "file:$KEY" >/dev/null
+	pinfold checkpoint verify --all --key "file:$KEY" >/dev/null
+}
+
+@test "an import of what is encrypted that is killed anywhere has put nothing in clear on the disk" {
+	[ -e "$BUILD/tests/helpers/faultinject.so" ] || skip "needs make test-programs"
+	make_canary
+	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
+	pinfold checkpoint export s --to "oci:$PF_DIR/out" --key "file:$KEY" >/dev/null
+	pinfold destroy "$ID"
+	struck() { # N
+		LD_PRELOAD="$BUILD/tests/helpers/faultinject.so" PF_FAULT="any:$1:kill" PF_FAULT_PROGRAM=pinfold-store PF_FAULT_COUNT="$PF_DIR/count" \
+			pinfold checkpoint import "oci:$PF_DIR/out" --key "file:$KEY" >/dev/null 2>&1
+	}
+	local n calls
+	STORE="$PF_DIR/first"
+	struck 0
+	calls=$(tail -n 1 "$PF_DIR/count")
+	[ "$calls" -ge 15 ]
+	for ((n = 1; n <= calls; n += 1 + calls / 12)); do
+		STORE="$PF_DIR/n$n"
+		absent struck $n
+		# Where memory does for it (Linux 6.6).
+		[ "$(printf '6.6\n%s\n' "$(uname -r)" | sort -V | head -n 1)" != 6.6 ] || no_canary
+	done
 }
 
 @test "what is encrypted leaves the store so, and comes back with its key: here, in another store, from an archive" {
