@@ -145,9 +145,11 @@ asyncio.run(main())'
 @test "as many connections at once as there are descriptors for, up to ten thousand: each answers, what is beyond is refused" {
 	[ -n "${PF_CONNECTIONS:-}" ] || skip "make test-connections"
 	sandbox '{"allowed_hosts":["a.cdn.test:7"]}'
-	local hard fit
+	private() { awk '/^Private/ {s += $2} END {print s}' "/proc/$(gate_pid)/smaps_rollup"; }
+	local hard fit idle
+	idle=$(private)
 	hard=$(ulimit -Hn)
-	fit=$(((hard - 64) / 3))
+	fit=$(((hard - 192) / 2))
 	[ "$fit" -lt 10000 ] || fit=10000
 	probe 'import asyncio, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
@@ -168,15 +170,19 @@ async def main():
     again = await asyncio.gather(*(ask(r, w) for r, w in held))
     print(len(held), len(again), flush=True)
     open("/workspace/held", "w").close()
-    await asyncio.sleep(3)
+    while not os.path.exists("/workspace/enough"):
+        await asyncio.sleep(0.1)
 asyncio.run(main())' &
 	local client=$!
 	wait_for 100 pinfold exec "$ID" -- test -e /workspace/held
 	local kib
-	kib=$(awk '/^Private/ {s += $2} END {print s}' "/proc/$(gate_pid)/smaps_rollup")
-	echo "# $fit connections: $kib KiB of the gate's own" >&3
+	kib=$(private)
+	echo "# the gate's own memory: $idle KiB idle, $kib KiB with $fit connections" >&3
 	assert_equal "$(pinfold policy "$ID" show | jq .gate.connections)" "$fit"
 	[ "$kib" -lt $((1024 + fit * 2)) ] || show "the gate has $kib KiB"
+	# Two for each, and its own.
+	[ "$(find "/proc/$(gate_pid)/fd" | wc -l)" -le $((fit * 2 + 192)) ]
+	inside touch /workspace/enough
 	wait "$client"
 	[ "$fit" = 10000 ] || assert_audit '.reason=="too_many_connections"'
 	none_left() { [ "$(pinfold policy "$ID" show | jq .gate.connections)" = 0 ]; }
