@@ -142,6 +142,41 @@ asyncio.run(main())'
 	[ "$(find "/proc/$gate/fd" | wc -l)" -lt 60 ]
 }
 
+@test "with few descriptors as many connections as there are pairs, streams through all of them at once, and an answer for the next" {
+	config "{\"networking\":{\"allowed_hosts\":[\"a.cdn.test:7\"],$RESOLVER}}"
+	new_id
+	at_host prlimit --nofile=400 "$PINFOLD" --root "$ROOT" --store "$STORE" create "$ID" --config "$CONFIG" >/dev/null
+	# (400 - 192) / 2; there are pipes for 64 of the 208 directions.
+	probe 'import asyncio
+N, SIZE = 104, 300000
+async def stream(r, w):
+    async def send():
+        w.write(b"x" * SIZE); w.write_eof(); await w.drain()
+    sending = asyncio.create_task(send())
+    await asyncio.sleep(0.3)  # nobody reads: bytes get stuck on their way
+    n = len(await r.read())
+    await sending; w.close()
+    return n == SIZE
+async def main():
+    host = addresses("a.cdn.test", "4")[0]
+    held = []
+    for _ in range(N):
+        r, w = await asyncio.open_connection(host, 7)
+        w.write(b"x"); await r.readexactly(1)
+        held.append((r, w))
+    try:
+        r, w = await asyncio.open_connection(host, 7)
+        w.write(b"x")
+        print("next", await r.read(1))
+    except OSError as e: print("next", word(e))
+    print(sum(await asyncio.gather(*(stream(r, w) for r, w in held))))
+asyncio.run(main())'
+	assert_equal "$output" $'next reset\n104'
+	assert_audit '.event=="egress_denied" and .reason=="too_many_connections"'
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.gate.connections_accepted, .gate.connections_overload, .gate.connections_failed]')" "[105,1,0]"
+	expect_dial ok a.cdn.test 7
+}
+
 @test "as many connections at once as there are descriptors for, up to ten thousand: each answers, what is beyond is refused" {
 	[ -n "${PF_CONNECTIONS:-}" ] || skip "make test-connections"
 	sandbox '{"allowed_hosts":["a.cdn.test:7"]}'
