@@ -48,8 +48,10 @@ teardown() { common_teardown; }
 	assert_json '.networking.allowed_cidrs==["9.9.9.77:7"]'
 	echo "$output" >"$PF_DIR/suggested.json"
 	pinfold policy "$ID" set "$PF_DIR/suggested.json" >/dev/null
-	expect_dial ok web.one.test 7
-	expect_dial ok 9.9.9.77 7
+	expect_dials <<-END
+		ok web.one.test 7
+		ok 9.9.9.77 7
+	END
 	# What no entry may open is not suggested by what it was refused for.
 	expect_dial reset to-metadata.bad.test 80
 }

@@ -24,9 +24,11 @@ both='{"allowed_hosts":["web.one.test","only4.one.test","only6.one.test"]}'
 	sandbox "$both"
 	local family
 	for family in any 4 6; do
-		expect_dial ok web.one.test 7 "$family"
-		expect_dial ok only4.one.test 7 "$family"
-		expect_dial ok only6.one.test 7 "$family"
+		expect_dials <<-END
+			ok web.one.test 7 $family
+			ok only4.one.test 7 $family
+			ok only6.one.test 7 $family
+		END
 	done
 }
 
@@ -36,9 +38,11 @@ both='{"allowed_hosts":["web.one.test","only4.one.test","only6.one.test"]}'
 	sandbox "$both"
 	local family
 	for family in any 4 6; do
-		expect_dial ok web.one.test 7 "$family"
-		expect_dial ok only4.one.test 7 "$family"
-		expect_dial reset only6.one.test 7 "$family"
+		expect_dials <<-END
+			ok web.one.test 7 $family
+			ok only4.one.test 7 $family
+			reset only6.one.test 7 $family
+		END
 	done
 	assert_audit '.event=="egress_error" and .name=="only6.one.test" and .reason=="connect" and .detail=="Network is unreachable"'
 }
@@ -49,9 +53,11 @@ both='{"allowed_hosts":["web.one.test","only4.one.test","only6.one.test"]}'
 	create_sandbox "$(jq -nc --argjson n "$both" '{networking:($n + {resolver:"2600:8::fe"})}')"
 	local family
 	for family in any 4 6; do
-		expect_dial ok web.one.test 7 "$family"
-		expect_dial ok only6.one.test 7 "$family"
-		expect_dial reset only4.one.test 7 "$family"
+		expect_dials <<-END
+			ok web.one.test 7 $family
+			ok only6.one.test 7 $family
+			reset only4.one.test 7 $family
+		END
 	done
 	assert_audit '.event=="egress_error" and .name=="only4.one.test" and .reason=="connect"'
 }
@@ -60,8 +66,10 @@ both='{"allowed_hosts":["web.one.test","only4.one.test","only6.one.test"]}'
 	sandbox "$both"
 	expect_dial ok web.one.test 7 6
 	at_host ip -6 route del default
-	expect_dial ok web.one.test 7 6
-	expect_dial ok web.one.test 7 4
+	expect_dials <<-END
+		ok web.one.test 7 6
+		ok web.one.test 7 4
+	END
 }
 
 @test "the host's resolv.conf is read again when it has changed, in place or replaced" {

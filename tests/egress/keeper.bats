@@ -91,6 +91,8 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 	wait_for 10 eval '[ -z "$(pids_of)" ]'
 	pf create "$ID" --reuse
 	assert_status 0
-	expect_dial ok only4.one.test 7
-	expect_dial no_name web.one.test 7
+	expect_dials <<-END
+		ok only4.one.test 7
+		no_name web.one.test 7
+	END
 }

@@ -99,6 +99,16 @@ expect_dial() { # WHAT NAME-OR-ADDRESS PORT [4|6]
 	assert_equal "$2:$3 $output" "$2:$3 $1"
 }
 
+# The same of many, one a line, by one process.
+expect_dials() { # <<<"WHAT NAME-OR-ADDRESS PORT [4|6]"
+	local expected
+	expected=$(cat)
+	probe 'for line in argv[1].splitlines():
+    where, port, *family = line.split()[1:]
+    print(dial(where, int(port), *family), *line.split()[1:])' "$expected"
+	assert_equal "$output" "$expected"
+}
+
 trust() { # the world's certificate, at /workspace/ca.pem
 	pinfold exec "$ID" -- sh -c 'cat >/workspace/ca.pem' <"$WORLD/cert.pem"
 }

@@ -81,15 +81,19 @@ for to in ("255.255.255.255", "224.0.0.251", "ff02::fb%lo", "9.9.8.255", "169.25
 
 @test "DNS over TLS or HTTPS to anyone is an ordinary connection, and refused as one" {
 	sandbox '{"allowed_hosts":["web.one.test:443"]}'
-	expect_dial refused 9.9.9.9 853
-	expect_dial refused 2600::9 853
-	expect_dial refused web.one.test 853
-	expect_dial no_name dns.google 443
+	expect_dials <<-END
+		refused 9.9.9.9 853
+		refused 2600::9 853
+		refused web.one.test 853
+		no_name dns.google 443
+	END
 	refute_captured 'port 853'
 	# Not below a wildcard either: no rule opens a public resolver by accident.
 	sandbox '{"allowed_hosts":["*.quad9.net","*.cloudflare-dns.com"]}'
-	expect_dial no_name dns9.quad9.net 443
-	expect_dial no_name mozilla.cloudflare-dns.com 443
+	expect_dials <<-END
+		no_name dns9.quad9.net 443
+		no_name mozilla.cloudflare-dns.com 443
+	END
 	assert_audit '.name=="dns9.quad9.net" and .reason=="public_resolver"'
 }
 
@@ -180,8 +184,10 @@ print("up", flush=True)' >"$PF_DIR/neighbour" 2>&1 3>&- &
 	assert_out neighbour
 
 	sandbox '{"allowed_hosts":["b.cdn.test"]}'
-	expect_dial ok b.cdn.test 7
-	expect_dial no_name a.cdn.test 7
+	expect_dials <<-END
+		ok b.cdn.test 7
+		no_name a.cdn.test 7
+	END
 	probe 's = socket.socket(socket.AF_UNIX)
 try:
     s.connect("\0neighbour"); print("connected")
@@ -194,8 +200,10 @@ print(http(argv[1], name="a.cdn.test")[:4], http(argv[2], name="a.cdn.test")[:4]
 	refute_out 200
 	assert_out "refused refused"
 	ID=$first
-	expect_dial ok a.cdn.test 7
-	expect_dial no_name b.cdn.test 7
+	expect_dials <<-END
+		ok a.cdn.test 7
+		no_name b.cdn.test 7
+	END
 	kill "$server"
 	wait "$server" || true
 }

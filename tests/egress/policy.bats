@@ -30,8 +30,10 @@ flowing() { # HOST
 	refute flowing 9.9.9.14
 	flowing 9.9.9.20
 	[ ! -s "$PF_DIR/kept.code" ]
-	expect_dial no_name only4.one.test 7
-	expect_dial ok a.cdn.test 7
+	expect_dials <<-END
+		no_name only4.one.test 7
+		ok a.cdn.test 7
+	END
 	assert_audit '.event=="policy_set" and .revision==2'
 	assert_audit '.event=="egress_denied" and .kind=="close" and .name=="only4.one.test" and .reason=="policy_changed" and .revision==2 and .bytes_in>0'
 	assert_equal "$(pinfold policy "$ID" show | jq -c '[.revision, .policy.allowed]')" '[2,["a.cdn.test"]]'
@@ -45,11 +47,15 @@ flowing() { # HOST
 
 @test "a larger policy opens at once; the sandbox need not be restarted" {
 	sandbox '{}'
-	expect_dial no_name web.one.test 7
-	expect_dial refused 9.9.11.1 7
+	expect_dials <<-END
+		no_name web.one.test 7
+		refused 9.9.11.1 7
+	END
 	set_policy '{"allowed_hosts":["web.one.test"],"allowed_cidrs":["9.9.11.0/24"]}'
-	expect_dial ok web.one.test 7
-	expect_dial ok 9.9.11.1 7
+	expect_dials <<-END
+		ok web.one.test 7
+		ok 9.9.11.1 7
+	END
 }
 
 @test "a policy that is no policy changes nothing" {
@@ -75,17 +81,21 @@ flowing() { # HOST
 	new_id
 	pf create "$ID" --from "$checkpoint"
 	assert_status 0
-	expect_dial ok web.one.test 7
-	expect_dial refused web.one.test 80
-	expect_dial no_name secret.other.test 7
-	expect_dial refused 9.9.9.66 7
+	expect_dials <<-END
+		ok web.one.test 7
+		refused web.one.test 80
+		no_name secret.other.test 7
+		refused 9.9.9.66 7
+	END
 	assert_equal "$(pinfold policy "$ID" show | jq -c .policy.allowed)" '["web.one.test:7"]'
 	# So has each of several.
 	new_id
 	pf fork "$checkpoint" "$ID"
 	assert_status 0
-	expect_dial ok web.one.test 7
-	expect_dial no_name secret.other.test 7
+	expect_dials <<-END
+		ok web.one.test 7
+		no_name secret.other.test 7
+	END
 }
 
 @test "a policy that was set while it ran is the one a checkpoint brings back" {
@@ -97,8 +107,10 @@ flowing() { # HOST
 	new_id
 	pf create "$ID" --from "$checkpoint"
 	assert_status 0
-	expect_dial ok web.one.test 7
-	expect_dial no_name only4.one.test 7
+	expect_dials <<-END
+		ok web.one.test 7
+		no_name only4.one.test 7
+	END
 }
 
 @test "max_bytes_per_hour: a rule's connections have so many bytes between them, both ways, ended at the gate or not" {
