@@ -91,9 +91,23 @@ static int unpack_archive(struct import *x, const char *path, struct pf_err *err
 	return pf_unpack_layer(file, x->dir, &o, NULL, err);
 }
 
+/* What an archive says to be elsewhere is a file of ours. Blobs are never followed, and compared with
+ * digests. */
+static int check_archive(int dir, struct pf_err *err)
+{
+	static const char *const names[] = {"index.json", "blobs"};
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (fstatat(dir, names[i], &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+			return pf_fail_kind(
+				err, PF_ERR_CORRUPT, 0, "no image layout: %s is a symbolic link", names[i]);
+	return 0;
+}
+
 static int open_layout(struct import *x, const char *path, bool archive, struct pf_err *err)
 {
-	if (archive && unpack_archive(x, path, err) < 0)
+	if (archive && (unpack_archive(x, path, err) < 0 || check_archive(x->dir, err) < 0))
 		return -1;
 	if (!archive)
 		x->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -258,12 +272,14 @@ static int take_layers(struct import *x, const struct pf_ckpt *c, struct pf_err 
  * or is not here, so that is not said any more. */
 static char *from_version_1(const struct import *x, const cJSON *record)
 {
+	static const char *const anew[] = {"version", "parent", "from", "layers"};
 	PF_JSON cJSON *j = cJSON_Duplicate(record, true);
 
-	cJSON_ReplaceItemInObjectCaseSensitive(j, "version", cJSON_CreateNumber(PF_CKPT_VERSION));
-	cJSON_ReplaceItemInObjectCaseSensitive(j, "parent", cJSON_CreateString(""));
-	cJSON_ReplaceItemInObjectCaseSensitive(j, "from", cJSON_CreateString(""));
-	cJSON_DeleteItemFromObjectCaseSensitive(j, "layers");
+	for (size_t i = 0; i < sizeof(anew) / sizeof(anew[0]); i++)
+		cJSON_DeleteItemFromObjectCaseSensitive(j, anew[i]);
+	cJSON_AddNumberToObject(j, "version", PF_CKPT_VERSION);
+	cJSON_AddStringToObject(j, "parent", "");
+	cJSON_AddStringToObject(j, "from", "");
 	cJSON *layers = cJSON_AddArrayToObject(j, "layers");
 	for (size_t i = 0; i < x->n; i++) {
 		cJSON *l = cJSON_CreateObject();

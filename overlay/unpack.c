@@ -42,6 +42,7 @@
 #define DEFAULT_ENTRIES ((int64_t)4 << 20)
 #define MAX_PATH_BYTES ((size_t)65536)
 #define MAX_ID 65535
+#define MAX_DEPTH 8192 /* what a tree may have that is walked again; each level of a path is opened */
 #define DEFAULT_ACL "system.posix_acl_default"
 
 /* What a directory gets when all that is in it has been made: until then its time would change, and
@@ -89,7 +90,7 @@ static void printable(const char *s, char *out, size_t size)
 /* "./a//b/" → "a/b". malloc'ed; NULL with err set. */
 static char *clean(const struct unpack *u, const char *path, struct pf_err *err)
 {
-	size_t len = strlen(path), n = 0;
+	size_t len = strlen(path), n = 0, depth = 0;
 
 	if (len > MAX_PATH_BYTES) {
 		bad(err, "the path is too long");
@@ -115,6 +116,11 @@ static char *clean(const struct unpack *u, const char *path, struct pf_err *err)
 			return NULL;
 		}
 		if (c > 0 && !(c == 1 && s[0] == '.')) {
+			if (++depth > MAX_DEPTH) {
+				free(out);
+				bad(err, "directories nest deeper than 8192 levels");
+				return NULL;
+			}
 			if (n)
 				out[n++] = '/';
 			memcpy(out + n, s, c);

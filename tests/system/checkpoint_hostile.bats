@@ -75,6 +75,18 @@ forged() { # NAME KEY=JSON...
 	assert_json 'map({(.name): .foreign}) | add == {"own": false, "plain": true}'
 }
 
+@test "an archive whose documents are links to files of the host is refused" {
+	local part
+	for part in index.json blobs; do
+		cp -r "$PF_DIR/own" "$PF_DIR/$part"
+		mv "$PF_DIR/$part/$part" "$PF_DIR/$part.real"
+		ln -s "$PF_DIR/$part.real" "$PF_DIR/$part/$part"
+		tar -C "$PF_DIR/$part" -cf "$PF_DIR/$part.tar" .
+		pf checkpoint import "oci-archive:$PF_DIR/$part.tar" --name x
+		assert_refused "$part is a symbolic link"
+	done
+}
+
 @test "control characters of a manifest reach no terminal" {
 	forged esc 'created="\u001b[31m"'
 	assert_refused "control characters"

@@ -406,6 +406,7 @@ static void test_hostile(void **state)
 		{"add('f', b'x')\nadd('f/g', b'x')", "not a directory"},
 		{"add('.wh.x', b'')\nadd('h', type=LNK, linkname='x')", "no file of this layer"},
 		{"add('x' * 256, b'')", "longer than 255"},
+		{"add('d/' * 9000 + 'f', b'x')", "8192 levels"},
 	};
 
 	(void)state;
