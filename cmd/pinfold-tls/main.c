@@ -312,6 +312,8 @@ int main(int argc, char **argv)
 		return 125;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	/* Before anything is opened: where there is none its descriptor is the next one free. */
+	bool vault_lost = vault_open(&err) < 0;
 	for (size_t i = 0; host_stores[i] && t.host_store < 0; i++)
 		t.host_store = open(host_stores[i], O_RDONLY | O_CLOEXEC);
 	/* Locked as root or within the limit; without locked memory there is no place for a secret. */
@@ -319,7 +321,7 @@ int main(int argc, char **argv)
 	int flags = fcntl(LINK, F_GETFL);
 	if (flags < 0 || fcntl(LINK, F_SETFL, flags | O_NONBLOCK) < 0 || pf_set_cloexec(LINK, true) < 0)
 		return 125;
-	if (vault_open(&err) < 0 || !OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) || !locked ||
+	if (vault_lost || !OPENSSL_init_ssl(OPENSSL_INIT_LOAD_SSL_STRINGS, NULL) || !locked ||
 		confine((uid_t)uid, &err) < 0 || pf_loop_init(&t.loop, &err) < 0 ||
 		pf_loop_add(&t.loop, &t.link, EPOLLIN) < 0) {
 		say(&t, "error", "text", *err.msg ? err.msg : "OpenSSL, or its locked memory, cannot be had");

@@ -57,6 +57,29 @@ BOUND='{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]}}'
 	refute grep -qa "$SECRET" "$WORLD/up.pcap"
 }
 
+@test "on a kernel without secret memory pinfold-tls stays, is all that has the secret, and is not followed by another" {
+	[ -x "$BUILD/tests/helpers/oldkernel" ] || skip "needs $BUILD/tests/helpers/oldkernel (make test-programs)"
+	local keeper tls
+	pinfold() { at_host "$BUILD/tests/helpers/oldkernel" "$PINFOLD" --root "$ROOT" --store "$STORE" "$@"; }
+	with_credentials "$KEY" "$BOUND"
+	unset -f pinfold
+	pinfold() { at_host "$PINFOLD" --root "$ROOT" --store "$STORE" "$@"; }
+	keeper=$(state_of .pinfold.keeper)
+	tls=$(pgrep -P "$keeper" -x pinfold-tls)
+	# Neither of the others has a descriptor of it.
+	refute grep -ql secretmem "/proc/$keeper/maps" "/proc/$tls/maps"
+	inside sh -c 'curl -sS -H "Authorization: Bearer $API" https://a.cdn.test:8444/; curl -sS -o /dev/null https://a.cdn.test:8444/'
+	assert_json ".head.authorization==\"Bearer $SECRET\""
+	assert_equal "$(pgrep -P "$keeper" -x pinfold-tls)" "$tls"
+	kill -9 "$tls"
+	assert_audit '.event=="tls_died" and .error=="pinfold-tls was killed by signal 9"'
+	inside curl -sS https://a.cdn.test:8444/
+	[ "$status" != 0 ]
+	assert_audit '.event=="egress_error" and .kind=="tls" and (.detail|test("and with it the sandbox.s authority"))'
+	assert_audit '.event=="egress_denied" and .kind=="connect" and .reason=="tls_down" and .name=="a.cdn.test"'
+	[ -z "$(pgrep -P "$keeper" -x pinfold-tls)" ]
+}
+
 @test "a server that is not who it should be gets nothing" {
 	echo "$SECRET" >"$PF_DIR/secret"
 	create_sandbox "{\"networking\":{\"allowed_hosts\":[\"a.cdn.test\"],$RESOLVER},\"credentials\":{\"api\":{\"type\":\"api_key\",
