@@ -23,6 +23,10 @@
 
 #define FIRST_TLS_UID 1879048192u  /* 0x70000000: above what systemd and we give to containers */
 #define FIRST_GATE_UID 1879113728u /* 65536 further */
+#define FIRST_POD_UID 1879179264u  /* and again */
+#define POD_UIDS 250000000u
+/* The kernel's PROC_DYNAMIC_FIRST: the least number that it gives to a namespace. */
+#define FIRST_NAMESPACE 0xF0000000u
 #ifdef __SANITIZE_ADDRESS__
 #define GATE_DATA RLIM_INFINITY /* its shadow alone is terabytes of address space */
 #define GATE_SPACE RLIM_INFINITY
@@ -39,6 +43,15 @@ uid_t pf_confine_tls_uid(uint32_t id_base)
 uid_t pf_confine_gate_uid(uint32_t id_base)
 {
 	return FIRST_GATE_UID + id_base / PF_IDRANGE_SIZE;
+}
+
+uid_t pf_confine_pod_uid(int netns)
+{
+	struct stat st;
+
+	if (fstat(netns, &st) < 0 || st.st_ino < FIRST_NAMESPACE || st.st_ino - FIRST_NAMESPACE >= POD_UIDS)
+		return pf_confine_gate_uid(0);
+	return FIRST_POD_UID + (uid_t)(st.st_ino - FIRST_NAMESPACE);
 }
 
 /* Refused with EPERM. Lists of what to refuse, not of what to allow: libc's and c-ares' calls differ from

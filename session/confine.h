@@ -14,6 +14,9 @@
  * range. */
 uid_t pf_confine_tls_uid(uint32_t id_base);
 uid_t pf_confine_gate_uid(uint32_t id_base);
+/* Of a pod's keeper: one for each network namespace, by the number that the kernel gave it. Where numbers are
+ * none that fit, that of all that have no range. */
+uid_t pf_confine_pod_uid(int netns);
 
 /* A session's keeper, which reads nothing that a payload wrote: of capabilities keep what signals the box,
  * and, if it is to start pinfold-tls, what makes that another user; no new privileges; not dumpable; no

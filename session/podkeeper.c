@@ -274,20 +274,19 @@ static int open_all(struct keeper *k, int *made, struct pf_err *err)
 	return k->gate ? 0 : -1;
 }
 
-/* Of files it needs what resolving a name reads. It has no id range: all of its kind are one user. */
-static int confine(struct pf_err *err)
+/* Of files it needs what resolving a name reads. */
+static int confine(uid_t uid, struct pf_err *err)
 {
 	static const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
 		"/run/resolvconf", "/run/NetworkManager", NULL};
 
-	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1
-							       : pf_confine_gate(pf_confine_gate_uid(0), err);
+	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1 : pf_confine_gate(uid, err);
 }
 
-static int stay(struct keeper *k, struct pf_err *err)
+static int stay(struct keeper *k, uid_t uid, struct pf_err *err)
 {
 	k->listen = pf_control_listen(k->p->dir, err);
-	return k->listen < 0 ? -1 : confine(err);
+	return k->listen < 0 ? -1 : confine(uid, err);
 }
 
 static void settle(void)
@@ -323,6 +322,7 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_podkeeper *par
 		(void)send(k.sock, &err, sizeof(err), MSG_NOSIGNAL);
 		_exit(125);
 	}
+	uid_t uid = pf_confine_pod_uid(made >= 0 ? made : p.netns);
 	if (send(k.sock, "", 1, MSG_NOSIGNAL) != 1 || (made >= 0 && pf_send_fd(k.sock, made) < 0))
 		k.pidfd = -1;
 	else
@@ -334,7 +334,7 @@ __attribute__((noreturn)) static void keeper_main(const struct pf_podkeeper *par
 		_exit(0);
 	}
 	/* From here on the container is there, and what does not work out leaves it closed. */
-	r = stay(&k, &err);
+	r = stay(&k, uid, &err);
 	if (r < 0)
 		(void)send(k.sock, &err, sizeof(err), MSG_NOSIGNAL);
 	else

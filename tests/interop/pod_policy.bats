@@ -241,6 +241,8 @@ inside"
 	assert_equal "$(egress "$CONTAINER" container)" "$POD"
 	keeper=$(egress "$POD" keeper)
 	assert_equal "$(cat "/proc/$keeper/comm")" pinfold-keeper
+	# A user that no other is: the namespace's number says which.
+	assert_equal "$(stat -c %u "/proc/$keeper/task")" $((1879179264 + $(stat -Lc %i "/proc/$(oci state "$POD" | jq .pid)/ns/net") - 0xF0000000))
 	exec_sync "$TRY; try http://good.example.com/cgi-bin/who"
 	assert_out from
 	kill -9 "$keeper"

@@ -111,6 +111,9 @@ pids_of() { # [ID]
 
 # ---- what tests ask for ------------------------------------------------------------------------------------
 
+# Built with sanitizers, whose own memory is beyond any bound that a test could give.
+sanitized() { grep -q __asan_init "$PINFOLD"; }
+
 need_root() {
 	[ "$(id -u)" = 0 ] || skip "needs root"
 }
