@@ -38,6 +38,12 @@
 
 #define LINK 3
 #define SECURE_HEAP ((size_t)1 << 20)
+/* It is the host's memory, not the sandbox's. */
+#ifdef __SANITIZE_ADDRESS__
+#define DATA_MAX RLIM_INFINITY
+#else
+#define DATA_MAX ((rlim_t)4 << 30)
+#endif
 #define TOLD_MAX ((size_t)1 << 20)
 #define RETRY_US 1000
 
@@ -283,11 +289,16 @@ static int confine(uid_t uid, struct pf_err *err)
 		"mkdir", "mkdirat", "chmod", "fchmodat", "chown", "fchownat", "clone", "clone3", "prlimit64",
 		"setrlimit", NULL};
 	const struct rlimit no_core = {0};
+	struct rlimit data;
 	struct rlimit files;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
+	}
+	if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_max > DATA_MAX) {
+		data.rlim_cur = data.rlim_max = DATA_MAX;
+		(void)setrlimit(RLIMIT_DATA, &data);
 	}
 	if (setrlimit(RLIMIT_CORE, &no_core) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "confine pinfold-tls");

@@ -8,8 +8,9 @@
  *
  * Bounded: 32 KiB of a request's head, 64 KiB of an answer's, 16 KiB of a body each way; buffers are there
  * only while something is in them. A body in which placeholders are to be replaced is collected up to 1 MiB,
- * because its length stands before it; longer ones go as they are. One in chunks streams, in chunks of our
- * own, and when it turns out to need a secret that it may not have, its request is cut off.
+ * because its length stands before it, and of all connections up to 64 MiB; longer ones go as they are. One
+ * in chunks streams, in chunks of our own, and when it turns out to need a secret that it may not have, its
+ * request is cut off.
  *
  * The certificate that the client is shown is made for the name that it connected to; the upstream's is
  * verified for the same name; and Host must be that name. So what a rule or a credential says of a host holds
@@ -32,6 +33,7 @@
 #define CHUNK ((size_t)16 << 10)
 #define ANSWER_HEAD_MAX ((size_t)64 << 10)
 #define HELD_BODY_MAX ((uint64_t)1 << 20)
+#define HELD_ALL_MAX ((uint64_t)64 << 20)
 #define HANDSHAKE_US 15000000
 #define HEAD_US 10000000
 #define LINGER_US 1000000
@@ -59,6 +61,7 @@ struct conn {
 	enum request_state state;
 	struct end client, up;
 	struct fifo in, out, rin, rout, held, body; /* body: all of it, or what is still to be looked at */
+	uint64_t reserved;                          /* for a body that is held */
 	struct pf_http request, answer;
 	bool counted[256]; /* credentials, in this request */
 	uint64_t bytes_out, bytes_in, bytes_told;
@@ -86,6 +89,12 @@ static void tell_bytes(struct conn *c)
 	tls_send(c->t, msg);
 }
 
+static void release_body(struct conn *c)
+{
+	c->t->held -= c->reserved;
+	c->reserved = 0;
+}
+
 static void finish(struct conn *c, const char *error)
 {
 	struct tls *t = c->t;
@@ -94,6 +103,7 @@ static void finish(struct conn *c, const char *error)
 	if (c->dead)
 		return;
 	c->dead = true;
+	release_body(c);
 	cJSON_AddStringToObject(msg, "op", "closed");
 	pf_json_add_int(msg, "id", c->id);
 	pf_json_add_int(msg, "bytes_out", (int64_t)c->bytes_out);
@@ -163,6 +173,7 @@ static void refuse(struct conn *c, struct request *r, const char *head, size_t l
 		.retry_s = r->retry_s};
 
 	report(c, r, f.status == 502 ? "error" : "deny", r->reason);
+	release_body(c);
 	fifo_done(&c->held);
 	fifo_done(&c->body);
 	fifo_add(&c->rout, answer, pf_refusal_write(&f, head, len, answer));
@@ -258,6 +269,20 @@ static void send_request(struct conn *c, struct request *r, const char *head, si
 	fifo_done(&fresh);
 }
 
+/* Room for the body, if it is one that is collected. false: others have it all. */
+static bool reserve_body(struct conn *c, const struct request *r)
+{
+	uint64_t len = c->request.parser.content_length;
+
+	if (c->request.done || (c->request.parser.flags & F_CHUNKED) || len > HELD_BODY_MAX ||
+		!inject_wants_body(c->t, r))
+		return true;
+	if (len > HELD_ALL_MAX - c->t->held)
+		return false;
+	c->t->held += c->reserved = len;
+	return true;
+}
+
 static void begin_request(struct conn *c, char *head, size_t len)
 {
 	struct request r = {.name = c->name, .port = c->port, .secure = c->secure, .counted = c->counted};
@@ -280,7 +305,12 @@ static void begin_request(struct conn *c, char *head, size_t len)
 		r.reason = "host_mismatch";
 	} else if (c->request.parser.method == HTTP_CONNECT) {
 		r.reason = "method";
-	} else if (judge(c, &r) && c->up_error) {
+	} else if (judge(c, &r) && !reserve_body(c, &r)) {
+		r.status = 429;
+		r.reason = "rate";
+		r.retry_s = 1;
+		snprintf(r.text, sizeof(r.text), "Too many bodies wait for a credential at a time.");
+	} else if (!r.reason && c->up_error) {
 		r.status = 502;
 		r.reason = "upstream_tls";
 		snprintf(r.text, sizeof(r.text), "%.200s:%u did not prove who it is: %.100s.", c->name,
@@ -294,10 +324,8 @@ static void begin_request(struct conn *c, char *head, size_t len)
 	c->in_answer = false;
 	c->no_body = c->request.parser.method == HTTP_HEAD;
 	c->state = c->request.done ? REQ_DONE : REQ_BODY;
-	bool sized =
-		!(c->request.parser.flags & F_CHUNKED) && c->request.parser.content_length <= HELD_BODY_MAX;
 	bool wanted = c->state == REQ_BODY && inject_wants_body(c->t, &r);
-	c->hold_body = wanted && sized;
+	c->hold_body = c->reserved > 0;
 	if (wanted && (c->request.parser.flags & F_CHUNKED)) {
 		fifo_add(&c->held, head, len);
 		c->rechunk = true;
@@ -320,6 +348,7 @@ static void end_held_body(struct conn *c)
 	struct request r = {.name = c->name, .port = c->port, .secure = c->secure, .counted = c->counted};
 	struct fifo fresh = {0}, head = c->held;
 
+	release_body(c);
 	c->held = (struct fifo){0};
 	c->hold_body = false;
 	split_line(&r, fifo_data(&head), fifo_size(&head));
