@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "jail/jail.h"
 #include "sandbox/caps.h"
+#include "sandbox/rlimit.h"
 #include "sandbox/spec_write.h"
 
 static cJSON *strings(char *const *v)
@@ -140,7 +141,7 @@ static cJSON *make_process(const struct pf_jail *j)
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
 		cJSON_AddItemToObject(caps, sets[i], pf_spec_cap_names(j->caps));
 	limits = cJSON_AddArrayToObject(p, "rlimits");
-	pf_spec_add_rlimit(limits, "RLIMIT_CORE", 0, 0);
+	pf_spec_add_rlimit(limits, "RLIMIT_CORE", pf_rlimit_no_core(), pf_rlimit_no_core());
 	/* Root has a cgroup for these: limits.c. */
 	if (j->caller_uid != 0 && j->pids >= 0)
 		pf_spec_add_rlimit(limits, "RLIMIT_NPROC", (uint64_t)j->pids, (uint64_t)j->pids);

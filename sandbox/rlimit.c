@@ -107,6 +107,13 @@ int pf_rlimits_check(const struct pf_rlimit *limits, size_t n, struct pf_err *er
 	return 0;
 }
 
+uint64_t pf_rlimit_no_core(void)
+{
+	struct rlimit own;
+
+	return getrlimit(RLIMIT_CORE, &own) == 0 && own.rlim_max > 0 ? 1 : 0;
+}
+
 int pf_rlimits_apply(const struct pf_rlimit *limits, size_t n, size_t *failed)
 {
 	for (size_t i = 0; i < n; i++) {

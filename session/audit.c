@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -49,10 +50,31 @@ int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err)
 
 #define LINES_MAX ((size_t)32 << 10)
 
+/* A payload can have lines written as fast as it connects, also to what it may: what the file holds of the
+ * host's disk is bounded, until somebody rotates it. What was left out is told, once at each end. */
+static bool is_full(struct pf_audit_lines *l)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	struct stat st;
+	bool full = fstat(l->fd, &st) == 0 && st.st_size >= PF_AUDIT_FULL;
+
+	if (full == l->full)
+		return full;
+	cJSON *fields = cJSON_CreateObject();
+	pf_json_add_int(fields, full ? "limit" : "suppressed", full ? PF_AUDIT_FULL : (int64_t)l->left_out);
+	(void)pf_audit_write(l->fd, full ? "log_full" : "log_resumed", fields, &ignored);
+	l->full = full;
+	l->left_out = 0;
+	return full;
+}
+
 void pf_audit_flush(struct pf_audit_lines *l)
 {
-	if (l->text.len)
+	if (l->text.len && !is_full(l))
 		(void)pf_write_all(l->fd, l->text.data, l->text.len);
+	else
+		for (size_t i = 0; i < l->text.len; i++)
+			l->left_out += l->text.data[i] == '\n';
 	l->text.len = 0;
 }
 

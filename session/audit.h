@@ -5,6 +5,8 @@
 #define PF_SESSION_AUDIT_H
 
 #include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "base/str.h"
@@ -21,7 +23,11 @@ struct pf_gate_event;
 struct pf_audit_lines {
 	int fd;
 	struct pf_buf text;
+	bool full;
+	uint64_t left_out; /* since it is */
 };
+/* At this size of the file lines of gates are left out until it is smaller again. */
+#define PF_AUDIT_FULL ((int64_t)1 << 30)
 void pf_audit_verdict(struct pf_audit_lines *l, const struct pf_gate_event *ev);
 /* A full disk must not open the gate nor stop it: lines that cannot be written are lost. */
 void pf_audit_flush(struct pf_audit_lines *l);

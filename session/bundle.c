@@ -19,6 +19,7 @@
 #include "sandbox/caps.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/idrange.h"
+#include "sandbox/rlimit.h"
 #include "sandbox/spec_write.h"
 #include "session/trust.h"
 
@@ -221,7 +222,7 @@ static cJSON *make_process(const struct pf_bundle_params *p)
 	cJSON_AddItemToObject(caps, "inheritable", pf_spec_cap_names(0));
 	cJSON_AddItemToObject(caps, "ambient", pf_spec_cap_names(0));
 	limits = cJSON_AddArrayToObject(process, "rlimits");
-	pf_spec_add_rlimit(limits, "RLIMIT_CORE", 0, 0);
+	pf_spec_add_rlimit(limits, "RLIMIT_CORE", pf_rlimit_no_core(), pf_rlimit_no_core());
 	/* As much as builds and servers want, never more than we may hand on. */
 	if (getrlimit(RLIMIT_NOFILE, &nofile) == 0) {
 		rlim_t hard = nofile.rlim_max < 1048576 ? nofile.rlim_max : 1048576;

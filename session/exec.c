@@ -29,6 +29,7 @@
 #include "base/str.h"
 #include "sandbox/box.h"
 #include "sandbox/caps.h"
+#include "sandbox/rlimit.h"
 #include "sandbox/user.h"
 #include "session/audit.h"
 #include "session/control.h"
@@ -137,7 +138,7 @@ static int make_process(struct running *x, struct pf_err *err)
 		return pf_fail(err, errno, "RLIMIT_NOFILE");
 	uint64_t hard = nofile.rlim_max < 1048576 ? nofile.rlim_max : 1048576;
 	p->rlimits = pf_calloc(2, sizeof(*p->rlimits));
-	p->rlimits[0] = (struct pf_rlimit){RLIMIT_CORE, 0, 0};
+	p->rlimits[0] = (struct pf_rlimit){RLIMIT_CORE, pf_rlimit_no_core(), pf_rlimit_no_core()};
 	p->rlimits[1] = (struct pf_rlimit){RLIMIT_NOFILE, hard < 65536 ? hard : 65536, hard};
 	p->n_rlimits = 2;
 	return 0;

@@ -305,6 +305,20 @@ static void check_rlimits(struct report *r)
 	add(r, "swap", OK, swap ? "on" : "none", NULL);
 }
 
+/* For a crash inside, which may be on purpose, the kernel starts what this names as root, outside. */
+static void check_cores(struct report *r)
+{
+	PF_FREE char *pattern = NULL;
+	struct pf_err err = PF_ERR_INIT;
+
+	if (pf_read_pseudo_at(AT_FDCWD, "/proc/sys/kernel/core_pattern", 4096, &pattern, &err) < 0)
+		return;
+	pattern[strcspn(pattern, "\n")] = '\0';
+	add(r, "core dumps", *pattern == '|' ? WARN : OK, *pattern ? pattern : "none",
+		"a payload that means to crash has this program started, outside: sysctl "
+		"kernel.core_pattern=core, if nobody reads them");
+}
+
 static void print_people(const struct report *r)
 {
 	bool colour = isatty(STDOUT_FILENO);
@@ -348,6 +362,7 @@ int pf_cmd_doctor(int argc, char **argv)
 	check_filesystems(&r);
 	check_programs(&r);
 	check_rlimits(&r);
+	check_cores(&r);
 	if (json) {
 		cJSON *j = cJSON_CreateObject();
 		cJSON_AddBoolToObject(j, "usable", !r.failed);

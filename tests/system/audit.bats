@@ -124,3 +124,16 @@ lines() { # N JQ-EXPRESSION
 	lines 12 '.event == "exec"'
 	assert_equal "$(stat -c %a "$STORE/logs/$ID.jsonl")" 600
 }
+
+@test "connections cannot fill the disk with lines: a log of 1 GiB takes no more until it is rotated, and says so" {
+	create_sandbox '{"networking":{"allowed_hosts":["a.test"]}}'
+	local file="$STORE/logs/$ID.jsonl" dial='for i in 1 2 3; do echo >"/dev/tcp/9.9.9.9/$0"; done 2>/dev/null || true'
+	is_told() { tail -c 4096 "$file" | grep -qa "$1"; }
+	truncate -s 1G "$file"
+	inside bash -c "$dial" 81
+	wait_for 20 is_told '"event":"log_full","limit":1073741824'
+	truncate -s 0 "$file"
+	inside bash -c "$dial" 83
+	wait_for 20 is_told '"port":83'
+	log | jq -se 'map(select(.event == "log_resumed")) | length == 1 and .[0].suppressed >= 1' >/dev/null
+}
