@@ -35,7 +35,7 @@ LDFLAGS  += -pie -Wl,--gc-sections,--as-needed,-z,relro,-z,now $(SAN)
 # than what we use it for (docs/architecture.md, start-up).
 DYN_SMALL   := -lcjson -lmnl
 STATIC_CORE := -l:libseccomp.a -l:libcap.a -l:libcares.a -l:libhttp_parser.a
-CORE_LIBS   := $(STATIC_CORE) $(DYN_SMALL) -lm
+CORE_LIBS   := $(STATIC_CORE) $(DYN_SMALL)
 # The archive alone of libarchive: of tar it needs next to nothing, while the shared one brings in XML, Unicode and
 # a dozen libraries more, which take twice as long to load as all the rest.
 STORE_LIBS  := -l:libarchive.a -l:libz.a -l:liblzma.a -lcrypto -lzstd $(CORE_LIBS)
@@ -115,7 +115,7 @@ $(BUILD)/libexec/pinfold/pinfold-registry: $(REGISTRY_OBJ) $(LIBS)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(REGISTRY_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group -lcurl -lcrypto $(CORE_LIBS)
 
 # The environment worker speaks through libcurl too, and answers through libmicrohttpd.
-WORKER_LIBS := -l:libhttp_parser.a -lcurl -lmicrohttpd -lcrypto -lcjson -lm -lpthread
+WORKER_LIBS := -l:libhttp_parser.a -lcurl -lmicrohttpd -lcrypto -lcjson -lpthread
 $(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +165,13 @@ int pf_json_bool(const cJSON *obj, const char *where, const char *key, bool *out
 	return 1;
 }
 
+/* Beyond 2^53 a double has no fraction; below it, it fits an int64_t. (floor() is libm's, which takes 0.03 ms
+ * to load.) */
+static bool is_whole(double d)
+{
+	return d >= 9007199254740992.0 || d <= -9007199254740992.0 || (double)(int64_t)d == d;
+}
+
 int pf_json_int(const cJSON *obj, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
 	struct pf_err *err)
 {
@@ -178,7 +184,7 @@ int pf_json_int(const cJSON *obj, const char *where, const char *key, int64_t mi
 	 * Where anything goes, so do unsigned numbers that we cannot hold: 2^64 - 1 is how "no limit" is
 	 * written. */
 	double top = max == INT64_MAX ? 18446744073709551616.0 : (double)max;
-	if (!cJSON_IsNumber(m) || m->valuedouble != floor(m->valuedouble) || m->valuedouble < (double)min ||
+	if (!cJSON_IsNumber(m) || !is_whole(m->valuedouble) || m->valuedouble < (double)min ||
 		m->valuedouble > top) {
 		snprintf(expected, sizeof(expected), "a whole number from %" PRId64 " to %" PRId64, min, max);
 		return type_error(where, key, expected, err);

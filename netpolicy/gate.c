@@ -306,6 +306,8 @@ static int open_inside(struct pf_gate *g, bool come_back, int *netns_fd, struct 
 
 	if (fd < 0)
 		return -1;
+	if (g->opts.made)
+		g->opts.made(g->opts.user, fd);
 	int r = pf_gate_open_sockets(g, err);
 	struct pf_err back = PF_ERR_INIT;
 	if (!come_back) {

@@ -54,6 +54,10 @@ struct pf_gate_opts {
 	bool authority;
 	void (*wake_tls)(void *user);
 	const struct pf_creds *creds; /* must outlive the gate; may be NULL */
+	/* Called by pf_gate_open as soon as the namespace is there, while its rules are still to be loaded:
+	 * who begins with the box then must let nothing of it run before pf_gate_open has returned. The
+	 * descriptor is lent. May be NULL. */
+	void (*made)(void *user, int netns_fd);
 };
 
 struct pf_gate;

@@ -111,12 +111,18 @@ static int make_in_dev(const struct pf_spec *spec, const struct pf_device *d, in
 	return make_node(spec, d, dir, slash + 1, err);
 }
 
+/* How many there are to make: root of a user namespace only makes none. */
+static size_t n_nodes(const struct pf_spec *spec)
+{
+	return pf_in_first_userns() ? spec->n_devices + N_DEFAULTS : 0;
+}
+
 static int fill_dev(const struct pf_spec *spec, int m, struct pf_err *err)
 {
 	uid_t uid = host_id(spec->uid_maps, spec->n_uid_maps, 0);
 	gid_t gid = host_id(spec->gid_maps, spec->n_gid_maps, 0);
 
-	for (size_t i = 0; pf_in_first_userns() && i < spec->n_devices + N_DEFAULTS; i++) {
+	for (size_t i = 0, n = n_nodes(spec); i < n; i++) {
 		const struct pf_device *d = device(spec, i);
 		if (d && in_dev_tmpfs(spec, d) && make_in_dev(spec, d, m, err) < 0)
 			return -1;
@@ -150,7 +156,7 @@ int pf_dev_make(const struct pf_spec *spec, const struct pf_mount *mount, struct
 
 bool pf_dev_needs_nodes(const struct pf_spec *spec)
 {
-	for (size_t i = 0; pf_in_first_userns() && i < spec->n_devices + N_DEFAULTS; i++) {
+	for (size_t i = 0, n = n_nodes(spec); i < n; i++) {
 		const struct pf_device *d = device(spec, i);
 		if (d && !in_dev_tmpfs(spec, d) && !is_bound(spec, d))
 			return true;

@@ -9,7 +9,8 @@
  *
  *     keeper → gate   {"op":"box"} + cgroup        {"op":"tls"[,"error"]} [+ socket to pinfold-tls]
  *                     {"op":"policy"|"policy-test"|"policy-set",…}           answered with one
- *     gate → keeper   {"op":"ready"} + namespace   {"op":"failed","error"}   at the beginning
+ *     gate → keeper   {"op":"netns"} + namespace, {"op":"ready"}; or {"op":"failed","error"}   at the
+ * beginning
  *                     {"op":"answer",…} or {"op":"answer","error"}
  *                     {"op":"wake-tls"}
  *
@@ -84,6 +85,11 @@ static int say(const struct gate *g, const char *op, const char *error, int fd)
 	if (error)
 		cJSON_AddStringToObject(msg, "error", error);
 	return pf_control_send(g->sock, msg, fd, &ignored);
+}
+
+static void on_made(void *arg, int netns_fd)
+{
+	(void)say(arg, "netns", NULL, netns_fd);
 }
 
 static void on_wake_tls(void *arg)
@@ -180,7 +186,8 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 		.hostname = p->hostname,
 		.authority = p->authority,
 		.wake_tls = on_wake_tls,
-		.creds = p->creds};
+		.creds = p->creds,
+		.made = on_made};
 	int netns = -1;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -192,7 +199,7 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 	} else {
 		g.gate = pf_gate_open(p->policy, &opts, &netns, &err);
 		/* Said before the rest, which takes as long as the keeper needs for the next step. */
-		if (g.gate && say(&g, "ready", NULL, netns) < 0)
+		if (g.gate && say(&g, "ready", NULL, -1) < 0)
 			_exit(125);
 	}
 	if (!g.gate) {
@@ -256,17 +263,27 @@ static const char *text_of(const cJSON *msg, const char *key)
 	return s ? s : "";
 }
 
-int pf_gateproc_ready(struct pf_gateproc *g, int *netns, struct pf_err *err)
+int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err)
 {
 	PF_CLOSE int fd = -1;
 	PF_JSON cJSON *msg = next(g, &fd, err);
 
 	if (!msg)
 		return -1;
-	if (strcmp(text_of(msg, "op"), "ready") != 0 || fd < 0)
+	if (strcmp(text_of(msg, "op"), "netns") != 0 || fd < 0)
 		return pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s", text_of(msg, "error"));
-	*netns = pf_take_fd(&fd);
-	return 0;
+	return pf_take_fd(&fd);
+}
+
+int pf_gateproc_ready(struct pf_gateproc *g, struct pf_err *err)
+{
+	PF_JSON cJSON *msg = next(g, NULL, err);
+
+	if (!msg)
+		return -1;
+	return strcmp(text_of(msg, "op"), "ready") == 0
+		       ? 0
+		       : pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s", text_of(msg, "error"));
 }
 
 static int tell(const struct pf_gateproc *g, const char *op, const char *error, int fd, struct pf_err *err)

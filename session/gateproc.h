@@ -31,8 +31,11 @@ struct pf_gateproc {
 
 /* Fork it. It makes the namespace and loads the rules while the caller goes on. */
 int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g, struct pf_err *err);
-/* Wait until the rules are in force. *netns is the namespace, the caller's to close. */
-int pf_gateproc_ready(struct pf_gateproc *g, int *netns, struct pf_err *err);
+/* Wait for the namespace, which is returned, the caller's to close; nothing of a payload may run in it before
+ * pf_gateproc_ready. */
+int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err);
+/* And wait until the rules are in force. */
+int pf_gateproc_ready(struct pf_gateproc *g, struct pf_err *err);
 /* Where its connections come from, so that the log can name the exec: the box's v2 cgroup. */
 int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, struct pf_err *err);
 /* The socket to pinfold-tls; or -1, and why there is none. */

@@ -1,5 +1,7 @@
 /* The keeper's first work: the gate, the cgroup and the box, in the order that fails closed. The gate makes
- * its namespace in a process of its own and pinfold-tls its authority, while the cgroup is made here. */
+ * its namespace in a process of its own and pinfold-tls its authority, while the cgroup is made here; it
+ * loads its rules while the box is made. The box does not get its root, without which nothing of it runs,
+ * before the gate has said that the rules are in force. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -16,9 +18,8 @@
 #include "session/keeper_priv.h"
 #include "session/session.h"
 
-static int make_root(void *arg, int userns_fd, struct pf_err *err)
+static int stack_layers(const struct keeper *k, int userns_fd, struct pf_err *err)
 {
-	const struct keeper *k = arg;
 	size_t n = pf_strv_len(k->p->lowers), i;
 	int *fds = pf_calloc(n, sizeof(*fds)), r = 0;
 
@@ -35,6 +36,19 @@ static int make_root(void *arg, int userns_fd, struct pf_err *err)
 		close(fds[i]);
 	free(fds);
 	return r;
+}
+
+static int make_root(void *arg, int userns_fd, struct pf_err *err)
+{
+	struct keeper *k = arg;
+	PF_CLOSE int root = stack_layers(k, userns_fd, err);
+
+	if (root < 0)
+		return -1;
+	if (pf_gateproc_ready(&k->gate, err) < 0)
+		return pf_wrap(err, "egress gate");
+	/* A file that the box is about to be shown. */
+	return pf_keeper_tls_trust(k, err) < 0 ? -1 : pf_take_fd(&root);
 }
 
 static int make_cgroup(struct keeper *k, struct pf_err *err)
@@ -96,9 +110,10 @@ int pf_keeper_build(struct keeper *k, struct pf_err *err)
 	if (init < 0 || cache < 0 ||
 		pf_seccomp_default_cached(cache, &(struct pf_seccomp_opts){0}, &filter, err) < 0)
 		return -1;
-	if (pf_gateproc_ready(&k->gate, &netns, err) < 0)
+	netns = pf_gateproc_netns(&k->gate, err);
+	if (netns < 0)
 		return pf_wrap(err, "egress gate");
-	if (pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), err) < 0 || pf_keeper_tls_trust(k, err) < 0)
+	if (pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), err) < 0)
 		return -1;
 	box.cgroup = k->init_leaf;
 	box.netns_fd = netns;
