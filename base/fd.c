@@ -178,6 +178,22 @@ int pf_replace_file_at(int dirfd, const char *name, const void *data, size_t len
 	return durable ? pf_sync_dir(dirfd, err) : 0;
 }
 
+int pf_new_file_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode, struct pf_err *err)
+{
+	PF_CLOSE int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+
+	if (fd < 0 && errno == EEXIST)
+		return pf_replace_file_at(dirfd, name, data, len, mode, false, err);
+	if (fd < 0)
+		return pf_fail(err, errno, "create %s", name);
+	if (fchmod(fd, mode) < 0 || pf_write_all(fd, data, len) < 0) {
+		pf_fail(err, errno, "write %s", name);
+		(void)unlinkat(dirfd, name, 0);
+		return -1;
+	}
+	return 0;
+}
+
 int pf_lock_file_at(int dirfd, const char *name, bool wait, struct pf_err *err)
 {
 	PF_CLOSE int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

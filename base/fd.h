@@ -29,6 +29,10 @@ int pf_write_pseudo_at(int dirfd, const char *path, const char *text);
 int pf_replace_file_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode, bool durable,
 	struct pf_err *err);
 
+/* Write a file that nobody can know of yet; one that is there nevertheless is replaced. Not durable. */
+int pf_new_file_at(
+	int dirfd, const char *name, const void *data, size_t len, mode_t mode, struct pf_err *err);
+
 /* fsync the directory that dirfd names. */
 int pf_sync_dir(int dirfd, struct pf_err *err);
 

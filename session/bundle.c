@@ -417,8 +417,7 @@ int pf_bundle_write_files(int dirfd, const char *hostname, const char *nameserve
 
 	for (size_t i = 0; i < 3; i++) {
 		if (r == 0)
-			r = pf_replace_file_at(
-				dirfd, etc_files[i], text[i], strlen(text[i]), 0644, false, err);
+			r = pf_new_file_at(dirfd, etc_files[i], text[i], strlen(text[i]), 0644, err);
 		free(text[i]);
 	}
 	return r;

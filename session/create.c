@@ -383,7 +383,7 @@ static int write_bundle(struct making *m, struct pf_err *err)
 	if (!document)
 		return -1;
 	PF_FREE char *text = pf_json_text(document);
-	if (pf_replace_file_at(m->sandbox_fd, "config.json", text, strlen(text), 0600, false, err) < 0) {
+	if (pf_new_file_at(m->sandbox_fd, "config.json", text, strlen(text), 0600, err) < 0) {
 		cJSON_Delete(document);
 		return -1;
 	}

@@ -3,7 +3,7 @@
  * cgroup.kill takes every process of the box at once; the keeper sees its process 1 go, cleans up what it
  * holds and ends; we wait for that by pidfd. Whatever a dead keeper could not clean up is done here: destroy
  * works from whatever is left, in any combination, and says what it could not remove. The workspace is only
- * renamed; a child in the background unlinks it.
+ * renamed; a child in the background, made while we wait, unlinks it.
  *
  * Taking an overlay down costs what it held: the kernel drops every inode and writes out the file system
  * below. Whoever lets go of it last waits for that, and without more that would be the dying process 1, for
@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,7 +60,10 @@ static bool wait_for_keeper(const struct pf_dirs *d, const char *id, int keeper)
 	return r == 1;
 }
 
-int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err)
+/* meanwhile (NULL: nothing) is called when everything has been told to end, and nothing has been waited for.
+ */
+static int end_processes(const struct pf_dirs *d, const struct pf_state *s, void (*meanwhile)(void *),
+	void *arg, struct pf_err *err)
 {
 	struct pf_cgroup_host host;
 	PF_CGROUP struct pf_cgroup *cg = NULL;
@@ -74,6 +78,8 @@ int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, 
 	has_cgroup = s->cgroup && pf_cgroup_open(&host, s->cgroup, &cg, &e) == 0;
 	if (has_cgroup && pf_cgroup_kill(cg, err) < 0)
 		return pf_wrap(err, "kill the processes of '%s'", s->id);
+	if (meanwhile)
+		meanwhile(arg);
 	/* One that does not end is ended: nothing depends on it any more. */
 	if (keeper >= 0 && !wait_for_keeper(d, s->id, keeper)) {
 		(void)pidfd_send_signal(keeper, SIGKILL, NULL, 0);
@@ -85,6 +91,11 @@ int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, 
 		return pf_wrap(err, "sandbox '%s'", s->id);
 	pf_cgroup_prune(&host, PF_SESSION_CGROUP);
 	return 0;
+}
+
+int pf_session_end_processes(const struct pf_dirs *d, const struct pf_state *s, struct pf_err *err)
+{
+	return end_processes(d, s, NULL, NULL, err);
 }
 
 /* The root of the box, or -1. Not of one with a file system of its own: that one is to be unmounted, and its
@@ -102,43 +113,82 @@ static int hold_root(const struct pf_dirs *d, const struct pf_state *s)
 	return root >= 0 && !pf_pidfd_ended(init) ? pf_take_fd(&root) : -1;
 }
 
-/* Let go of the root and unlink the trash in a process of its own, so that the caller is not kept waiting. */
-static void empty_trash_in_background(const struct pf_dirs *d, int *root)
-{
-	int ours[2] = {-1, -1};
-	char byte;
+/* A process of its own lets go of the root and unlinks the trash, so that the caller is not kept waiting. It
+ * is made while the caller waits for others anyway, and begins when it is told to. */
+struct sweeper {
+	const struct pf_dirs *d;
+	int root; /* of the box; -1: none */
+	int go;   /* writable; its end without a byte: there is nothing to do. -1: there is no such process */
+};
 
-	if (*root >= 0 && pipe2(ours, O_CLOEXEC) < 0)
-		return;
-	pid_t pid = fork();
-	if (pid != 0) {
-		if (*root >= 0) {
-			close(pf_take_fd(root));
-			close(ours[1]);
-			close(ours[0]);
-		}
-		return;
-	}
+__attribute__((noreturn)) static void sweep(const struct sweeper *s, int go)
+{
 	struct pf_err ignored = PF_ERR_INIT;
 	int64_t dropped;
-	if (*root >= 0) {
-		/* The end of the pipe: the parent's copy is gone, ours is the last. */
-		close(ours[1]);
-		(void)!read(ours[0], &byte, 1);
-	}
+	char byte;
+
+	/* Of all that the caller holds, a lock among it, only these two: and the root to the end of the box.
+	 */
+	if (s->root >= 0 && (dup2(s->root, 3) < 0 || dup2(go, 4) < 0))
+		_exit(125);
+	if (s->root < 0 && dup2(go, 3) < 0)
+		_exit(125);
+	go = s->root >= 0 ? 4 : 3;
+	close_range((unsigned)go + 1, ~0U, 0);
 	(void)setsid();
 	int null = open("/dev/null", O_RDWR);
 	for (int i = 0; null >= 0 && i < 3; i++)
 		(void)dup2(null, i);
+	bool told = pf_read_full(go, &byte, 1) == 1;
 	close_range(3, ~0U, 0);
+	if (!told)
+		_exit(0);
 	(void)setpriority(PRIO_PROCESS, 0, 10);
-	(void)pf_dirs_empty_trash(d, &ignored);
+	(void)pf_dirs_empty_trash(s->d, &ignored);
 	/* It may have been the last on layers that are not to lie about in clear. gc would find them, too. */
-	(void)pf_ckpt_drop_unsealed(d->store, &dropped, &ignored);
+	(void)pf_ckpt_drop_unsealed(s->d->store, &dropped, &ignored);
 	_exit(0);
 }
 
-static int remove_files(const struct pf_dirs *d, const char *id, int *box_root, struct pf_err *err)
+static void begin_sweeper(void *arg)
+{
+	struct sweeper *s = arg;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return;
+	/* Out of the way of what sweep() puts there. */
+	int go = fcntl(pair[0], F_DUPFD_CLOEXEC, 5);
+	close(pair[0]);
+	pid_t pid = go < 0 ? -1 : fork();
+	if (pid == 0) {
+		close(pair[1]);
+		sweep(s, go);
+	}
+	if (go >= 0)
+		close(go);
+	if (pid < 0) {
+		close(pair[1]);
+		return;
+	}
+	s->go = pair[1];
+	if (s->root >= 0)
+		close(pf_take_fd(&s->root));
+}
+
+static void end_sweeper(struct sweeper *s, bool work)
+{
+	if (s->go >= 0) {
+		/* One that was killed leaves its work to the next, or to gc. */
+		if (work)
+			(void)send(s->go, "", 1, MSG_NOSIGNAL);
+		close(pf_take_fd(&s->go));
+	}
+	if (s->root >= 0)
+		close(pf_take_fd(&s->root));
+}
+
+static int remove_files(const struct pf_dirs *d, const char *id, struct sweeper *sweeper, struct pf_err *err)
 {
 	PF_CLOSE int root = pf_dirs_open(d->root, "", err);
 	PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
@@ -149,7 +199,7 @@ static int remove_files(const struct pf_dirs *d, const char *id, int *box_root, 
 	if (lstat(path, &st) == 0) {
 		if (pf_dirs_trash(d, id, err) < 0)
 			return -1;
-		empty_trash_in_background(d, box_root);
+		end_sweeper(sweeper, true);
 	}
 	return pf_rm_rf_at(root, id, err);
 }
@@ -159,7 +209,7 @@ int pf_session_destroy_locked(
 {
 	struct pf_state s;
 	struct pf_err e = PF_ERR_INIT;
-	PF_CLOSE int box_root = -1;
+	struct sweeper sweeper = {.d = d, .root = -1, .go = -1};
 
 	*found = true;
 	if (pf_state_load(d, id, &s, &e) < 0) {
@@ -178,10 +228,11 @@ int pf_session_destroy_locked(
 		}
 		s = (struct pf_state){.id = pf_strdup(id), .cgroup = pf_session_cgroup(d, id)};
 	}
-	box_root = hold_root(d, &s);
-	int r = pf_session_end_processes(d, &s, err);
+	sweeper.root = hold_root(d, &s);
+	int r = end_processes(d, &s, begin_sweeper, &sweeper, err);
 	if (r == 0)
-		r = remove_files(d, id, &box_root, err);
+		r = remove_files(d, id, &sweeper, err);
+	end_sweeper(&sweeper, false);
 	if (r == 0) {
 		PF_CLOSE int log = pf_audit_open(d, id, &e);
 		pf_session_release_ids(d, id, s.id_base);
