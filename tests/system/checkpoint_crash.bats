@@ -71,3 +71,30 @@ strike_snapshots() { # [OPTION...]: of snapshot and verify
 	export PINFOLD_KEY="file:$PF_DIR/key" PINFOLD_ENCRYPT=yes
 	strike_snapshots
 }
+
+@test "what was published already when the maker of a snapshot was killed is in nobody's way, and gc removes all of it" {
+	local n calls orphans=0
+	mkdir "$PF_DIR/upper"
+	head -c 300000 /dev/urandom >"$PF_DIR/upper/f"
+	write() { # N NAME
+		printf '{"sandbox_id":"s","name":"%s","base_image":{"ref":"x","digest":""}}\n' "$2" |
+			LD_PRELOAD="$FAULTS" PF_FAULT="any:$1:kill" PF_FAULT_PROGRAM=pinfold-store PF_FAULT_COUNT="$PF_DIR/count" \
+				"$BUILD/libexec/pinfold/pinfold-store" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null 2>&1
+	}
+	write 0 counted
+	calls=$(tail -n 1 "$PF_DIR/count")
+	pinfold checkpoint rm counted >/dev/null
+	# From the last call back: the pack has its name, and sooner or later not yet.
+	for ((n = calls; n > 0 && orphans < 4; n--)); do
+		if write "$n" struck; then continue; fi
+		[ "$(pinfold checkpoint ls --quiet | wc -l)" = 0 ] || { pinfold checkpoint rm struck >/dev/null; continue; }
+		[ -n "$(ls -A "$STORE/checkpoints/packs")" ] || break
+		orphans=$((orphans + 1))
+		pf checkpoint verify --all
+		assert_status 0
+		pf checkpoint gc
+		assert_json '.bytes > 300000'
+		[ -z "$(ls -A "$STORE"/checkpoints/{manifests,layers,packs,tmp} | grep -v :)" ] || show "left:" "$(ls -AR "$STORE/checkpoints")"
+	done
+	[ "$orphans" -ge 2 ]
+}
