@@ -175,7 +175,7 @@ int pf_ckpt_export_files(char *const *unpacked, char *const *base_layers, const 
 	struct pf_ckpt_export_stats *stats, struct pf_err *err)
 {
 	PF_CLEANUP(stack_done) struct stack s = {0};
-	const struct pf_pack_opts pack = {0};
+	const struct pf_pack_opts pack = {.overlay = true};
 	uint8_t raw[32];
 	PF_CLOSE int root = mount_all(&s, unpacked, base_layers, err);
 	PF_CLOSE int fd = root < 0 ? -1 : open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

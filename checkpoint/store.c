@@ -563,6 +563,18 @@ int pf_ckpt_resolve(
 	return pf_ckpt_resolve_at(fd, spec, sandbox_id, out, err);
 }
 
+int pf_ckpt_check_no_jail(const struct pf_ckpt *c, struct pf_err *err)
+{
+	if (strcmp(c->base_image_ref, PF_CKPT_JAIL) != 0 || *c->base_image_digest)
+		return 0;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0,
+		"checkpoint %.80s was kept by pinfold-jail: it is what differs from directories of its user, "
+		"and no root for a "
+		"sandbox (pinfold-jail --from goes on from it; pinfold checkpoint export --to tar:FILE takes "
+		"the files out)",
+		*c->name ? c->name : c->digest.s);
+}
+
 int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err)
 {
 	if (!c->foreign || c->base_image_ref[0] != '/')

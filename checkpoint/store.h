@@ -99,6 +99,12 @@ int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ck
 int pf_ckpt_parse(int storefd, const struct pf_digest *digest, const char *name, const char *text, size_t len,
 	bool sealed, struct pf_ckpt *out, struct pf_err *err);
 
+/* What the checkpoints of jails have in place of an image: theirs is what differs from directories of the
+ * machine. */
+#define PF_CKPT_JAIL "jail"
+/* Refuse such a one, where a sandbox is to stand on it. */
+int pf_ckpt_check_no_jail(const struct pf_ckpt *c, struct pf_err *err);
+
 /* Refuse a foreign checkpoint that says to stand on a directory of whoever made it: here that would be one of
  * ours. */
 int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err);

@@ -29,7 +29,6 @@
 #include "session/snapshot.h"
 
 #define SANDBOX_ID "jail"
-#define IMAGE "jail"
 
 void pf_jail_from_done(struct pf_jail_from *f)
 {
@@ -103,7 +102,7 @@ int pf_jail_from_find(const struct pf_jail *j, struct pf_jail_from *f, struct pf
 		return pf_wrap(err, "--from, in %s", j->store);
 	const cJSON *fs = cJSON_GetObjectItemCaseSensitive(
 		cJSON_GetObjectItemCaseSensitive(c.record, "sandbox_file"), "filesystem");
-	if (strcmp(c.base_image_ref, IMAGE) != 0 || c.n_layers != 1 ||
+	if (strcmp(c.base_image_ref, PF_CKPT_JAIL) != 0 || c.n_layers != 1 ||
 		pf_json_strv(fs, "", "writable_paths", &f->paths, err) <= 0)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"--from %s: no jail made it (pinfold create --from)", j->from);
@@ -153,7 +152,7 @@ static cJSON *request(const char *name, const char *parent, char *const *paths)
 	if (parent)
 		cJSON_AddStringToObject(r, "parent", parent);
 	base = cJSON_AddObjectToObject(r, "base_image");
-	cJSON_AddStringToObject(base, "ref", IMAGE);
+	cJSON_AddStringToObject(base, "ref", PF_CKPT_JAIL);
 	fs = cJSON_AddObjectToObject(cJSON_AddObjectToObject(r, "sandbox_file"), "filesystem");
 	list = cJSON_AddArrayToObject(fs, "writable_paths");
 	for (; *paths; paths++)

@@ -398,7 +398,7 @@ static int pack_entry(struct pack *p, int dir, const char *parent, const char *n
 	struct stat st;
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return pf_fail(err, errno, "%s%s", parent, name);
+		return errno == ENOENT && p->opts->overlay ? 0 : pf_fail(err, errno, "%s%s", parent, name);
 	if (p->opts->layer && S_ISCHR(st.st_mode) && st.st_rdev == makedev(0, 0))
 		return whiteout(p, parent, name, err);
 	PF_FREE char *path = pf_asprintf("%s%s%s", parent, name, S_ISDIR(st.st_mode) ? "/" : "");

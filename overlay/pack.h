@@ -16,6 +16,9 @@ struct pf_pack_opts {
 	/* dirfd is a layer of the store: overlay's whiteouts and opaque marks become .wh. entries. Otherwise
 	 * it is a plain root: device nodes are left out. */
 	bool layer;
+	/* dirfd is an overlay: a name that is listed and not there is a deletion in a directory that no layer
+	 * below has, which overlayfs does not hide, and is left out. */
+	bool overlay;
 };
 
 struct pf_pack_stats {

@@ -482,6 +482,8 @@ static int make(struct making *m, struct pf_err *err)
 		if (pf_ckpt_resolve(m->d->store, m->from, m->id, &m->ckpt, err) < 0)
 			return -1;
 		m->has_ckpt = true;
+		if (pf_ckpt_check_no_jail(&m->ckpt, err) < 0)
+			return -1;
 	}
 	if (load_config(m, err) < 0 || find_image(m, err) < 0 || add_packages(m, err) < 0)
 		return -1;

@@ -302,6 +302,14 @@ static void tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s)
 			s->because);
 }
 
+/* Unpacked directories may have modes that keep their own owner out. If it cannot be had, most have not. */
+static void may_enter_all(void)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+
+	(void)pf_store_own_root(&ignored);
+}
+
 static int cmd_rm(int argc, char **argv)
 {
 	static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {0}};
@@ -318,6 +326,7 @@ static int cmd_rm(int argc, char **argv)
 			return 125;
 	if (optind == argc)
 		return pf_store_usage("checkpoint rm", rm_help);
+	may_enter_all();
 	/* A name that is none must not be found out with half of them gone. */
 	PF_CLOSE int storefd = pf_ckpt_store_open(pf_store.store, false, &err);
 	if (storefd < 0)
@@ -359,6 +368,7 @@ static int cmd_gc(int argc, char **argv)
 		return 125;
 	if (optind != argc)
 		return pf_store_usage("checkpoint gc", gc_help);
+	may_enter_all();
 	if (pf_ckpt_gc(pf_store.store, &s, &err) < 0 ||
 		pf_ckpt_drop_unsealed(pf_store.store, &unsealed, &err) < 0)
 		return pf_store_error("checkpoint gc", &err);
@@ -382,7 +392,7 @@ static int cmd_prepare(int argc, char **argv)
 	if (argc - at != 1)
 		return pf_store_usage("checkpoint prepare", prepare_help);
 	pf_checkpoint_raise_nofile();
-	if (pf_ckpt_resolve(pf_store.store, argv[at], sandbox, &c, &err) < 0 ||
+	if (pf_store_own_root(&err) < 0 || pf_ckpt_resolve(pf_store.store, argv[at], sandbox, &c, &err) < 0 ||
 		pf_ckpt_prepare(pf_store.store, c.digest.s, NULL, &s, &err) < 0)
 		return pf_store_error("checkpoint prepare", &err);
 	PF_JSON cJSON *j = cJSON_CreateObject();

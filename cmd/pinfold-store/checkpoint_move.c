@@ -282,7 +282,8 @@ int pf_cmd_checkpoint_export(int argc, char **argv)
 	if (parse_export(argc, argv, &a) < 0)
 		return 125;
 	pf_checkpoint_raise_nofile();
-	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, &err) < 0 ||
+	if ((a.opts.form == PF_CKPT_TAR && !a.plan && pf_store_own_root(&err) < 0) ||
+		pf_ckpt_heavy_open(pf_store.store, false, false, &h, &err) < 0 ||
 		load(&h, a.spec, a.sandbox, &c, &err) < 0)
 		return pf_store_error("checkpoint export", &err);
 	if ((a.plan ? print_plan(&h, &c, &err) : run_export(&h, &c, &a, &s, &err)) < 0)
@@ -321,7 +322,7 @@ int pf_cmd_checkpoint_import(int argc, char **argv)
 	if (argc - optind != 1)
 		return pf_store_usage("checkpoint import", pf_import_help);
 	pf_checkpoint_raise_nofile();
-	if (pf_ckpt_heavy_open(pf_store.store, true, false, &h, &err) < 0)
+	if (pf_store_own_root(&err) < 0 || pf_ckpt_heavy_open(pf_store.store, true, false, &h, &err) < 0)
 		return pf_store_error("checkpoint import", &err);
 	pf_show_begin(STDERR_FILENO, "import");
 	if (pf_ckpt_import(&h, argv[optind], &opts, &s, &err) < 0)

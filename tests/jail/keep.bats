@@ -34,7 +34,7 @@ teardown() {
 
 listing() { (cd "$(tree)" && find . -printf '%P %y %m %s %l\n' | sort && cat a dir/* 2>/dev/null | sort); }
 # The store's own command as $AS, on that user's store.
-store() { (as "$JAIL_BIN/pinfold" --store "$(home)/.local/state/pinfold" checkpoint "$@"); }
+store() { (as "$JAIL_BIN/pinfold" --store "$(home)/.local/state/${IN_STORE:-pinfold}" checkpoint "$@"); }
 
 round_trip() {
 	local before
@@ -58,6 +58,19 @@ round_trip() {
 	assert_equal "$(xargs <<<"$output")" \
 		"1 changed 2 deep dir: deep gone: other 700 x 640 new 0 shut /etc/passwd 2001-02-03 00:00:00 1048576 s $id $id"
 	assert_equal "$(listing)" "$before"
+	# Without root too it is unpacked, written as a tar, imported elsewhere, and removed with directories that nobody may enter.
+	store prepare first >/dev/null
+	store export first --to "tar:$PF_DIR/scratch/$AS.tar" >/dev/null
+	tar -tf "$PF_DIR/scratch/$AS.tar" >"$PF_DIR/list"
+	grep -qx 0/x/y/f "$PF_DIR/list" && grep -qx 0/gone/other "$PF_DIR/list"
+	[ "$(grep -c dir/b "$PF_DIR/list")" = 0 ]
+	store export first --to "oci:$PF_DIR/scratch/$AS.oci" >/dev/null
+	IN_STORE=other store import "oci:$PF_DIR/scratch/$AS.oci" >/dev/null
+	IN_STORE=other store rm first >/dev/null
+	[ -z "$(ls -A "$(home)/.local/state/other/checkpoints/unpacked")" ]
+	rm -rf "$PF_DIR/scratch/$AS".*
+	(as "$JAIL_BIN/pinfold" --root "$PF_DIR/$AS/run" --store "$(home)/.local/state/pinfold" create made-of-a-jail --from first) 2>"$PF_DIR/said" && return 1
+	grep -q "pinfold-jail --from" "$PF_DIR/said"
 }
 @test "what was kept is there again: contents, deletions, whole directories, links, modes, times" {
 	each round_trip

@@ -128,6 +128,14 @@ blob_of() {
 	[ ! -e "$T/x/gone-dir" ]
 	cmp "$T/x/sparse" "$T/upper/sparse"
 	[ "$(getfattr --only-values -n user.note "$T/x/dir/file")" = hello ]
+	# A deletion in a directory that only the image has, without the image.
+	mkdir "$T/upper/gone-dir2"
+	mknod "$T/upper/gone-dir2/x" c 0 0
+	echo y >"$T/upper/gone-dir2/y"
+	snapshot second
+	store checkpoint export second --to "tar:$T/second.tar"
+	run tar -tf "$T/second.tar"
+	[[ "$output" == *gone-dir2/y* && "$output" != *gone-dir2/x* ]]
 	run store checkpoint export first --to "tar:$T/y.tar" --uncompressed
 	[ "$status" -eq 125 ]
 	run store checkpoint export first --to "zip:$T/y"
