@@ -322,7 +322,7 @@ static int look_over(const struct pf_box_opts *o, const char *id, struct pf_err 
 	return pf_box_destroy(o, id, err) < 0 ? -1 : 1;
 }
 
-int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err)
+static int have_packages(const struct pf_box_opts *o, struct pf_err *err)
 {
 	const char *words[] = {"image", "packages", o->config, NULL};
 	PF_JSON cJSON *j = o->config ? pf_json_load(o->config, err) : NULL;
@@ -346,6 +346,44 @@ int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err)
 	pf_wlog("info", "the image with the packages is %s",
 		strstr(made, "\"cached\":true") ? "there" : "made");
 	return 0;
+}
+
+/* One name and a lock, so that what a worker that was killed in here has left goes with the next one. */
+#define TRIAL "pinfold-worker-trial"
+
+static int try_one(const struct pf_box_opts *o, struct pf_err *err)
+{
+	PF_FREE char *config = make_config(o, NULL, err);
+	const char *create[] = {"create", TRIAL, "--config", "-", o->credentials ? "--credentials" : NULL,
+		o->credentials, NULL};
+	const char *bash[] = {"exec", TRIAL, "--", "/bin/bash", "-c", ":", NULL};
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (!config || pf_box_destroy(o, TRIAL, err) < 0)
+		return -1;
+	int r = pf_box_run(o, create, config, NULL, err);
+	if (r < 0)
+		pf_wrap(err, "no sandbox can be made for sessions");
+	else if (o->tool && pf_box_run(o, bash, NULL, NULL, &ignored) < 0)
+		pf_wlog("warning", "agents will have no shell here: %s", ignored.msg);
+	if (pf_box_destroy(o, TRIAL, r < 0 ? &ignored : err) < 0)
+		r = -1;
+	PF_FREE char *log = pf_asprintf("%s/logs/" TRIAL ".jsonl", o->store);
+	(void)unlink(log);
+	return r;
+}
+
+int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err)
+{
+	int lock = -1, r = have_packages(o, err);
+	int got = r == 0 ? pf_box_lock(o, TRIAL, &lock, err) : -1;
+
+	/* Where another worker is at it, its word is as good. */
+	if (got > 0) {
+		r = try_one(o, err);
+		pf_box_unlock(o, TRIAL, &lock);
+	}
+	return got < 0 ? -1 : r;
 }
 
 int pf_box_open(const struct pf_box_opts *o, const char *id, const char *const *leave_out, const char **how,

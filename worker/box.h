@@ -31,8 +31,9 @@ int pf_box_run(const struct pf_box_opts *o, const char *const *words, const char
 int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const void *input, size_t len,
 	char **output, struct pf_err *err);
 
-/* Have the image with the packages that the sandbox file lists made, if it lists any and there is none yet.
- * May take minutes. */
+/* Have the image with the packages that the sandbox file lists made, if it lists any and there is none yet
+ * (may take minutes), and make a sandbox as a session's and remove it: what would fail for each session is an
+ * error before the first is taken. */
 int pf_box_prepare(const struct pf_box_opts *o, struct pf_err *err);
 
 /* The same with input from a descriptor, which stays the caller's. */

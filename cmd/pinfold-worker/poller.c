@@ -43,13 +43,20 @@ extern char **environ;
 #define BLOCK_MS 999
 /* Ready means that a poll was answered within this and the time between two polls. */
 #define READY_MS 90000
+#define SPOILT_MS 2000
+#define SPOILT_PAUSE_MS 30000
 
 static struct {
 	char *session;
 	pid_t pid;
+	int64_t begun_us;
 	bool item; /* not one that removes what a deleted session has left */
 } children[SESSIONS_MAX * 2];
 static size_t n_children, n_sessions;
+/* Items that failed as soon as they were begun, in a row: what is wrong is then more likely with this machine
+ * than with the session, and it does not empty the queue of what others could do. */
+static unsigned spoilt;
+static int64_t pause_until_us;
 static struct pf_serve_state state;
 static int metrics = -1;
 
@@ -128,6 +135,7 @@ static bool start(struct pf_worker_opts *o, char **argv, const char *more, const
 		(void)pf_write_all(p[1], text->data, text->len);
 		children[n_children].pid = pid;
 		children[n_children].item = item;
+		children[n_children].begun_us = pf_now_us();
 		children[n_children++].session = pf_strdup(session);
 		n_sessions += item;
 		atomic_store(&state.sessions, (int64_t)n_sessions);
@@ -161,6 +169,18 @@ static void start_forget(struct pf_worker_opts *o, char **argv, const char *sess
 	(void)start(o, argv, line, &none, session, false);
 }
 
+static void look_at_end(bool item, int64_t begun_us, int status)
+{
+	int64_t now = pf_now_us();
+
+	if (!item || !WIFEXITED(status))
+		return;
+	if (WEXITSTATUS(status) && now - begun_us < SPOILT_MS * 1000)
+		pause_until_us = now + pf_backoff_ms(spoilt++, 1000, SPOILT_PAUSE_MS) * 1000;
+	else
+		spoilt = 0;
+}
+
 static void reap(void)
 {
 	int status;
@@ -175,6 +195,7 @@ static void reap(void)
 					if (children[i].item)
 						pf_metric_add(PF_M_END_KILLED, 1);
 				}
+				look_at_end(children[i].item, children[i].begun_us, status);
 				n_sessions -= children[i].item;
 				free(children[i].session);
 				children[i] = children[--n_children];
@@ -281,7 +302,10 @@ static int poll_until_told(struct pf_worker_opts *o, char **argv, int signals, i
 		}
 		if (serve && pf_serve_work(serve))
 			hooked = true;
-		if ((int64_t)n_sessions < o->max_sessions) {
+		int64_t pause = (pause_until_us - pf_now_us()) / 1000;
+		if ((int64_t)n_sessions < o->max_sessions && pause > 0) {
+			wait = pause + 1;
+		} else if ((int64_t)n_sessions < o->max_sessions) {
 			int r = poll_once(o, argv, h, hooked, &failures, &wait);
 			if (r < 0)
 				return 1;

@@ -188,3 +188,39 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 	assert_equal "$status" 1
 	! grep -q "$KEY" "$PF_DIR/worker.log"
 }
+
+@test "a worker that could make no sandbox says so and takes no item" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo 1')]")]"
+	config '{"image":"not-there"}'
+	run_worker --config "$CONFIG"
+	assert_equal "$status" 1
+	grep -q "no sandbox can be made for sessions: .*there is no image 'not-there'" "$PF_DIR/worker.log"
+	assert_equal "$(stub_says '.items[0].state')" queued
+	config '{"resources":{"memroy":"1G"}}'
+	run_worker --config "$CONFIG"
+	assert_equal "$status" 1
+	grep -q 'memroy' "$PF_DIR/worker.log"
+	[ -z "$(find "$ROOT" "$STORE" /sys/fs/cgroup -name 'pinfold-worker-trial*' ! -path "*/.locks/*")" ]
+}
+
+@test "items that fail as soon as they are begun do not empty the queue; when the machine is mended they are done" {
+	new_session
+	start_stub "[]"
+	config '{}'
+	start_worker --config "$CONFIG"
+	wait_for 30 grep -q polling "$PF_DIR/worker.log"
+	echo '{"image":"not-there"}' >"$CONFIG"
+	# Whenever it was given up it is handed out again.
+	stub_tell add "$(session "[$(sh_call 'echo 1')]")"
+	wait_for 60 eval '[ "$(grep -c "ends: failed" "$PF_DIR/worker.log")" -ge 3 ]'
+	# The first and the third are two pauses apart: of a second at least, and of two.
+	stub_says '[.log[] | select(.path | test("ack$")) | .at] | "\(.[2] - .[0] >= 2) \(length)"' >"$PF_DIR/paces"
+	read -r apart n <"$PF_DIR/paces"
+	[ "$apart" = true ] && [ "$n" -le 6 ] || show "$(<"$PF_DIR/paces")"
+	echo '{}' >"$CONFIG"
+	wait_for 90 stub_is '.items | last | .state == "stopped"'
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+	assert_equal "$(results)" 'false "1"'
+}
