@@ -241,6 +241,8 @@ install: all
 	install -m 644 docs/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	cp -r images jail/profiles deploy examples $(DESTDIR)$(PREFIX)/share/pinfold/
 	cp -r deploy/apparmor $(DESTDIR)$(PREFIX)/share/pinfold/
+	# What a node's installer brings is in /opt; what is copied from here names this place.
+	$(if $(PREFIX),cd $(DESTDIR)$(PREFIX)/share/pinfold/deploy && sed -i 's|/opt/pinfold|$(PREFIX)|' containerd/* crio/* podman/* systemd/*)
 	install -d $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include
 	install -m 644 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/
 	ln -sf libpinfold.so.0 $(DESTDIR)$(PREFIX)/lib/libpinfold.so

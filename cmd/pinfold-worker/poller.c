@@ -48,8 +48,8 @@ extern char **environ;
 
 static struct {
 	char *session;
-	pid_t pid;
 	int64_t begun_us;
+	pid_t pid;
 	bool item; /* not one that removes what a deleted session has left */
 } children[SESSIONS_MAX * 2];
 static size_t n_children, n_sessions;

@@ -175,7 +175,8 @@ manual() { sed 's/\\-/-/g; s/\\f[BIR]//g' "$TESTS_DIR/../docs/man/$1.1"; }
 		[ "$program" = pinfold-bwrap ] || [ -s "$dest/usr/share/bash-completion/completions/$program" ] || show "no completion of $program"
 	done
 	"$dest/usr/bin/pinfold-worker" --version | grep -q '^pinfold-worker version'
-	[ -e "$dest/usr/share/pinfold/examples/quickstart/quickstart" ] && [ -e "$dest/usr/share/pinfold/deploy/systemd/pinfold-worker.service" ]
+	[ -e "$dest/usr/share/pinfold/examples/quickstart/quickstart" ]
+	grep -q '^ExecStart=/usr/bin/pinfold-worker ' "$dest/usr/share/pinfold/deploy/systemd/pinfold-worker.service"
 	make -s -C "$TESTS_DIR/.." BUILD="$BUILD" PREFIX=/usr DESTDIR="$dest" uninstall >/dev/null
 	assert_equal "$(cd "$dest" && find . ! -type d | sort | xargs)" "./usr/bin/other ./usr/lib/other"
 	assert_equal "$(find "$dest" -name '*pinfold*')" ""

@@ -1,6 +1,6 @@
 # A worker inside, when something goes wrong: leases, networks, processes.
 # parallel-safe
-# timeout: 240
+# timeout: 400
 load ../lib/common
 load lib
 
@@ -71,49 +71,50 @@ end_worker() {
 	assert_no_violations
 }
 
-# Beats once if it is given an address for that, and then does nothing more.
-HANGS='[ -z "$1" ] || curl -sf -o /dev/null -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H "anthropic-version: 2023-06-01" \
-	"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?expected_last_heartbeat=NO_HEARTBEAT" || exit 9
-	echo kept >/workspace/f; touch running; exec sleep 77777'
+# Beats once, unless its session's id says otherwise, and then does nothing more.
+HANGS='case "$ANTHROPIC_SESSION_ID" in *.never) ;; *) curl -sf -o /dev/null -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" \
+	-H "anthropic-version: 2023-06-01" "$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?expected_last_heartbeat=NO_HEARTBEAT" ||
+	exit 9 ;; esac; echo kept >/workspace/f; touch running; exec sleep 77777'
 
 @test "a worker inside that hangs, after its first heartbeat or before it, is ended after --hang; its files are kept" {
-	local beats
-	for beats in once ""; do
-		new_session
-		start_stub "[$(session "[$(sh_call 'echo 1')]" | jq -c '.turns[0].idle = null')]" '{"ttl":1}'
-		PINFOLD_HANG=1h start_worker --config "$CONFIG" --hang 2s --drain -- /bin/bash -c "$HANGS" hangs "$beats"
-		call_runs
-		wait_for 60 stub_is '.items[0].state == "stopped"'
-		kill "$WORKER_PID"
-		wait "$WORKER_PID" || true
-		grep -q 'the worker inside hangs: no heartbeat for [0-9]* s' "$PF_DIR/worker.log"
-		assert_gone "$SESSION"
-		[ -n "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
-		assert_equal "$(results)" missing
-		assert_no_violations
-		kill "$STUB_PID"
-		wait "$STUB_PID" || true
-		rm "$PF_DIR/port" "$PF_DIR/worker.log"
+	new_session
+	local sessions s
+	echo "$SESSION.never" >>"$PF_DIR/ids"
+	s=$(session "[$(sh_call 'echo 1')]" | jq -c '.turns[0].idle = null')
+	sessions=$(jq -c '[., .id += ".never"]' <<<"$s")
+	start_stub "$sessions" '{"ttl":2}'
+	PINFOLD_HANG=1h start_worker --config "$CONFIG" --hang 2s --max-sessions 2 -- /bin/bash -c "$HANGS"
+	call_runs
+	wait_for 90 stub_is '.items[0].state == "stopped" and .items[1].state == "stopped"'
+	end_worker
+	for s in "$SESSION" "$SESSION.never"; do
+		grep -q "$s: error: the worker inside hangs: no heartbeat for [0-9]* s" "$PF_DIR/worker.log"
+		assert_gone "$s"
+		[ -n "$(pinfold checkpoint ls --sandbox "$s" --quiet)" ]
+		assert_equal "$(results "$s")" missing
 	done
-	STUB_PID=""
+	assert_no_violations
 }
 
 @test "a worker inside that beats its heart is not taken for hung, and with --hang never one that does not" {
 	new_session
-	start_stub "[$(session)]" '{"ttl":1}'
-	# Six seconds of both, where three are enough for the other kind.
-	local beats='beat=NO_HEARTBEAT; for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+	start_stub "[$(session)]" '{"ttl":2}'
+	# Seven seconds of both and more, where six are enough for the other kind.
+	local beats='beat=NO_HEARTBEAT; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
 		beat=$(curl -sf -X POST -H "Authorization: Bearer $ANTHROPIC_ENVIRONMENT_KEY" -H "anthropic-version: 2023-06-01" \
 			"$ANTHROPIC_BASE_URL/v1/environments/$ANTHROPIC_ENVIRONMENT_ID/work/$ANTHROPIC_WORK_ID/heartbeat?expected_last_heartbeat=$beat" |
 			sed "s/.*\"last_heartbeat\":\"\([^\"]*\)\".*/\1/"); [ -n "$beat" ] || exit 9; sleep 0.5; done; exit 5'
 	take_item
-	on_work --config "$CONFIG" --hang 1s -- /bin/bash -c "$beats"
-	assert_equal "$status" 5
+	{ on_work --config "$CONFIG" --hang 1s -- /bin/bash -c "$beats"; exit "$status"; } &
+	local beating=$!
 	new_session
 	stub_tell add "$(session)"
 	take_item
-	PINFOLD_HANG=never on_work --config "$CONFIG" -- /bin/bash -c 'sleep 6; exit 6'
+	PINFOLD_HANG=never on_work --config "$CONFIG" -- /bin/bash -c 'sleep 7; exit 6'
 	assert_equal "$status" 6
+	status=0
+	wait "$beating" || status=$?
+	assert_equal "$status" 5
 	! grep -q hangs "$PF_DIR/worker.log"
 }
 

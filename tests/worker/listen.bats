@@ -1,6 +1,6 @@
 # The worker as a service: webhooks beside polling, health, metrics, draining.
 # parallel-safe
-# timeout: 120
+# timeout: 300
 load ../lib/common
 load lib
 
@@ -15,7 +15,7 @@ start_listening() { # [OPTION...]
 	export ANTHROPIC_WEBHOOK_SIGNING_KEY=${ENV_KEY-$HOOK_KEY}
 	start_worker --listen 127.0.0.1:0 "$@"
 	unset ANTHROPIC_WEBHOOK_SIGNING_KEY
-	wait_for 10 grep -q 'listening on' "$PF_DIR/worker.log"
+	wait_for 60 grep -q 'listening on' "$PF_DIR/worker.log"
 	AT="http://$(sed -n 's/.*listening on \([^,]*\).*/\1/p' "$PF_DIR/worker.log" | tail -n 1)"
 }
 
