@@ -97,6 +97,9 @@ works_there() { # CODENAME
 @test "installed elsewhere it uses its own libraries alone, the keeper too; installing again disturbs nobody" {
 	local prefix="$PF_DIR/a place of mine" own
 	"$UNPACKED/share/pinfold/install" "$prefix"
+	# What is there by several names is there by all of them.
+	assert_equal "$(cd "$prefix" && find . ! -type d | sort)" "$(cd "$UNPACKED" && find . ! -type d | sort)"
+	"$prefix/bin/pinfold-on-work" --version >/dev/null
 	PINFOLD="$prefix/bin/pinfold"
 	create_sandbox
 	inside echo alive
