@@ -439,11 +439,10 @@ int pf_pack_frame(struct pf_packs *p, struct pf_pack *k, const struct pf_pack_en
 	return 0;
 }
 
-int pf_pack_expand(struct pf_packs *p, const struct pf_pack_entry *e, struct pf_scratch *s,
-	const uint8_t *frame, size_t len, void *out, struct pf_err *err)
+/* Not yet compared with its id. */
+static int unpack_frame(const struct pf_pack_entry *e, struct pf_scratch *s, const uint8_t *frame, size_t len,
+	void *out, struct pf_err *err)
 {
-	struct pf_chunk_id id;
-
 	if (e->codec == PF_PACK_ZSTD) {
 		size_t n = ZSTD_decompressDCtx(s->dctx, out, e->len, frame, len);
 		if (ZSTD_isError(n) || n != e->len)
@@ -455,6 +454,16 @@ int pf_pack_expand(struct pf_packs *p, const struct pf_pack_entry *e, struct pf_
 	} else {
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "chunk of the wrong length");
 	}
+	return 0;
+}
+
+int pf_pack_expand(struct pf_packs *p, const struct pf_pack_entry *e, struct pf_scratch *s,
+	const uint8_t *frame, size_t len, void *out, struct pf_err *err)
+{
+	struct pf_chunk_id id;
+
+	if (unpack_frame(e, s, frame, len, out, err) < 0)
+		return -1;
 	pf_packs_id(p, out, e->len, &id);
 	if (memcmp(id.b, e->id.b, 32) != 0)
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "chunk %02x%02x%02x%02x… is not what its id says",
@@ -491,6 +500,28 @@ static int read_chunk(
 		if (!first.msg[0])
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "chunk of two lengths");
 	}
+	return r;
+}
+
+int pf_packs_fetch(
+	struct pf_packs *p, const struct pf_chunk_id *id, uint32_t len, void *buf, struct pf_err *err)
+{
+	struct pf_scratch *s = pf_scratch_take(p, err);
+	uint32_t pack, entry;
+	const uint8_t *frame;
+	size_t at = 0, n;
+	int r = -1;
+
+	if (!s)
+		return -1;
+	if (!pf_packs_find(p, id, &at, &pack, &entry) || p->packs[pack].x.entries[entry].len != len) {
+		pf_fail_kind(err, PF_ERR_CORRUPT, 0, "a chunk of that length is not in the store");
+	} else {
+		const struct pf_pack_entry *e = &p->packs[pack].x.entries[entry];
+		if (pf_pack_frame(p, &p->packs[pack], e, s, &frame, &n, err) == 0)
+			r = unpack_frame(e, s, frame, n, buf, err);
+	}
+	pf_scratch_give(p, s);
 	return r;
 }
 

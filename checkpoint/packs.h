@@ -74,6 +74,11 @@ bool pf_packs_has(const struct pf_packs *p, const struct pf_chunk_id *id, uint32
 int pf_packs_read(struct pf_packs *p, const struct pf_chunk_id *id, uint32_t offset, void *buf, size_t len,
 	struct pf_err *err);
 
+/* A whole chunk of that length, NOT compared with its id, from the copy that is found first: for those who
+ * have another proof of what is in it, and use pf_packs_read() where that fails. Thread-safe. */
+int pf_packs_fetch(
+	struct pf_packs *p, const struct pf_chunk_id *id, uint32_t len, void *buf, struct pf_err *err);
+
 struct pf_packs_totals {
 	int64_t packs, chunks;       /* chunks: a chunk that lies in two packs counts twice */
 	int64_t bytes, stored_bytes; /* of chunks, before and after compression */
