@@ -1,7 +1,8 @@
 /* Theory of operation: the time that a box stands still for a snapshot is one stat for each of its names, so
  * these are shared out among the processors, directory by directory. Each directory is opened by its path
  * below the root without following any link, which nobody can change meanwhile. What cannot be reached in
- * this way (a path that is too long, a directory that is gone) is left to the walk that comes after. */
+ * this way (a path that is too long, a directory that is gone) is left to the walk that comes after, which is
+ * not needed at all when nothing has changed. */
 #include "checkpoint/restat.h"
 
 #include <fcntl.h>
@@ -19,10 +20,13 @@
 
 struct pf_restat {
 	int rootfd;
+	const struct pf_node *root;
 	struct pf_node **dirs; /* directories that have names in them */
 	size_t n_dirs, next;   /* next: atomically */
 	struct stat *stats;    /* one for each name */
 	size_t *first;         /* where those of a directory begin */
+	struct timespec since;
+	bool changed; /* atomically */
 };
 
 static void stat_dir(struct pf_restat *r, size_t i)
@@ -32,8 +36,11 @@ static void stat_dir(struct pf_restat *r, size_t i)
 	PF_CLOSE int fd = pf_openat2(r->rootfd, *path ? path : ".", O_PATH | O_DIRECTORY, 0,
 		RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV);
 
-	for (struct pf_node *n = r->dirs[i]->children; n; n = n->next, st++)
+	for (struct pf_node *n = r->dirs[i]->children; n; n = n->next, st++) {
 		n->again = fd >= 0 && fstatat(fd, n->name, st, AT_SYMLINK_NOFOLLOW) == 0 ? st : NULL;
+		if (!n->again || !pf_node_is(n, st, r->since))
+			__atomic_store_n(&r->changed, true, __ATOMIC_RELAXED);
+	}
 }
 
 static void *work(void *arg)
@@ -85,17 +92,20 @@ static void list_dirs(struct pf_restat *r, const struct pf_tree *tree)
 	memset(r->stats, 0, cap * sizeof(*r->stats)); /* so that the pages are there */
 }
 
-struct pf_restat *pf_restat_new(int rootfd, const struct pf_tree *tree)
+struct pf_restat *pf_restat_new(int rootfd, const struct pf_tree *tree, struct timespec since)
 {
 	struct pf_restat *r = pf_calloc(1, sizeof(*r));
 
 	r->rootfd = rootfd;
+	r->root = pf_tree_root(tree);
+	r->since = since;
 	list_dirs(r, tree);
 	return r;
 }
 
-void pf_restat_run(struct pf_restat *r)
+bool pf_restat_run(struct pf_restat *r)
 {
+	struct stat st;
 	pthread_t threads[MAX_THREADS];
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	int n = 0;
@@ -105,6 +115,7 @@ void pf_restat_run(struct pf_restat *r)
 	work(r);
 	while (n-- > 0)
 		pthread_join(threads[n], NULL);
+	return !r->changed && fstat(r->rootfd, &st) == 0 && pf_node_is(r->root, &st, r->since);
 }
 
 void pf_restat_free(struct pf_restat *r)

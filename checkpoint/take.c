@@ -8,12 +8,13 @@
  * what changed, not on the size of the tree.
  *
  * "Provably the same": same inode, size, mode, ids, times, and a ctime before the moment the first walk
- * began. A ctime later than that proves nothing: two changes within one clock tick bear the same time, and a
- * page that was made writable in a memory mapping is written again and again under the first fault's time.
- * The syncfs before the walk write-protects all mapped pages, so that a write through a mapping after it does
- * move the ctime. Where the kernel does not work so (tmpfs maps pages writable at once, and writes through
- * them leave no trace at all) no stat proves a file's content: the second walk takes every file that has any,
- * and no index of unchanged files is made or believed.
+ * began; where that holds of every name, there is no second walk at all. A ctime later than that proves
+ * nothing: two changes within one clock tick bear the same time, and a page that was made writable in a
+ * memory mapping is written again and again under the first fault's time. The syncfs before the walk
+ * write-protects all mapped pages, so that a write through a mapping after it does move the ctime. Where the
+ * kernel does not work so (tmpfs maps pages writable at once, and writes through them leave no trace at all)
+ * no stat proves a file's content: the second walk takes every file that has any, and no index of unchanged
+ * files is made or believed.
  *
  * The same rule makes the index (filesindex.h): a file goes into it if its ctime is before this walk's
  * beginning and it was read by this walk. */
@@ -263,15 +264,19 @@ static bool same(const struct run *r, const struct pf_node *n)
 			  : !n->twin->leader && (n->twin->note || n->kind == PF_NODE_WHITEOUT));
 }
 
+static bool second_same(void *ctx, struct pf_node *n)
+{
+	if (!same(ctx, n))
+		return false;
+	n->note = n->twin->note;
+	return true;
+}
+
 static int second_visit(
 	void *ctx, struct pf_node *n, int dirfd, int selffd, const char *path, struct pf_err *err)
 {
 	struct run *r = ctx;
 
-	if (same(r, n)) {
-		n->note = n->twin->note;
-		return 0;
-	}
 	r->out->live.changed++;
 	r->out->live.changed_bytes += n->leader ? 0 : n->size;
 	return take(r, n, dirfd, selffd, path, err);
@@ -314,7 +319,7 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 	struct pf_walk_opts o = *first_opts;
 	struct pf_err thaw_err = PF_ERR_INIT;
 
-	struct pf_restat *again = pf_restat_new(r->k->src->rootfd, first);
+	struct pf_restat *again = pf_restat_new(r->k->src->rootfd, first, r->since);
 	o.into = pf_tree_new(first);
 	if (live->freeze(live->ctx, err) < 0) {
 		pf_tree_free(o.into);
@@ -322,13 +327,17 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 		return -1;
 	}
 	int64_t t0 = pf_now_us();
+	int rc = 0;
 	o.live = false;
 	o.previous = first;
 	o.since = r->since;
 	o.visit = second_visit;
+	o.same = second_same;
 	r->frozen = true;
-	pf_restat_run(again);
-	int rc = pf_walk(r->k->src->rootfd, &o, second, &r->out->walked, err);
+	/* Where nothing has changed the first walk's tree is the tree. */
+	bool idle = pf_restat_run(again) && !r->traceless;
+	if (!idle)
+		rc = pf_walk(r->k->src->rootfd, &o, second, &r->out->walked, err);
 	r->out->live.frozen_us = pf_now_us() - t0;
 	if (rc < 0)
 		pf_wrap(err, "second pass");
@@ -337,6 +346,8 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 			*err = thaw_err;
 		rc = -1;
 	}
+	if (idle)
+		pf_tree_free(o.into);
 	pf_restat_free(again);
 	return rc;
 }

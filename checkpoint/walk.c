@@ -12,7 +12,8 @@
  *
  * The tree is kept: hard links need the path of their first name, and a live snapshot compares a second walk,
  * made while the box stands still, with the first. In that second walk the listing of a directory whose ctime
- * has not moved is taken from the first (a name cannot come or go without moving it); only stats remain, and
+ * has not moved is taken from the first (a name cannot come or go without moving it), and it is not even
+ * opened unless something in it has to be read; only stats remain, which were done before (restat.h), and
  * that is what the frozen time consists of. */
 #include "checkpoint/walk.h"
 
@@ -134,6 +135,14 @@ static bool same_time(struct timespec a, struct timespec b)
 static bool before(struct timespec a, struct timespec b)
 {
 	return a.tv_sec != b.tv_sec ? a.tv_sec < b.tv_sec : a.tv_nsec < b.tv_nsec;
+}
+
+bool pf_node_is(const struct pf_node *n, const struct stat *st, struct timespec since)
+{
+	return !n->unstable && n->ino == st->st_ino && n->dev == st->st_dev && n->mode == st->st_mode &&
+	       n->uid == st->st_uid && n->gid == st->st_gid && n->nlink == st->st_nlink &&
+	       (!S_ISREG(st->st_mode) || n->size == st->st_size) && same_time(n->ctime, st->st_ctim) &&
+	       same_time(n->mtime, st->st_mtim) && before(n->ctime, since);
 }
 
 bool pf_node_unchanged(const struct pf_node *n, struct timespec since)
@@ -261,7 +270,14 @@ static bool has_path(const struct walk *w, const char *const *list)
 	return false;
 }
 
-static int walk_dir(struct walk *w, struct pf_node *dir, int dirfd, int fd, int depth, struct pf_err *err);
+/* A directory on the way down. */
+struct at {
+	struct at *up; /* NULL: the root */
+	struct pf_node *node;
+	int fd; /* -1: not open yet */
+};
+
+static int walk_dir(struct walk *w, struct pf_node *dir, struct at *at, int depth, struct pf_err *err);
 
 /* The twin among the twin parent's children: both lists are sorted, *cursor only moves forward. */
 static struct pf_node *find_twin(struct pf_node **cursor, const char *name)
@@ -277,30 +293,64 @@ static struct pf_node *find_twin(struct pf_node **cursor, const char *name)
 	return NULL;
 }
 
-static int enter_dir(struct walk *w, struct pf_node *n, int dirfd, int depth, struct pf_err *err)
+/* Its descriptor. */
+static int at_fd(struct walk *w, struct at *at, struct pf_err *err)
 {
-	PF_CLOSE int fd = openat(dirfd, n->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
+	struct pf_node *n = at->node;
 	struct stat st;
 
-	if (fd < 0) {
-		if (w->o->live && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {
-			n->unstable = n->cut =
-				true; /* gone or replaced; the second walk sees what it is now */
-			w->stats->vanished++;
-			return w->o->visit(w->o->ctx, n, dirfd, -1, w->path.data, err);
-		}
-		return errno == EMFILE ? pf_fail(err, ELOOP, "directories nest too deep at depth %d", depth)
-				       : pf_fail(err, errno, "open /%s", w->path.data);
-	}
+	if (at->fd >= 0)
+		return at->fd;
+	int dirfd = at_fd(w, at->up, err);
+	if (dirfd < 0)
+		return -1;
+	PF_CLOSE int fd = openat(dirfd, n->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EMFILE
+			       ? pf_fail_kind(err, PF_ERR_UNSUPPORTED, EMFILE, "directories nest too deep")
+			       : pf_fail(err, errno, "open /%s", w->path.data);
 	if (fstat(fd, &st) < 0)
 		return pf_fail(err, errno, "stat /%s", w->path.data);
-	if (st.st_dev != n->dev) {
+	if (st.st_dev != n->dev)
 		return pf_fail_kind(err, PF_ERR_STATE, 0,
 			"/%s: another file system is mounted inside the tree", w->path.data);
-	}
 	if (st.st_ino != n->ino)
 		n->unstable = true;
-	return walk_dir(w, n, dirfd, fd, depth, err);
+	return at->fd = pf_take_fd(&fd);
+}
+
+/* self: the node is a directory. */
+static int visit(struct walk *w, struct pf_node *n, struct at *dir, struct at *self, struct pf_err *err)
+{
+	int fd, self_fd = -1;
+
+	if (w->o->same && n->twin && w->o->same(w->o->ctx, n))
+		return 0;
+	fd = at_fd(w, dir, err);
+	if (fd < 0 || (self && (self_fd = at_fd(w, self, err)) < 0))
+		return -1;
+	return w->o->visit(w->o->ctx, n, fd, self_fd, w->path.data, err);
+}
+
+static int enter_dir(struct walk *w, struct pf_node *n, struct at *up, int depth, struct pf_err *err)
+{
+	struct at at = {.up = up, .node = n, .fd = -1};
+	bool later = w->o->same && !w->o->live && pf_node_unchanged(n, w->o->since);
+	int r;
+
+	if (!later && at_fd(w, &at, err) < 0) {
+		if (!w->o->live || (err->errnum != ENOENT && err->errnum != ENOTDIR && err->errnum != ELOOP))
+			return -1;
+		/* Gone or replaced; the second walk sees what it is now. */
+		*err = (struct pf_err)PF_ERR_INIT;
+		n->unstable = n->cut = true;
+		w->stats->vanished++;
+		return w->o->visit(w->o->ctx, n, up->fd, -1, w->path.data, err);
+	}
+	r = walk_dir(w, n, &at, depth, err);
+	if (at.fd >= 0)
+		close(at.fd);
+	return r;
 }
 
 /* Classify by mode. 0: keep, 1: skip. */
@@ -359,23 +409,37 @@ static void count(struct pf_walk_stats *s, const struct pf_node *n)
 	}
 }
 
-static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *name, bool xwhiteouts,
+/* What the name is: 1 if it is gone. */
+static int stat_name(struct walk *w, struct at *at, const char *name, const struct pf_node *twin,
+	struct stat *st, struct pf_err *err)
+{
+	if (twin && twin->again) {
+		*st = *twin->again;
+		return 0;
+	}
+	int fd = at_fd(w, at, err);
+	if (fd < 0)
+		return -1;
+	if (fstatat(fd, name, st, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	if (errno == ENOENT && w->o->live) {
+		w->stats->vanished++;
+		return 1;
+	}
+	return pf_fail_kind(err, errno == ENOENT ? PF_ERR_STATE : PF_ERR_SYSTEM, errno,
+		"/%s changed while it was read: the tree is in use", w->path.data);
+}
+
+static int visit_name(struct walk *w, struct pf_node *dir, struct at *at, const char *name, bool xwhiteouts,
 	struct pf_node ***tail, struct pf_node **cursor, int depth, struct pf_err *err)
 {
 	struct pf_node *twin = cursor ? find_twin(cursor, name) : NULL;
 	struct stat st;
 	enum pf_node_kind kind;
 
-	if (twin && twin->again) {
-		st = *twin->again;
-	} else if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		if (errno == ENOENT && w->o->live) {
-			w->stats->vanished++;
-			return 0;
-		}
-		return pf_fail_kind(err, errno == ENOENT ? PF_ERR_STATE : PF_ERR_SYSTEM, errno,
-			"/%s changed while it was read: the tree is in use", w->path.data);
-	}
+	int r = stat_name(w, at, name, twin, &st, err);
+	if (r != 0)
+		return r < 0 ? -1 : 0;
 	bool cut = has_path(w, w->o->exclude);
 	if (cut && !S_ISDIR(st.st_mode))
 		return 0;
@@ -392,7 +456,7 @@ static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *n
 	n->kind = kind;
 	n->cut = cut;
 	if (xwhiteouts && kind == PF_NODE_FILE && st.st_size == 0) {
-		PF_CLOSE int file = openat(fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		PF_CLOSE int file = openat(at->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 		char key[64], v[8];
 		mark_name(w, "whiteout", key);
 		if (file >= 0 && fgetxattr(file, key, v, sizeof(v)) >= 0)
@@ -405,11 +469,11 @@ static int visit_name(struct walk *w, struct pf_node *dir, int fd, const char *n
 	n->twin = twin;
 	count(w->stats, n);
 	if (n->kind == PF_NODE_DIR)
-		return enter_dir(w, n, fd, depth + 1, err);
-	return w->o->visit(w->o->ctx, n, fd, -1, w->path.data, err);
+		return enter_dir(w, n, at, depth + 1, err);
+	return visit(w, n, at, NULL, err);
 }
 
-static int walk_children(struct walk *w, struct pf_node *dir, int fd, int depth, struct pf_err *err)
+static int walk_children(struct walk *w, struct pf_node *dir, struct at *at, int depth, struct pf_err *err)
 {
 	PF_FREE char **names = NULL;
 	PF_FREE char *text = NULL;
@@ -427,7 +491,8 @@ static int walk_children(struct walk *w, struct pf_node *dir, int fd, int depth,
 		dir->skipped = dir->twin->skipped;
 		w->stats->skipped += dir->skipped;
 	} else {
-		if (list_names(w, fd, &names, &n, &text, err) < 0)
+		int fd = at_fd(w, at, err);
+		if (fd < 0 || list_names(w, fd, &names, &n, &text, err) < 0)
 			return -1;
 		xwhiteouts = overlay_mark(w, fd, "opaque", 'x');
 	}
@@ -436,7 +501,7 @@ static int walk_children(struct walk *w, struct pf_node *dir, int fd, int depth,
 		if (base > 0)
 			pf_buf_add(&w->path, "/", 1);
 		pf_buf_str(&w->path, names[i]);
-		if (visit_name(w, dir, fd, names[i], xwhiteouts, &tail, dir->twin ? &cursor : NULL, depth,
+		if (visit_name(w, dir, at, names[i], xwhiteouts, &tail, dir->twin ? &cursor : NULL, depth,
 			    err) < 0)
 			return -1;
 	}
@@ -446,18 +511,22 @@ static int walk_children(struct walk *w, struct pf_node *dir, int fd, int depth,
 	return 0;
 }
 
-static int walk_dir(struct walk *w, struct pf_node *dir, int dirfd, int fd, int depth, struct pf_err *err)
+static int walk_dir(struct walk *w, struct pf_node *dir, struct at *at, int depth, struct pf_err *err)
 {
 	if (depth > MAX_DEPTH)
 		return pf_fail_kind(
 			err, PF_ERR_UNSUPPORTED, 0, "directories nest deeper than %d levels", MAX_DEPTH);
-	if (w->o->previous && dir->twin && pf_node_unchanged(dir, w->o->since))
+	if (w->o->previous && dir->twin && pf_node_unchanged(dir, w->o->since)) {
 		dir->opaque = dir->twin->opaque;
-	else
-		dir->opaque = !dir->cut && overlay_mark(w, fd, "opaque", 'y');
-	if (w->o->visit(w->o->ctx, dir, dirfd, fd, w->path.data, err) < 0)
+	} else if (!dir->cut) {
+		int fd = at_fd(w, at, err);
+		if (fd < 0)
+			return -1;
+		dir->opaque = overlay_mark(w, fd, "opaque", 'y');
+	}
+	if (visit(w, dir, at->up ? at->up : at, at, err) < 0)
 		return -1;
-	return dir->cut ? 0 : walk_children(w, dir, fd, depth, err);
+	return dir->cut ? 0 : walk_children(w, dir, at, depth, err);
 }
 
 int pf_walk(int rootfd, const struct pf_walk_opts *opts, struct pf_tree **tree, struct pf_walk_stats *stats,
@@ -483,7 +552,7 @@ int pf_walk(int rootfd, const struct pf_walk_opts *opts, struct pf_tree **tree, 
 		root->kind = PF_NODE_DIR;
 		root->twin = opts->previous ? opts->previous->root : NULL;
 		count(stats, root);
-		r = walk_dir(w, root, fd, fd, 0, err);
+		r = walk_dir(w, root, &(struct at){.node = root, .fd = fd}, 0, err);
 	}
 	pf_buf_done(&w->path);
 	free(w->links.slots);

@@ -63,6 +63,9 @@ struct pf_walk_opts {
 	 */
 	int (*visit)(
 		void *ctx, struct pf_node *node, int dirfd, int selffd, const char *path, struct pf_err *err);
+	/* Rescan, may be NULL: asked of each node that has a twin before it is visited. True: it is dealt
+	 * with. A directory that has not changed is opened only when something in it has to be visited. */
+	bool (*same)(void *ctx, struct pf_node *node);
 	void *ctx;
 };
 
@@ -79,6 +82,8 @@ struct pf_node *pf_tree_root(const struct pf_tree *tree);
 /* Path of a node without leading slash, malloc'ed. */
 char *pf_node_path(const struct pf_node *n);
 
+/* Whether this stat is that of n still, with a ctime old enough to be believed. */
+bool pf_node_is(const struct pf_node *n, const struct stat *st, struct timespec since);
 /* Whether n is what its twin was: same inode, same stat, and a ctime old enough to be believed. */
 bool pf_node_unchanged(const struct pf_node *n, struct timespec since);
 
