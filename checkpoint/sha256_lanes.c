@@ -79,8 +79,8 @@ struct lanes {
 #define ROUND(a, b, c, d, e, f, g, h, i)                                                             \
 	do {                                                                                         \
 		V t = ADD(ADD(h, ADD(w[(i)&15], SET(round_k[i]))), ADD(SIGMA1(e), CHOICE(e, f, g))); \
-		d = ADD(d, t);                                                                       \
-		h = ADD(t, ADD(SIGMA0(a), MAJORITY(a, b, c)));                                       \
+		(d) = ADD(d, t);                                                                     \
+		(h) = ADD(t, ADD(SIGMA0(a), MAJORITY(a, b, c)));                                     \
 	} while (0)
 #define EIGHT(i)                                        \
 	do {                                            \
