@@ -425,7 +425,7 @@ static int settle(struct parsed *p, const char *cwd, struct pf_err *err)
 	struct pf_jail *j = p->j;
 
 	if (p->words.next >= p->words.n)
-		return pf_bwrap_usage("no command given%s", "", err);
+		return pf_bwrap_usage("no command given (%s tells the options)", "--help", err);
 	if (consistent(p, err) < 0)
 		return -1;
 	j->net = p->unshare_net && !p->share_net ? PF_JAIL_NET_NONE : PF_JAIL_NET_HOST;

@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/random.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +24,7 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/proc.h"
+#include "base/str.h"
 #include "base/units.h"
 #include "cmd/pinfold-worker/worker.h"
 #include "session/dirs.h"
@@ -198,6 +199,22 @@ static char *make_worker_id(void)
 	return pf_asprintf("%s-%08x", host, r);
 }
 
+static int wrong_option(const struct option *options, bool lacks_value, const char *given, struct pf_err *err)
+{
+	const char *names[64];
+	size_t n = 0;
+
+	if (lacks_value)
+		return pf_fail_kind(
+			err, PF_ERR_INVALID, 0, "option %s needs a value; try: pinfold-worker --help", given);
+	for (const struct option *o = options; o->name && n < 63; o++)
+		names[n++] = o->name;
+	names[n] = NULL;
+	const char *near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0, "unknown option %s%s%s%s; try: pinfold-worker --help",
+		given, near ? " (did you mean --" : "", near ? near : "", near ? "?)" : "");
+}
+
 static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err *err)
 {
 	static const struct option options[] = {{"environment-id", 1, NULL, 'e'}, {"key-file", 1, NULL, 'k'},
@@ -217,7 +234,8 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 	o->on_work = strcmp(base ? base + 1 : argv[0], "pinfold-on-work") == 0;
 	if (from_env(o, &keep, err) < 0)
 		return -1;
-	while ((c = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
 		int bad = 0;
 		switch (c) {
 		case 'e':
@@ -264,6 +282,9 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 			break;
 		case 'f':
 			o->json = strcmp(optarg, "json") == 0;
+			if (!o->json && strcmp(optarg, "text") != 0)
+				bad = pf_fail_kind(
+					err, PF_ERR_INVALID, 0, "--log-format must be text or json");
 			break;
 		case 'l':
 			o->listen = optarg;
@@ -296,7 +317,7 @@ static int parse(int argc, char **argv, struct pf_worker_opts *o, struct pf_err 
 			fputs(help, stdout);
 			exit(0);
 		default:
-			return pf_fail_kind(err, PF_ERR_INVALID, 0, "try: pinfold-worker --help");
+			return wrong_option(options, c == ':', argv[optind - 1], err);
 		}
 		if (bad < 0)
 			return -1;

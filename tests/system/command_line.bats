@@ -182,6 +182,25 @@ manual() { sed 's/\\-/-/g; s/\\f[BIR]//g' "$TESTS_DIR/../docs/man/$1.1"; }
 	assert_equal "$(find "$dest" -name '*pinfold*')" ""
 }
 
+@test "the worker names what is wrong with its command line, and the nearest option" {
+	local line
+	while IFS='|' read -r line text; do
+		status=0
+		# shellcheck disable=SC2086
+		stderr=$("$(dirname "$PINFOLD")/pinfold-worker" $line 2>&1 >/dev/null) || status=$?
+		assert_status 1
+		assert_err "$text"
+		[ "$(wc -l <<<"$stderr")" = 1 ] || show "more than one line"
+	done <<-'END'
+		--enviroment-id x|did you mean --environment-id?
+		--keep|option --keep needs a value
+		--log-format xml|--log-format must be text or json
+		--max-idle soon|--max-idle
+		--hang 0|--hang
+		start|a worker's command after --
+	END
+}
+
 @test "what is refused for want of root says what would do, and doctor tells a user of that and of pinfold-jail alone" {
 	local at
 	at=$(dirname "$PINFOLD")

@@ -1,6 +1,6 @@
 # pinfold-jail for an ordinary user with a systemd of his own (scripts/test-vm --systemd): limits by a scope that the kernel
 # keeps; and under the AppArmor profile that is shipped, where AppArmor knows user namespaces.
-# timeout: 300
+# timeout: 500
 load ../lib/common
 
 setup_file() {

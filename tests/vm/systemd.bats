@@ -1,5 +1,5 @@
 # --systemd-cgroup with a real systemd as process 1 (scripts/test-vm --systemd), as kubelet's nodes have it.
-# timeout: 300
+# timeout: 400
 load ../lib/common
 
 setup_file() {
