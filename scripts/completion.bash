@@ -66,6 +66,7 @@ _pinfold() {
 		*) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 		esac
 		;;
+	"cp "*) mapfile -t COMPREPLY < <(compgen -f -- "$cur"; compgen -S : -W "$("${p[@]}" list --quiet 2>/dev/null)" -- "$cur") ;;
 	*) _pinfold_words "$("${p[@]}" list --quiet 2>/dev/null)" ;;
 	esac
 }

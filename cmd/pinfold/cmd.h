@@ -88,6 +88,7 @@ int pf_cmd_events(int argc, char **argv);
 int pf_cmd_features(int argc, char **argv);
 int pf_cmd_spec(int argc, char **argv);
 int pf_cmd_on_work(int argc, char **argv);
+int pf_cmd_cp(int argc, char **argv);
 int pf_cmd_no_checkpoint(int argc, char **argv);
 
 #endif

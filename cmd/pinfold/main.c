@@ -31,6 +31,7 @@ static const struct pf_verb verbs[] = {
 	{"create", pf_cmd_create, "ID [--config FILE] [--image REF] [--from CHECKPOINT|latest]",
 		"make a sandbox"},
 	{"exec", pf_cmd_exec, "ID [options] -- COMMAND…", "run a command in a sandbox"},
+	{"cp", pf_cmd_cp, "FILE ID:PATH", "copy a file into it or out of it"},
 	{"snapshot", pf_cmd_snapshot, "ID [--name N] [--label K=V]", "make a checkpoint of its files"},
 	{"destroy", pf_cmd_destroy, "ID… [--snapshot]", "end it and remove all of it"},
 	{"fork", pf_cmd_fork, "CHECKPOINT ID…", "make sandboxes from one checkpoint"},

@@ -243,3 +243,44 @@ limit_of() { # V2-NAME V1-NAME
 	inside sh -c 'mv /etc/skel /etc/skel2 && rm /etc/debian_version && [ -d /etc/skel2 ] && [ ! -e /etc/debian_version ]'
 	assert_status 0
 }
+
+@test "cp: a file goes in and out as it is, whole or not at all, and a hostile sandbox writes nothing but its bytes" {
+	create_sandbox
+	head -c 3000000 /dev/urandom >"$PF_DIR/in put"
+	chmod 750 "$PF_DIR/in put"
+	pf cp "$PF_DIR/in put" "$ID:/workspace"
+	assert_status 0
+	inside stat -c '%a %s' "/workspace/in put"
+	assert_equal "$output" "750 3000000"
+	mkdir "$PF_DIR/out"
+	pf cp "$ID:in put" "$PF_DIR/out"
+	assert_status 0
+	cmp "$PF_DIR/in put" "$PF_DIR/out/in put"
+	pf cp "$PF_DIR/in put" "$ID:-dash"
+	assert_status 0
+	pf cp "$ID:-dash" "$PF_DIR/out/other"
+	cmp "$PF_DIR/in put" "$PF_DIR/out/other"
+	# A link inside leads to what the inside has there.
+	inside ln -s /etc/hostname /workspace/link
+	pf cp "$ID:/workspace/link" "$PF_DIR/out/other"
+	assert_equal "$(<"$PF_DIR/out/other")" "$(pinfold exec "$ID" -- cat /etc/hostname)"
+	# What could not be copied leaves what was there.
+	pf cp "$ID:/not/there" "$PF_DIR/out/other"
+	assert_status 125
+	assert_err "$ID:/not/there was not read"
+	[ -s "$PF_DIR/out/other" ]
+	pf cp "$PF_DIR/in put" "$ID:/no/such/place"
+	assert_status 125
+	assert_err 'was not written'
+	pf cp "$PF_DIR/out" "$ID:/workspace"
+	assert_refused "directories go through tar"
+	pf cp "$PF_DIR/in put" "$PF_DIR/out"
+	assert_status 125
+	assert_err 'one of both is ID:PATH'
+	pf cp "nobody-$ID:/x" "$PF_DIR/out"
+	assert_status 125
+	assert_err "no sandbox 'nobody-$ID'"
+	assert_equal "$(ls "$PF_DIR/out" | sort | xargs)" "in put other"
+	inside sh -c 'ls -A /workspace | sort | xargs'
+	assert_equal "$output" "-dash in put link"
+}
