@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/guard.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/progress.h"
@@ -373,6 +374,8 @@ int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char 
 	*stats = (struct pf_ckpt_export_stats){0};
 	if (lstat(path, &st) == 0)
 		return pf_fail_kind(err, PF_ERR_EXISTS, 0, "%s exists already: choose a new name", path);
+	pf_guard_add(AT_FDCWD, tmp);
+	pf_guard_add(AT_FDCWD, file);
 	int r = export_to(h, c, tmp, file, opts, stats, err);
 	if (r == 0 && renameat2(AT_FDCWD, opts->form == PF_CKPT_OCI ? tmp : file, AT_FDCWD, path,
 			      RENAME_NOREPLACE) < 0)
@@ -381,5 +384,7 @@ int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char 
 		(void)unlink(file);
 	if (r < 0 || opts->form == PF_CKPT_OCI_ARCHIVE)
 		(void)pf_rm_rf_at(AT_FDCWD, tmp, &ignored);
+	pf_guard_drop(AT_FDCWD, tmp);
+	pf_guard_drop(AT_FDCWD, file);
 	return r;
 }

@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/guard.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/proc.h"
@@ -644,7 +645,9 @@ int pf_ckpt_tmp_make_locked(int storefd, char name[64], int *lockfd, struct pf_e
 	for (int tries = 0; tries < 100; tries++) {
 		snprintf(name, 64, "tmp/%d.%llx.%u", (int)getpid(), (unsigned long long)pf_now_us(),
 			__atomic_fetch_add(&counter, 1, __ATOMIC_RELAXED));
+		pf_guard_add(storefd, name);
 		if (mkdirat(storefd, name, 0700) < 0) {
+			pf_guard_drop(storefd, name);
 			if (errno == EEXIST)
 				continue;
 			return pf_fail(err, errno, "mkdir %s", name);
@@ -653,6 +656,7 @@ int pf_ckpt_tmp_make_locked(int storefd, char name[64], int *lockfd, struct pf_e
 		if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0) {
 			pf_fail(err, errno, "lock %s", name);
 			(void)unlinkat(storefd, name, AT_REMOVEDIR);
+			pf_guard_drop(storefd, name);
 			return -1;
 		}
 		*lockfd = pf_take_fd(&fd);
@@ -669,6 +673,7 @@ void pf_ckpt_tmp_remove(int storefd, const char *name, int *lockfd)
 	if (*lockfd < 0)
 		return;
 	(void)pf_rm_rf_at(storefd, name, &ignored);
+	pf_guard_drop(storefd, name);
 	close(*lockfd);
 	*lockfd = -1;
 	errno = saved;

@@ -394,6 +394,9 @@ static int put(struct unpack *u, const struct pf_layer_reader *l, const struct p
 	case PF_TREE_LINK:
 		snprintf(name, sizeof(name), "%llu", (unsigned long long)e->link);
 		r = linkat(u->linksfd, name, u->at->fd, e->name, 0);
+		/* As many as the file system takes: ours is one of them, and nobody's last. */
+		if (r < 0 && errno == EMLINK)
+			r = renameat(u->linksfd, name, u->at->fd, e->name);
 		return r < 0 ? pf_fail(err, errno, "link") : 0;
 	default:
 		r = put_special(u, e, err);

@@ -21,6 +21,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/guard.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
@@ -87,6 +88,7 @@ int pf_store_tmp_new(struct pf_layer_store *s, struct pf_store_tmp *t, struct pf
 	PF_CLOSE int lock = pf_layer_store_lock(s, err);
 	if (lock < 0)
 		goto fail;
+	pf_guard_add(s->tmp, t->name);
 	if (mkdirat(s->tmp, t->name, 0700) < 0) {
 		pf_fail(err, errno, "image store: make a temporary directory");
 		goto fail;
@@ -110,6 +112,8 @@ void pf_store_tmp_drop(struct pf_layer_store *s, struct pf_store_tmp *t)
 		close(t->fd);
 		(void)pf_rm_rf_at(s->tmp, t->name, &ignored);
 	}
+	if (t->name)
+		pf_guard_drop(s->tmp, t->name);
 	if (t->lock >= 0)
 		close(t->lock);
 	free(t->name);

@@ -288,9 +288,18 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 	PF_FREE char *text = pf_json_text(req);
 	int64_t since = 0;
 	bool frozen = false, prepared = false;
+	sigset_t deadly, mask;
 	int r = 0;
 	cJSON *j;
 
+	/* Who is told to end while the sandbox stands still does so when it goes again: a container of OCI
+	 * has no keeper that would see to that. */
+	sigemptyset(&deadly);
+	sigaddset(&deadly, SIGHUP);
+	sigaddset(&deadly, SIGINT);
+	sigaddset(&deadly, SIGQUIT);
+	sigaddset(&deadly, SIGTERM);
+	(void)sigprocmask(SIG_BLOCK, NULL, &mask);
 	if (pf_write_all(h->in, text, strlen(text)) < 0 || pf_write_all(h->in, "\n", 1) < 0)
 		r = -1; /* it has ended; its error text says why */
 	if (!f)
@@ -306,9 +315,12 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 			r = f->before ? f->before(f->arg, err) : 0;
 			prepared = r == 0;
 			since = pf_now_us();
+			(void)sigprocmask(SIG_BLOCK, &deadly, NULL);
 			if (r == 0)
 				r = f->set(f->arg, true, err);
 			frozen = r == 0;
+			if (!frozen)
+				(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 			if (r < 0)
 				(void)kill(h->pid, SIGTERM); /* our own child */
 			else
@@ -317,6 +329,7 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 			r = f->set(f->arg, false, err);
 			frozen = false;
 			*frozen_us = pf_now_us() - since;
+			(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 			if (f->after && r == 0)
 				f->after(f->arg);
 			prepared = prepared && r < 0;
@@ -327,6 +340,7 @@ static int drive(struct helper *h, const cJSON *req, const struct pf_snapshot_fr
 		struct pf_err ignored = PF_ERR_INIT;
 		(void)f->set(f->arg, false, &ignored);
 		*frozen_us = pf_now_us() - since;
+		(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 	}
 	if (prepared && f->after)
 		f->after(f->arg);

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/guard.h"
 #include "base/json.h"
 #include "base/path.h"
 #include "base/proc.h"
@@ -322,6 +323,11 @@ int main(int argc, char **argv)
 {
 	int i = 1;
 
+	if (argc > 3 && strcmp(argv[1], "remove-behind") == 0) {
+		pf_guard_remove(atoi(argv[2]), argv + 3);
+		return 0;
+	}
+	pf_guard_begin("/proc/self/exe");
 	/* As pinfold hands them on: --root DIR --store DIR [--log-format json] [--log FILE] checkpoint VERB …
 	 */
 	for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {

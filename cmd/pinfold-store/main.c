@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/guard.h"
 #include "base/str.h"
 #include "checkpoint/heavy.h"
 #include "checkpoint/keys.h"
@@ -247,6 +248,11 @@ int main(int argc, char **argv)
 	struct rlimit files;
 	int i = 1;
 
+	if (argc > 3 && strcmp(argv[1], "remove-behind") == 0) {
+		pf_guard_remove(atoi(argv[2]), argv + 3);
+		return 0;
+	}
+	pf_guard_begin("/proc/self/exe");
 	/* What a caller hands down must not count: see pinfold's own main(). */
 	(void)signal(SIGCHLD, SIG_DFL);
 	umask(022);

@@ -96,3 +96,24 @@ forged() { # NAME KEY=JSON...
 	assert_status 125
 	[[ "$stderr" != *$'\xc2\x9b'* ]]
 }
+
+@test "a file with as many names as its file system takes comes back with all of them" {
+	/usr/bin/python3 - "$PF_DIR/upper" <<-'P' || skip "no bound on names here"
+		import os, sys
+		os.chdir(sys.argv[1])
+		os.mkdir("names")
+		try:
+		    for i in range(70000):
+		        os.link("file", f"names/{i}")
+		except OSError:
+		    sys.exit(0)
+		sys.exit(1)
+	P
+	printf '{"sandbox_id":"s1","name":"names","base_image":{"ref":"host","digest":"x"}}\n' |
+		store snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null
+	pf checkpoint prepare names
+	assert_status 0
+	local id
+	id=$(pinfold checkpoint inspect names | jq -r '.layers[0].id' | tr : -)
+	assert_equal "$(stat -c %h "$STORE/checkpoints/unpacked/$id/fs/file")" "$(stat -c %h "$PF_DIR/upper/file")"
+}
