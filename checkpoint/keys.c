@@ -6,8 +6,8 @@
  * guessed.
  *
  * Everything that touches key text lies in pages of its own: zeroed before they go back, left out of core
- * dumps, and locked where RLIMIT_MEMLOCK lets us (else swap is the host's matter, as docs/checkpoints.md
- * says). */
+ * dumps (of which there are none from then on), and locked where RLIMIT_MEMLOCK lets us (else swap is the
+ * host's matter, as docs/checkpoints.md says). */
 #include "checkpoint/keys.h"
 
 #include <errno.h>
@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -320,11 +321,16 @@ int pf_kek_from_bytes(const uint8_t key[32], struct pf_kek **out, struct pf_err 
 
 int pf_kek_load(const char *spec, struct pf_kek **out, struct pf_err *err)
 {
+	/* What is opened and sealed from now on is in memory that libcrypto and we share with everything
+	 * else: no core of it to a file (less than a core needs) nor to a program (1 is the kernel's word for
+	 * that). */
+	const struct rlimit none = {1, 1};
 	const struct source *s = find_source(spec, err);
 	__attribute__((cleanup(text_cleanup))) struct text *t = NULL;
 	uint8_t key[32];
 	int r;
 
+	(void)setrlimit(RLIMIT_CORE, &none);
 	if (!s || !(t = pf_secret_alloc(sizeof(*t), err)) ||
 		s->fetch(spec, spec + strlen(s->prefix), t, err) < 0)
 		return -1;

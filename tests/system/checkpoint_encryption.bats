@@ -277,3 +277,25 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	wait_for 10 gone
 	no_canary
 }
+
+@test "a program that has a key and crashes leaves no core dump" {
+	mkdir "$PF_DIR/cores" "$PF_DIR/upper"
+	# The key's command is where it waits; without a key it would leave one.
+	/usr/bin/python3 - "$BUILD/libexec/pinfold/pinfold-store" "$STORE" "$KEY" "$PF_DIR" <<-'P'
+		import os, resource, signal, subprocess, sys, time
+		store, at, key, here = sys.argv[1:]
+		hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+		resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+		os.dup2(os.open(here + "/upper", os.O_RDONLY), 9, inheritable=True)
+		p = subprocess.Popen([store, "--store", at, "--key", "file:" + key, "snapshot-write", "--upper-fd", "9", "--live"], cwd=here + "/cores",
+		    stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(9,), env={**os.environ, "PINFOLD_ENCRYPT": "yes"})
+		p.stdin.write(b'{"sandbox_id":"s1","name":"c","base_image":{"ref":"host","digest":"x"}}\n')
+		p.stdin.flush()
+		assert b"ready" in p.stdout.readline()
+		with open(f"/proc/{p.pid}/limits") as f:
+		    limit = [l for l in f if "core file" in l][0].split()[4]
+		p.send_signal(signal.SIGABRT)
+		p.wait()
+		assert p.returncode == -signal.SIGABRT and limit == "1" and not os.listdir(here + "/cores"), (p.returncode, limit, os.listdir(here + "/cores"))
+	P
+}
