@@ -94,6 +94,46 @@ HTTP_1_1 200
 no"
 }
 
+@test "Go's own client and resolver: ended and passed through, a name that is denied" {
+	command -v go >/dev/null || skip "needs Go"
+	mkdir "$PF_DIR/go"
+	cat >"$PF_DIR/go/get.go" <<-'END'
+		package main
+
+		import (
+			"errors"
+			"fmt"
+			"net"
+			"net/http"
+			"os"
+		)
+
+		func main() {
+			for _, u := range os.Args[1:] {
+				r, err := http.Get(u)
+				var dns *net.DNSError
+				if errors.As(err, &dns) {
+					fmt.Println("no name", dns.IsNotFound)
+				} else if err != nil {
+					fmt.Println(err)
+				} else {
+					fmt.Println(r.Proto, r.StatusCode)
+					r.Body.Close()
+				}
+			}
+		}
+	END
+	(cd "$PF_DIR/go" && CGO_ENABLED=0 GOCACHE="$PF_DIR/cache" GOPATH="$PF_DIR/path" GO111MODULE=off go build -o get get.go)
+	sandbox "{\"upstream_ca\":\"$WORLD/cert.pem\",\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"methods\":[\"GET\"]},\"b.cdn.test\"]}"
+	trust
+	pinfold exec "$ID" -- sh -c 'cat >/workspace/get && chmod 755 /workspace/get' <"$PF_DIR/go/get"
+	inside sh -c '/workspace/get https://a.cdn.test:8444/ http://b.cdn.test/ https://secret.other.test/; SSL_CERT_FILE=/workspace/ca.pem /workspace/get https://b.cdn.test/'
+	assert_equal "$output" "HTTP/1.1 200
+HTTP/1.1 200
+no name true
+HTTP/1.1 200"
+}
+
 @test "PostgreSQL by name, with a result of a megabyte" {
 	[ -n "${PSQL:-}" ] || skip "needs PostgreSQL"
 	sandbox '{"allowed_hosts":["a.cdn.test:5433"]}'
