@@ -18,6 +18,7 @@ void pf_creds_done(struct pf_creds *c)
 		free(k->hosts);
 		free(k->name);
 		free(k->scope_text);
+		pf_strv_free(k->headers);
 		pf_scope_done(&k->scope);
 	}
 	free(c->list);
@@ -67,6 +68,7 @@ static int read_one(const cJSON *j, struct pf_cred *k, struct pf_err *err)
 	if (pf_json_str(j, where, "placeholder", &placeholder, err) < 0 ||
 		pf_json_str(j, where, "scope", &scope, err) < 0 || read_hosts(j, where, k, err) < 0 ||
 		pf_json_bool(j, where, "header", &k->header, err) < 0 ||
+		pf_json_strv(j, where, "headers", &k->headers, err) < 0 ||
 		pf_json_bool(j, where, "body", &k->body, err) < 0 ||
 		pf_json_int(j, where, "expires", 0, INT64_MAX / 2, &k->expires, err) < 0 ||
 		pf_scope_read(j, where, &k->scope, err) < 0)

@@ -22,6 +22,7 @@ struct pf_cred {
 	struct pf_entry *hosts;
 	size_t n_hosts;
 	bool header, body; /* where the placeholder is replaced */
+	char **headers;    /* in these only; NULL: in all */
 	struct pf_scope scope;
 	char *scope_text;      /* as the sandbox file has it; NULL: none */
 	int64_t expires;       /* seconds since 1970; 0: never */
@@ -35,8 +36,8 @@ struct pf_creds {
 	size_t n;
 };
 
-/* An array of {"name", "placeholder", "hosts": [entries], "header": bool, "body": bool, "methods", "paths",
- * "max_requests_per_hour", "scope", "expires"}. NULL: none. On failure *out is empty. */
+/* An array of {"name", "placeholder", "hosts": [entries], "header": bool, "headers": [names], "body": bool,
+ * "methods", "paths", "max_requests_per_hour", "scope", "expires"}. NULL: none. On failure *out is empty. */
 int pf_creds_read(const cJSON *list, struct pf_creds *out, struct pf_err *err);
 void pf_creds_done(struct pf_creds *c);
 

@@ -335,6 +335,8 @@ static enum pf_sniff_kind judge_line(const char *line, size_t len, bool odd, boo
 {
 	if (!odd && bad && memchr(line, '\r', len))
 		return PF_SNIFF_BAD;
+	if (odd && memchr(line, '\0', len))
+		return PF_SNIFF_OPAQUE;
 	if (!odd && is_request_line(line, len))
 		return bad ? PF_SNIFF_BAD : PF_SNIFF_HTTP;
 	return may_be_request_line(line, len) || names_host_without_version(line, len) ||
@@ -352,20 +354,23 @@ static enum pf_sniff_kind sniff_http(const char *data, size_t len, struct pf_sni
 
 	if (len >= sizeof(proxy2) - 1 && memcmp(data, proxy2, sizeof(proxy2) - 1) == 0)
 		return PF_SNIFF_BAD;
+	/* What is decided of the first bytes holds for all, so nothing behind them is looked at for it. */
+	const size_t window = len < PF_SNIFF_MAX ? len : PF_SNIFF_MAX;
 	/* Servers skip empty lines before a request. */
-	while (at < len && (data[at] == '\r' || data[at] == '\n'))
+	while (at < window && (data[at] == '\r' || data[at] == '\n'))
 		at++;
 	out->line_open = true;
-	if (at && at < len && data[at] == '\0' && len < sizeof(proxy2) - 1 && memcmp(data, proxy2, len) == 0)
+	if (at && at < window && data[at] == '\0' && len < sizeof(proxy2) - 1 &&
+		memcmp(data, proxy2, len) == 0)
 		return PF_SNIFF_MORE;
-	enum beginning how = begins(data + at, len - at);
+	enum beginning how = begins(data + at, window - at);
 	if (how == NO_REQUEST)
 		return PF_SNIFF_OPAQUE;
 
 	size_t first = at;
-	line = next_line(data, len, &at, &line_len, &bad);
+	line = next_line(data, window, &at, &line_len, &bad);
 	if (!line)
-		return open_line(data + first, len - first, how == ODD);
+		return open_line(data + first, window - first, how == ODD);
 	out->line_open = false;
 	enum pf_sniff_kind kind = judge_line(line, line_len, how == ODD, bad);
 	if (kind != PF_SNIFF_HTTP)

@@ -282,16 +282,32 @@ static int either(const cJSON *file, const cJSON *binding, const char *where, co
 
 static int read_injection(const cJSON *j, cJSON *to, const char *where, struct pf_err *err)
 {
-	static const char *const keys[] = {"header", "body", NULL};
+	static const char *const keys[] = {"header", "headers", "body", NULL};
+	const cJSON *headers = NULL, *h;
 	bool header = !j, body = false;
 
 	if (j && (!cJSON_IsObject(j) || pf_json_known(j, where, keys, err) < 0 ||
 			 pf_json_bool(j, where, "header", &header, err) < 0 ||
+			 pf_json_arr(j, where, "headers", &headers, err) < 0 ||
 			 pf_json_bool(j, where, "body", &body, err) < 0))
 		return *err->msg ? -1 : pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: must be an object", where);
-	if (!header && !body)
+	if (headers && header)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s: header is all of them, headers are some; one must go", where);
+	if (headers && cJSON_GetArraySize(headers) == 0)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.headers: is empty", where);
+	cJSON_ArrayForEach(h, headers)
+	{
+		const char *name = cJSON_GetStringValue(h);
+		if (!name || !*name || name[strcspn(name, " \t\r\n:")])
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"%s.headers: '%.64s' is no name of a header", where, name ? name : "");
+	}
+	if (!header && !headers && !body)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: neither header nor body is true", where);
 	cJSON_AddBoolToObject(to, "header", header);
+	if (headers)
+		cJSON_AddItemToObject(to, "headers", cJSON_Duplicate(headers, true));
 	cJSON_AddBoolToObject(to, "body", body);
 	return 0;
 }

@@ -138,17 +138,28 @@ static bool grant(struct tls *t, struct request *r, struct pf_cred *k)
 	return true;
 }
 
+/* Whether k may stand in this header; NULL: in a body. */
+static bool has_place(const struct pf_cred *k, const struct pf_http_line *line)
+{
+	if (!line)
+		return k->body;
+	for (char **h = k->headers; h && *h; h++)
+		if (pf_http_is(line, *h))
+			return true;
+	return k->header && !k->headers;
+}
+
 /* The first placeholder of a credential of this host in s; NULL: there is none. */
-static const char *find(
-	struct tls *t, const struct request *r, const char *s, size_t len, bool body, struct pf_cred **which)
+static const char *find(struct tls *t, const struct request *r, const char *s, size_t len,
+	const struct pf_http_line *line, struct pf_cred **which)
 {
 	const char *end = s + len;
 
 	while ((s = memmem(s, (size_t)(end - s), PF_PLACEHOLDER_PREFIX, sizeof(PF_PLACEHOLDER_PREFIX) - 1))) {
 		for (size_t i = 0; i < t->creds.n && end - s >= PF_PLACEHOLDER_LEN; i++) {
 			struct pf_cred *k = &t->creds.list[i];
-			if (memcmp(s, k->placeholder, PF_PLACEHOLDER_LEN) == 0 &&
-				(body ? k->body : k->header) && pf_cred_bound(k, r->name, r->port)) {
+			if (memcmp(s, k->placeholder, PF_PLACEHOLDER_LEN) == 0 && has_place(k, line) &&
+				pf_cred_bound(k, r->name, r->port)) {
 				*which = k;
 				return s;
 			}
@@ -158,12 +169,13 @@ static const char *find(
 	return NULL;
 }
 
-static bool replace(struct tls *t, struct request *r, const char *s, size_t len, bool body, struct fifo *out)
+static bool replace(struct tls *t, struct request *r, const char *s, size_t len,
+	const struct pf_http_line *line, struct fifo *out)
 {
 	struct pf_cred *k;
 	const char *end = s + len, *at;
 
-	while ((at = find(t, r, s, (size_t)(end - s), body, &k))) {
+	while ((at = find(t, r, s, (size_t)(end - s), line, &k))) {
 		if (!grant(t, r, k))
 			return false;
 		fifo_add(out, s, (size_t)(at - s));
@@ -190,10 +202,10 @@ static bool replace_basic(
 		return true;
 	for (size_t pad = len; pad && line->value[5 + pad] == '=' && n; pad--)
 		n--;
-	if (!find(t, r, (char *)plain, (size_t)n, false, &k))
+	if (!find(t, r, (char *)plain, (size_t)n, line, &k))
 		return true;
 	struct fifo fresh = {0};
-	bool ok = replace(t, r, (char *)plain, (size_t)n, false, &fresh);
+	bool ok = replace(t, r, (char *)plain, (size_t)n, line, &fresh);
 	if (ok) {
 		size_t size = fifo_size(&fresh);
 		fifo_add(out, "Basic ", 6);
@@ -215,7 +227,7 @@ static bool inject_line(struct tls *t, struct request *r, const struct pf_http_l
 		(pf_http_is(line, "Authorization") || pf_http_is(line, "Proxy-Authorization")) &&
 		!replace_basic(t, r, line, out, &done))
 		return false;
-	if (!done && !replace(t, r, line->value, line->value_len, false, out))
+	if (!done && !replace(t, r, line->value, line->value_len, line, out))
 		return false;
 	fifo_add(out, "\r\n", 2);
 	return true;
@@ -258,7 +270,7 @@ bool inject_wants_body(const struct tls *t, const struct request *r)
 
 bool inject_body(struct tls *t, struct request *r, const char *body, size_t len, struct fifo *out)
 {
-	return replace(t, r, body, len, true, out);
+	return replace(t, r, body, len, NULL, out);
 }
 
 bool inject_part(struct tls *t, struct request *r, const char *body, size_t len, bool last, struct fifo *out,
@@ -272,7 +284,7 @@ bool inject_part(struct tls *t, struct request *r, const char *body, size_t len,
 		memcmp(body + len - held, PF_PLACEHOLDER_PREFIX, held < prefix ? held : prefix) != 0)
 		held--;
 	*took = last ? len : len - held;
-	return *took == 0 || replace(t, r, body, *took, true, out);
+	return *took == 0 || replace(t, r, body, *took, NULL, out);
 }
 
 void hide_secrets(

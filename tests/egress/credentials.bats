@@ -89,6 +89,21 @@ BOUND='{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]}}'
 	refute grep -q "$SECRET" "$WORLD/heard"
 }
 
+@test "of headers that are listed it stands in these alone" {
+	with_credentials "$KEY" '{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"],"injection_location":{"headers":["X-Key","authorization"]}}}'
+	inside sh -c 'curl -sS -u "u:$API" -H "X-KEY: $API" -H "User-Agent: $API" -H "X-Key-2: $API" -d "$API" https://a.cdn.test:8444/'
+	assert_json ".head[\"x-key\"]==\"$SECRET\" and .head.authorization==\"Basic $(printf 'u:%s' "$SECRET" | base64 -w0)\" and
+		(.head[\"user-agent\"]|startswith(\"pfcred_\")) and (.head[\"x-key-2\"]|startswith(\"pfcred_\")) and (.body|startswith(\"pfcred_\"))"
+	local wrong
+	for wrong in '{"headers":[]}' '{"headers":["a b"]}' '{"headers":[1]}' '{"header":true,"headers":["a"]}'; do
+		jq --argjson w "$wrong" '.api.injection_location = $w' "$PF_DIR/bindings.json" >"$PF_DIR/wrong.json"
+		chmod 600 "$PF_DIR/wrong.json"
+		new_id
+		pf create "$ID" --config "$PF_DIR/sandbox.json" --credentials "$PF_DIR/wrong.json"
+		assert_refused injection_location
+	done
+}
+
 @test "scope, methods, paths and requests per hour bound what it is good for" {
 	with_credentials '{"crm":{"type":"api_key","scope":"read:contacts","max_requests_per_hour":3},"ro":{"type":"api_key","scope":"read_only"},
 		"own":{"type":"api_key","methods":["POST"],"paths":["/hook"]}}' '{"crm":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]},

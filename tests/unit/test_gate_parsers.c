@@ -239,6 +239,8 @@ static void test_http_heads(void **state)
 	memset(big, '{', PF_SNIFF_MAX);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX - 1).kind, PF_SNIFF_MORE);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_OPAQUE);
+	memset(big, '\n', PF_SNIFF_MAX);
+	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_BAD);
 	/* The second version of the PROXY protocol, behind which a connection begins anew. */
 	assert_int_equal(sniff("\r\n\r\n\0\r\nQUIT\n!\x11", 14).kind, PF_SNIFF_BAD);
 	assert_int_equal(sniff("\r\n\r\n\0\r\n", 7).kind, PF_SNIFF_MORE);
