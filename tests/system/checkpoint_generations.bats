@@ -63,12 +63,13 @@ given_back() {
 	store checkpoint verify --all
 }
 
+# For minutes, with restores and forks and with everything killed: make soak-checkpoint.
 @test "snapshots of several sandboxes beside pruning: what is left is whole, and nothing else is" {
 	local s pids=() pid
 	for s in 1 2 3; do
 		(
 			mkdir "$T/u$s"
-			for ((g = 0; g < 6; g++)); do
+			for ((g = 0; g < 4; g++)); do
 				tree edit "$T/u$s" $((s * 100 + g)) "$EDITS"
 				snapshot "s$s" "s$s-$g" "$T/u$s" >"$T/out.$s" || exit 1
 			done
@@ -76,7 +77,7 @@ given_back() {
 		) &
 		pids+=($!)
 	done
-	for g in 1 2 3 4 5 6 7 8; do
+	for g in 1 2 3 4 5; do
 		store checkpoint prune --keep-last 2 >/dev/null
 		store checkpoint gc >/dev/null
 	done
@@ -85,7 +86,7 @@ given_back() {
 	store checkpoint verify --all >"$T/verified"
 	assert_equal "$(jq 'map(select(.good)) | length' "$T/verified")" 6
 	for s in 1 2 3; do
-		assert_equal "$(given_back "s$s-5")" "$(cat "$T/hash.$s")"
+		assert_equal "$(given_back "s$s-3")" "$(cat "$T/hash.$s")"
 	done
 	store checkpoint prune --keep-last 0 >/dev/null
 	[ -z "$(ls -A "$STORE"/checkpoints/{manifests,layers,packs,tmp} | grep -v :)" ]
