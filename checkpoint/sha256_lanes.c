@@ -2,12 +2,12 @@
  *
  * Why this exists. A store of chunks is limited by its hash, and one message at a time is slow on processors
  * that have no instructions for it: libcrypto gives 0.39 GB/s on a 2.5 GHz Xeon, zstd compresses as fast.
- * Many messages side by side, each in one 32-bit column of the vector registers, give seven times that, and
+ * Many messages side by side, each in one 32-bit column of the vector registers, give six times that, and
  * a snapshot always has many: chunks, and files. No library of the distributions does it for messages as long
  * as ours: Intel's multi-buffer library takes them up to 64 KiB only, and is twelve megabytes large. Where
  * the processor has SHA instructions, or no such vectors, libcrypto is used, one message at a time.
  *
- * On that Xeon: 16 columns (AVX-512) 2.5 GB/s, 8 columns (AVX2) 1.2 GB/s, one core.
+ * On that Xeon: 16 columns (AVX-512) 2.5 GB/s, 8 columns (AVX2) 1.0 GB/s, one core.
  *
  * A lane has a message, or none. All lanes go on together for as many blocks as the one that comes to an end
  * first has left; that one then goes on with its padding, or gives its digest and takes the next message.
