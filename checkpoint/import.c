@@ -344,13 +344,25 @@ static int commit(struct import *x, const char *text, const struct pf_ckpt *c, s
 	return 0;
 }
 
+/* `latest` goes by what a checkpoint says that it is of. */
+static int check_sandbox(const struct import *x, const struct pf_ckpt *c, struct pf_err *err)
+{
+	const char *wanted = x->opts->sandbox;
+
+	if (!wanted || strcmp(c->sandbox_id, wanted) == 0)
+		return 0;
+	return pf_fail_kind(err, PF_ERR_INVALID, 0, "it is a checkpoint of sandbox '%s', not of '%s'",
+		c->sandbox_id, wanted);
+}
+
 static int import_native(struct import *x, const char *text, struct pf_err *err)
 {
 	PF_CKPT struct pf_ckpt c = {0};
 
 	pf_sha256_digest(text, strlen(text), &x->stats->digest);
-	if (pf_ckpt_parse(
-		    x->h->storefd, &x->stats->digest, x->stats->name, text, strlen(text), false, &c, err) < 0)
+	if (pf_ckpt_parse(x->h->storefd, &x->stats->digest, x->stats->name, text, strlen(text), false, &c,
+		    err) < 0 ||
+		check_sandbox(x, &c, err) < 0)
 		return -1;
 	int here = is_here(x, &x->stats->digest, err);
 	if (here != 0)
@@ -368,7 +380,8 @@ static int import_version_1(struct import *x, const cJSON *record, struct pf_err
 		return -1;
 	PF_FREE char *text = from_version_1(x, record);
 	pf_sha256_digest(text, strlen(text), &x->stats->digest);
-	if (pf_ckpt_parse(-1, &x->stats->digest, x->stats->name, text, strlen(text), false, &c, err) < 0)
+	if (pf_ckpt_parse(-1, &x->stats->digest, x->stats->name, text, strlen(text), false, &c, err) < 0 ||
+		check_sandbox(x, &c, err) < 0)
 		return -1;
 	int here = is_here(x, &x->stats->digest, err);
 	return here != 0 ? (here < 0 ? -1 : 0) : commit(x, text, &c, err);

@@ -10,8 +10,9 @@
 #include "checkpoint/sha256.h"
 
 struct pf_ckpt_import_opts {
-	const char *name;   /* what it is called here; NULL: its name there */
-	int level, threads; /* zstd; 0: 3, as many as there are cpus */
+	const char *name;    /* what it is called here; NULL: its name there */
+	const char *sandbox; /* the sandbox whose it must be; NULL: any */
+	int level, threads;  /* zstd; 0: 3, as many as there are cpus */
 };
 
 struct pf_ckpt_import_stats {
@@ -29,8 +30,8 @@ struct pf_ckpt_import_stats {
  * hold nothing that our own writer never makes, and what was unpacked must be the tree that the checkpoint's
  * manifest says. Nothing but the manifest, the layers and the name is taken over. Layers that the store has
  * need not be there. EXISTS when the name means something else here, or the checkpoint has another one;
- * INVALID for an image that is no checkpoint; one that is here already under the same name is success. h is
- * open, not exclusive. */
+ * INVALID for an image that is no checkpoint, or another sandbox's; one that is here already under the same
+ * name is success. h is open, not exclusive. */
 int pf_ckpt_import(struct pf_ckpt_heavy *h, const char *source, const struct pf_ckpt_import_opts *opts,
 	struct pf_ckpt_import_stats *stats, struct pf_err *err);
 

@@ -79,8 +79,8 @@ int pf_box_fetch(const struct pf_box_opts *o, const char *id, struct pf_err *err
 	bool plain;
 	PF_FREE char *ref = remote_ref(o, id, &plain, err);
 	PF_FREE char *name = pf_asprintf("%.90s.%llx", id, (unsigned long long)pf_now_us());
-	const char *words[] = {
-		"checkpoint", "pull", "--json", "--name", name, ref, plain ? "--plain-http" : NULL, NULL};
+	const char *words[] = {"checkpoint", "pull", "--json", "--name", name, "--sandbox", id, ref,
+		plain ? "--plain-http" : NULL, NULL};
 
 	if (!ref)
 		return -1;

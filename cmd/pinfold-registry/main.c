@@ -26,7 +26,7 @@ static const char help[] =
 	"Send a checkpoint to an OCI registry, or fetch one from there. What the other side has is not sent "
 	"again.\n"
 	"Who you are is read from the files of `podman login` and `docker login`, or REGISTRY_AUTH_FILE.\n\n"
-	"  --sandbox ID        push: whose checkpoint `latest` is\n"
+	"  --sandbox ID        push: whose checkpoint `latest` is; pull: whose it must be\n"
 	"  --complete          push: with the layers of its image, so that others can run it\n"
 	"  --mount-from REPO   push: let the registry take blobs from this repository of its own\n"
 	"  --name NAME         pull: what it is called here (default: REPOSITORY.TAG)\n"
@@ -248,7 +248,8 @@ static int pull(struct reg *r, const struct options *o, struct pf_err *err)
 	if (reg_pull(r, tmp.fd, tmp.storefd, name, &s, err) < 0)
 		return -1;
 	from = pf_asprintf("oci:%s:%s", tmp.path, name);
-	char *args[] = {(char *)"import", from, (char *)"--name", name, NULL};
+	char *args[] = {(char *)"import", from, (char *)"--name", name,
+		o->sandbox ? (char *)"--sandbox" : NULL, (char *)o->sandbox, NULL};
 	out = run_store(args, err);
 	PF_JSON cJSON *taken = out ? pf_json_parse("import", out, strlen(out), err) : NULL;
 	if (!taken)

@@ -28,8 +28,8 @@ const char pf_export_help[] =
 	"  --to tar:FILE           the files alone, all layers over each other\n"
 	"  --complete              with the layers of the image below it\n"
 	"  --uncompressed          layers as plain tar, for tools that do not know zstd";
-const char pf_import_help[] =
-	"oci:DIR[:NAME]|oci-archive:FILE[:NAME] [--name NAME]   take one in from an OCI image layout";
+const char pf_import_help[] = "oci:DIR[:NAME]|oci-archive:FILE[:NAME] [--name NAME] [--sandbox ID]   take "
+			      "one in from an OCI image layout";
 
 static void print_json(const cJSON *j)
 {
@@ -306,7 +306,8 @@ int pf_cmd_checkpoint_export(int argc, char **argv)
 
 int pf_cmd_checkpoint_import(int argc, char **argv)
 {
-	static const struct option options[] = {{"name", required_argument, NULL, 'n'}, {0}};
+	static const struct option options[] = {
+		{"name", required_argument, NULL, 'n'}, {"sandbox", required_argument, NULL, 's'}, {0}};
 	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	struct pf_ckpt_import_opts opts = {0};
 	struct pf_ckpt_import_stats s;
@@ -317,6 +318,8 @@ int pf_cmd_checkpoint_import(int argc, char **argv)
 	while ((c = pf_store_getopt("checkpoint import", argc, argv, options)) != -1)
 		if (c == 'n')
 			opts.name = optarg;
+		else if (c == 's')
+			opts.sandbox = optarg;
 		else
 			return 125;
 	if (argc - optind != 1)

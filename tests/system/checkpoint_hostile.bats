@@ -87,6 +87,14 @@ forged() { # NAME KEY=JSON...
 	done
 }
 
+@test "a checkpoint that says to be another sandbox's is refused where that is asked, and does not become its latest" {
+	/usr/bin/python3 "$TESTS_DIR/lib/forge_checkpoint.py" "$PF_DIR/own" "$PF_DIR/x" 'sandbox_id="victim"'
+	pf checkpoint import "oci:$PF_DIR/x" --name x --sandbox mine
+	assert_refused "sandbox 'victim', not of 'mine'"
+	pf checkpoint import "oci:$PF_DIR/x" --name x --sandbox victim
+	assert_status 0
+}
+
 @test "control characters of a manifest reach no terminal" {
 	forged esc 'created="\u001b[31m"'
 	assert_refused "control characters"
