@@ -85,9 +85,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	struct pf_map_reader m = {.in = {.source = give, .arg = &of_map}};
 	struct pf_tree_reader *t = pf_tree_reader_new(give, &of_tree);
 
-	pf_tree_begin(&tree);
 	pf_map_begin(&map);
 	while ((r = pf_tree_next(t, &e, &depth, &err)) > 0) {
+		if (!tree.len)
+			pf_tree_begin(&tree, pf_tree_version(t));
 		check_entry(e, t, depth);
 		for (; open > depth; open--)
 			pf_tree_end_dir(&tree);

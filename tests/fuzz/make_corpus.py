@@ -65,9 +65,9 @@ def entry(kind, name, *rest):
     return bytes([kind]) + text(name) + b"".join(r if isinstance(r, bytes) else number(r) for r in rest)
 
 
-def layer(*entries, pieces=()):
+def layer(*entries, pieces=(), version=b"3"):
     """A tree and its map; pieces are, for each file with data, (offset, length) of chunks."""
-    tree = b"PFTREE2\n" + b"".join(entries)
+    tree = b"PFTREE" + version + b"\n" + b"".join(entries)
     refs = b"".join(number(len(f)) + b"".join(bytes([i]) * 32 + number(o) + number(n) for i, (o, n) in enumerate(f)) for f in pieces)
     return struct.pack(">H", len(tree)) + tree + b"PFMAP2\n\n" + refs
 
@@ -111,7 +111,7 @@ seeds = {
                   b"\2" + index([(b"a" * 32, 56, 40, 0)], 1, 16), b"\3PFSEAL1\n" + struct.pack("<II", 1, 65536) + b"k" * 68
                   + b"\0" * 68 + b"t" * 16],
     "fuzz_tree": [
-        layer(root, end),
+        layer(root, end), layer(root, end, version=b"2"),
         layer(root, entry(2, b"a", 0o4755, owner, 5, b"h" * 32), entry(0x32, b"b", 0o644, owner, 1, text(b"user.x"), text(b"y"), 0),
               entry(6, b"c", 2), entry(5, b"gone"), entry(3, b"l", owner, text(b"../a")), entry(4, b"p", 0o600, owner), end, pieces=[[(7, 5)]]),
         layer(root, entry(0x21, b"d", 0o1777, owner), entry(1, b"e", 0o700, owner), end,
