@@ -47,6 +47,9 @@ static int make_root(void *arg, int userns_fd, struct pf_err *err)
 		return -1;
 	if (pf_gateproc_ready(&k->gate, err) < 0)
 		return pf_wrap(err, "egress gate");
+	/* Not before: one that has failed is asked for its reason, and told nothing. */
+	if (pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), err) < 0)
+		return -1;
 	/* A file that the box is about to be shown. */
 	return pf_keeper_tls_trust(k, err) < 0 ? -1 : pf_take_fd(&root);
 }
@@ -113,8 +116,6 @@ int pf_keeper_build(struct keeper *k, struct pf_err *err)
 	netns = pf_gateproc_netns(&k->gate, err);
 	if (netns < 0)
 		return pf_wrap(err, "egress gate");
-	if (pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), err) < 0)
-		return -1;
 	box.cgroup = k->init_leaf;
 	box.netns_fd = netns;
 	box.init_fd = init;

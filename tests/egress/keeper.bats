@@ -35,6 +35,26 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 	[ "$(status_of "$(gate_pid)" Uid)" != "$other" ]
 }
 
+@test "a gate that fails while the box is being made: create says why, and nothing of it is left" {
+	local when
+	new_id
+	config '{"networking":{"allowed_hosts":["web.one.test"]}}'
+	# The packet filter's socket, and the gate's own: after the namespace is there and the box born in it.
+	for when in 3 5; do
+		status=0
+		timeout 60 strace -f -qq -o "$PF_DIR/calls" -e trace=bind -e "inject=bind:error=EADDRINUSE:when=$when" \
+			"$PINFOLD" --root "$ROOT" --store "$STORE" create "$ID" --config "$CONFIG" \
+			>"$PF_DIR/out" 2>"$PF_DIR/stderr" || status=$?
+		assert_equal "$status" 125
+		grep -q "egress gate: .*Address already in use" "$PF_DIR/stderr" || show "$(<"$PF_DIR/stderr")"
+		[ ! -e "$ROOT/$ID" ] && [ ! -e "$STORE/sandboxes/$ID" ]
+		assert_equal "$(find /sys/fs/cgroup -type d -name "*$ID" 2>/dev/null)" ""
+	done
+	pf create "$ID" --config "$CONFIG"
+	assert_status 0
+	pinfold destroy "$ID"
+}
+
 @test "the keeper keeps no capability over the network, and without TLS to end can start no program" {
 	sandbox '{"allowed_hosts":["web.one.test"]}'
 	local keeper
