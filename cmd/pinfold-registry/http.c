@@ -424,7 +424,7 @@ static CURLcode attempt(struct reg *r, const struct reg_request *q, struct reg_r
 	return c;
 }
 
-int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, struct pf_err *err)
+static int send_request(struct reg *r, const struct reg_request *q, struct reg_reply *a, struct pf_err *err)
 {
 	bool asked = false;
 
@@ -467,6 +467,14 @@ int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, st
 				     : pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s: %s", r->ref.host,
 					       curl_easy_strerror(c));
 	}
+}
+
+int reg_send(struct reg *r, const struct reg_request *q, struct reg_reply *a, struct pf_err *err)
+{
+	if (send_request(r, q, a, err) == 0)
+		return 0;
+	reg_reply_done(a);
+	return -1;
 }
 
 int reg_refused(const struct reg *r, const struct reg_reply *a, const char *what, struct pf_err *err)
