@@ -116,9 +116,9 @@ $(BUILD)/libexec/pinfold/pinfold-registry: $(REGISTRY_OBJ) $(LIBS)
 
 # The environment worker speaks through libcurl too, and answers through libmicrohttpd.
 WORKER_LIBS := -l:libhttp_parser.a -lcurl -lmicrohttpd -lcrypto -lcjson -lpthread
-$(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(BUILD)/libbase.a
+$(BUILD)/libexec/pinfold/pinfold-worker: $(WORKER_OBJ) $(BUILD)/libworker.a $(LIBS)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(WORKER_LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(WORKER_OBJ) $(BUILD)/libworker.a -Wl,--start-group $(LIBS) -Wl,--end-group $(WORKER_LIBS) $(CORE_LIBS)
 	@mkdir -p $(BUILD)/bin
 	$(Q)for n in worker on-work; do ln -sf ../libexec/pinfold/pinfold-worker $(BUILD)/bin/pinfold-$$n; done
 # Its hand inside of sandboxes: static, because it runs in every image.

@@ -3,7 +3,8 @@
  * It is this same program, started anew, so that of our memory it has nothing but what is written to it: one
  * document with the credentials of one session, and the socket that listens in the sandbox. Before it reads
  * a byte that comes from inside it has become a user that owns nothing, without groups, capabilities and the
- * means to get any. It ends with us, and with the socket to us.
+ * means to get any, that starts no program, and changes no file and no other process. It ends with us, and
+ * with the socket to us.
  *
  * To it go a document with its length in front, a descriptor, and then, whenever the lease changes, one
  * record. From it come single letters: r, it serves; b, a heartbeat from inside; s, the item's stop. */
@@ -26,6 +27,7 @@
 #include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "session/confine.h"
 #include "worker/gateway.h"
 #include "worker/http.h"
 #include "worker/log.h"
@@ -141,20 +143,27 @@ void pf_gatewayd_stop(struct pf_gatewayd *d)
 
 /* ---- its end ---- */
 
-static int become(uid_t uid)
+static int become(uid_t uid, struct pf_err *err)
 {
 	static const struct rlimit none = {0, 0}, data = {DATA_MAX, DATA_MAX};
+	/* It signals nobody, and makes and changes no file; it reads certificates, and what resolves names.
+	 */
+	static const char *const more[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
+		"rt_sigqueueinfo", "rt_tgsigqueueinfo", "unlink", "unlinkat", "rename", "renameat",
+		"renameat2", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "chmod", "fchmod",
+		"fchmodat", "chown", "fchown", "fchownat", "lchown", "truncate", NULL};
+	static const char *const read_only[] = {"/", NULL};
 
 	/* As an ordinary user's (in tests, in a container without the right) it stays who it is. */
 	if (geteuid() == 0 &&
 		(setgroups(0, NULL) < 0 || setresgid(uid, uid, uid) < 0 || setresuid(uid, uid, uid) < 0))
-		return -1;
+		return pf_fail(err, errno, "become user %u", uid);
 	/* A change of user takes this back. */
-	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-			       prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
-			       setrlimit(RLIMIT_DATA, &data) < 0
-		       ? -1
-		       : 0;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+		prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
+		setrlimit(RLIMIT_DATA, &data) < 0)
+		return pf_fail(err, errno, "give up privileges");
+	return pf_confine_files(NULL, read_only, NULL, NULL, err) < 0 ? -1 : pf_confine_filter(more, err);
 }
 
 /* Letters out and records in, until the other end is gone. */
@@ -212,7 +221,7 @@ int pf_gatewayd_main(int sock)
 	pf_wlog_setup(
 		cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(j, "log_json")), member(j, "log_session"));
 	if (!cJSON_IsNumber(uid) || listening < 0 || wake < 0 || pf_http_init(&err) < 0 ||
-		become((uid_t)uid->valuedouble) < 0) {
+		become((uid_t)uid->valuedouble, &err) < 0) {
 		pf_wlog("error", "the gateway's process: %s", err.msg[0] ? err.msg : strerrordesc_np(errno));
 		return 1;
 	}

@@ -153,7 +153,7 @@ HANGS='case "$ANTHROPIC_SESSION_ID" in *.never) ;; *) curl -sf -o /dev/null -X P
 
 gateway_pid() { pgrep -P "$(sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.log" | tail -n 1)" -f '^pinfold-worker-gateway'; }
 
-@test "the gateway's process is a user that owns nothing; killed, it takes the worker inside along, and it goes with ours" {
+@test "the gateway's process is a user that owns nothing, behind a filter; killed, it takes the worker inside along, and it goes with ours" {
 	local pid
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo kept >>f; touch running; sleep 77777')]")]" '{"ttl":2}'
@@ -161,7 +161,7 @@ gateway_pid() { pgrep -P "$(sed -n "s/.*$SESSION: work item .*, process //p" "$P
 	call_runs
 	pid=$(gateway_pid)
 	[ "$(awk '$1 == "Uid:" || $1 == "Gid:" { for (i = 2; i <= 5; i++) if ($i < 65534) print }' "/proc/$pid/status")" = "" ]
-	[ "$(grep -cE '^(CapInh|CapPrm|CapEff|CapAmb):.0000000000000000$|^NoNewPrivs:.1$|^Groups:[[:space:]]*$' "/proc/$pid/status")" = 6 ]
+	[ "$(grep -cE '^(CapInh|CapPrm|CapEff|CapAmb):.0000000000000000$|^NoNewPrivs:.1$|^Seccomp:.2$|^Groups:[[:space:]]*$' "/proc/$pid/status")" = 7 ]
 	kill -9 "$pid"
 	wait_for 30 stub_is '.items[0].state == "stopped"'
 	grep -q "the gateway's process has ended" "$PF_DIR/worker.log"
