@@ -72,8 +72,8 @@ static const char *const gate_refused[] = {"kill", "tkill", "pidfd_send_signal",
 	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioctl", "mkdir", "mkdirat", "rename", "renameat",
 	"renameat2", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod",
 	"fchmodat", "chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "truncate",
-	"ftruncate", "fallocate", "pwritev2", "sched_setaffinity", "setpriority", "msgget", "semget",
-	"shmget", "mq_open", "clone", "clone3", NULL};
+	"fallocate", "pwritev2", "sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open",
+	"clone", "clone3", NULL};
 
 static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
 {
@@ -246,7 +246,7 @@ static int become(uid_t uid, struct pf_err *err)
 	return 0;
 }
 
-int pf_confine_gate(uid_t uid, struct pf_err *err)
+int pf_confine_gate(uid_t uid, int cut, struct pf_err *err)
 {
 	const char *const *const lists[] = {refused, starting, gate_refused};
 	cJSON *syscalls;
@@ -259,7 +259,8 @@ int pf_confine_gate(uid_t uid, struct pf_err *err)
 	refuse_if(syscalls, "socket", 0, "SCMP_CMP_GT", AF_INET6);
 	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_MASKED_EQ", IPPROTO_IP);
 	refuse_if(syscalls, "setsockopt", 1, "SCMP_CMP_MASKED_EQ", IPPROTO_IPV6);
-	/* The log's descriptor appends, and stays so. */
+	/* The log's descriptor appends, and stays so. -1 is no descriptor. */
+	refuse_if(syscalls, "ftruncate", 0, "SCMP_CMP_NE", cut < 0 ? (int64_t)UINT32_MAX : (int64_t)cut);
 	refuse_if(syscalls, "fcntl", 1, "SCMP_CMP_MASKED_EQ", F_SETFL);
 	/* abort() is for itself. */
 	refuse_if(syscalls, "tgkill", 0, "SCMP_CMP_NE", getpid());

@@ -169,7 +169,7 @@ static int confine(uid_t uid, struct pf_err *err)
 	static const char *const ro[] = {"/etc", "/proc", "/sys/fs/cgroup", "/usr", "/lib", "/lib64",
 		"/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", NULL};
 
-	if (pf_confine_files(NULL, ro, NULL, NULL, err) < 0 || pf_confine_gate(uid, err) < 0)
+	if (pf_confine_files(NULL, ro, NULL, NULL, err) < 0 || pf_confine_gate(uid, -1, err) < 0)
 		return -1;
 	/* Becoming another user has undone it. */
 	return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? pf_fail(err, errno, "gate") : 0;

@@ -275,18 +275,18 @@ static int open_all(struct keeper *k, int *made, struct pf_err *err)
 }
 
 /* Of files it needs what resolving a name reads. */
-static int confine(uid_t uid, struct pf_err *err)
+static int confine(const struct keeper *k, uid_t uid, struct pf_err *err)
 {
 	static const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
 		"/run/resolvconf", "/run/NetworkManager", NULL};
 
-	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1 : pf_confine_gate(uid, err);
+	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1 : pf_confine_gate(uid, k->rewrite, err);
 }
 
 static int stay(struct keeper *k, uid_t uid, struct pf_err *err)
 {
 	k->listen = pf_control_listen(k->p->dir, err);
-	return k->listen < 0 ? -1 : confine(uid, err);
+	return k->listen < 0 ? -1 : confine(k, uid, err);
 }
 
 static void settle(void)

@@ -90,7 +90,7 @@ static int gate(void)
 	snprintf(path, sizeof(path), "%s/log", dir);
 	int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	CHECK(log >= 0 && write(log, "line\n", 5) == 5 && unlink(path) == 0);
-	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, &err) == 0);
+	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, -1, &err) == 0);
 	CHECK(getuid() == GATE_UID && geteuid() == GATE_UID && getgid() == GATE_UID &&
 		getgroups(0, NULL) == 0);
 	CHECK(setresuid(0, 0, 0) < 0 && errno == EPERM);
@@ -128,6 +128,21 @@ static int gate(void)
 	CHECK(getrlimit(RLIMIT_CORE, &core) == 0 && core.rlim_max == 0);
 	execl("/bin/true", "true", NULL);
 	return errno == EPERM ? 0 : 199;
+}
+
+/* Of a pod: its log is cut by itself, by one descriptor. */
+static int pod(void)
+{
+	struct pf_err err = PF_ERR_INIT;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%s/log", dir);
+	int log = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), other = dup(log);
+	CHECK(log >= 0 && other >= 0 && write(log, "line\n", 5) == 5 && unlink(path) == 0);
+	CHECK(pf_confine_gate(GATE_UID, log, &err) == 0);
+	CHECK(ftruncate(other, 0) < 0 && errno == EPERM);
+	CHECK(syscall(SYS_ftruncate, (1UL << 32) | (unsigned)other, 0) < 0 && errno == EPERM);
+	return ftruncate(log, 0) == 0 && lseek(log, 0, SEEK_END) == 0 ? 0 : 199;
 }
 
 /* It is root still; what it starts is what it may start. */
@@ -191,6 +206,7 @@ static void test_gate(void **state)
 {
 	(void)state;
 	assert_int_equal(in_child(gate), 0);
+	assert_int_equal(in_child(pod), 0);
 }
 
 static void test_keeper(void **state)
