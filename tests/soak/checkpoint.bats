@@ -158,5 +158,6 @@ work() { # N
 
 @test "everything at once, and killed at random: what should be there is there, whole, and nothing else is" {
 	# A directory of its own, which goes whatever happens.
-	/usr/bin/python3 "$BATS_TEST_DIRNAME/checkpoint_race.py" --build "$BUILD" --dir "$PF_DIR" --seconds "${SOAK_SECONDS:-300}" >&3
+	mkdir "$PF_DIR/race"
+	/usr/bin/python3 "$BATS_TEST_DIRNAME/checkpoint_race.py" --build "$BUILD" --dir "$PF_DIR/race" --seconds "${SOAK_SECONDS:-300}" >&3
 }
