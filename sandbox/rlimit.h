@@ -22,8 +22,9 @@ const char *pf_rlimit_name(int resource);
  * above our own hard limit without CAP_SYS_RESOURCE. The error names the limit and the remedy. */
 int pf_rlimits_check(const struct pf_rlimit *limits, size_t n, struct pf_err *err);
 
-/* RLIMIT_CORE for who is to leave no core: one byte, if our own hard limit has it. No core is as small, and with
- * none at all the kernel would still start the program that core_pattern may name, outside, for each crash. */
+/* RLIMIT_CORE for who is to leave no core: one byte, if our own hard limit has it. No core is as small, and
+ * with none at all the kernel would still start the program that core_pattern may name, outside, for each
+ * crash. */
 uint64_t pf_rlimit_no_core(void);
 
 /* Set them for the calling process, in order. 0, or -1 with errno and *failed (may be NULL) the index of the
