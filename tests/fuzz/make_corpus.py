@@ -4,10 +4,12 @@
 usage: make_corpus.py DIR
 """
 import hashlib
+import io
 import json
 import os
 import struct
 import sys
+import tarfile
 import zlib
 
 
@@ -25,6 +27,22 @@ def hello(sni=b"a.example.com", ech=False, split=0):
     message = b"\1" + struct.pack(">I", len(body))[1:] + body
     parts = [message[:split], message[split:]] if split else [message]
     return b"".join(b"\x16\3\1" + struct.pack(">H", len(p)) + p for p in parts)
+
+
+def tar(kind, pax=None):
+    """An archive with a member of each type; pax: headers of one more, which is sparse by them or odd."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=kind) as t:
+        for name, letter in (("d/", b"5"), ("d/file", b"0"), ("d/" + "n" * 90 + "/" + "n" * 60, b"0"), ("hard", b"1"), ("soft", b"2"), ("c", b"3"), ("p", b"6")):
+            m = tarfile.TarInfo(name)
+            m.type, m.mode, m.mtime, m.linkname = letter, 0o644, 1.5, "d/file" if letter in b"12" else ""
+            m.size = 700 if letter == b"0" else 0
+            t.addfile(m, io.BytesIO(b"x" * m.size))
+        if pax:
+            m = tarfile.TarInfo("more")
+            m.pax_headers, m.size = pax, 1024
+            t.addfile(m, io.BytesIO(b"2\n0\n10\n4096\n20\n".ljust(512, b"\0") + b"y" * 512))
+    return out.getvalue()[:-8192]
 
 
 def frame(data):
@@ -124,6 +142,11 @@ seeds = {
     "fuzz_manifest": [changed(), changed(version=1), changed(layers=[]), changed(layers=manifest["layers"] * 3), changed(salt="x" * 32),
                       changed(parent="sha256:" + "b" * 64, live=True), changed(labels=None, stats=None), changed(base_image={"ref": "x", "digest": ""}),
                       changed(exclude=["", "a", 3]), changed(layers=[{"id": "sha256:..", "bytes": -1}]), b"{}", b"[]", b""],
+    "fuzz_tar": [b"\0" + tar(tarfile.USTAR_FORMAT), b"\7" + tar(tarfile.GNU_FORMAT), b"\2" + tar(tarfile.PAX_FORMAT),
+                 b"\0" + tar(tarfile.PAX_FORMAT, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s",
+                                                  "GNU.sparse.realsize": "5000"}),
+                 b"\0" + tar(tarfile.PAX_FORMAT, {"GNU.sparse.map": "0,512,2048,512", "GNU.sparse.size": "9000"}),
+                 b"\0" + tar(tarfile.PAX_FORMAT, {"SCHILY.xattr.user.a": "b", "mtime": "-1.25", "uid": "99999999", "path": "../x"})],
     "fuzz_seal": [b"\0", b"\0\0\0\0", b"\0\1\0\0", b"\0\x10\0\1", b"\0\7\x20\4", b"\0\0\0\0" + b"\x09\0\2\0" + b"\x30\0\0\0",
                   b"\0\0\0\0\x98\0\1\0\xa8\x40\0\1", b"\1", b"\1\x08\2", b"\1\x08\2\x54\1\x60\7", b"\1\x10\0",
                   b"\2" + b"k" * 32, b"\2" + b"0aF" * 21 + b"0\n", b"\2" + b"0123456789abcdef" * 4, b"\2" + b"A" * 43 + b"=\n", b"\2short"],
