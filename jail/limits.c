@@ -240,6 +240,11 @@ bool pf_jail_limits_look(struct pf_jail_limits *l, pid_t pid)
 	return used_by_all(l, pid) > l->watch_memory;
 }
 
+bool pf_jail_limits_killed(const struct pf_jail_limits *l)
+{
+	return l->cgroup ? pf_cgroup_oom_kills(l->cgroup) > 0 : l->events_fd >= 0 && killed_in_scope(l);
+}
+
 int64_t pf_jail_limits_peak(const struct pf_jail_limits *l, int64_t *cpu_us)
 {
 	struct pf_cgroup_stats st;

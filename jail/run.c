@@ -595,7 +595,7 @@ static void collect(struct running *r, struct pf_jail_result *res)
 		res->memory_peak = peak;
 	res->exit_code = si.si_code == CLD_EXITED ? si.si_status : 128 + si.si_status;
 	/* A kill for memory may be noticed by nobody but the one who was killed. */
-	if (!r->limit && r->limits.cgroup && r->j->memory >= 0 && pf_cgroup_oom_kills(r->limits.cgroup) > 0)
+	if (!r->limit && r->j->memory >= 0 && pf_jail_limits_killed(&r->limits))
 		r->limit = "memory";
 	res->limit = r->limit;
 	if (r->limit)

@@ -39,6 +39,9 @@ int pf_jail_limits_timeout(const struct pf_jail_limits *l);
 void pf_jail_limits_scope(struct pf_jail *j);
 /* Whether the memory limit was passed; pid is the box's first process. */
 bool pf_jail_limits_look(struct pf_jail_limits *l, pid_t pid);
+/* Whether the kernel has killed in its cgroup or scope because memory was passed; also when nothing of the
+ * box is left. */
+bool pf_jail_limits_killed(const struct pf_jail_limits *l);
 /* Bytes at the peak, or -1; cpu time in *cpu_us if the cgroup knows it. */
 int64_t pf_jail_limits_peak(const struct pf_jail_limits *l, int64_t *cpu_us);
 /* End what is left in it and remove it. */
