@@ -69,7 +69,9 @@ teardown() {
 
 @test "network devices are moved in, renamed, with their addresses, and up" {
 	edit '.linux.netDevices = {pftest0: {name: "data0"}}'
-	script 'cat /sys/class/net/data0/operstate; ip addr show dev data0'
+	# The kernel looks at what a link has become up to a second later.
+	local settle='for i in $(seq 50); do cat /sys/class/net/*[0-9]*/operstate | grep -qv "^up" || break; sleep 0.1; done'
+	script "$settle; cat /sys/class/net/data0/operstate; ip addr show dev data0"
 	new_id
 	status=0
 	output=$(unshare -n sh -ec 'ip link add pftest0 type veth peer name pftest1; ip link set pftest1 up
@@ -80,7 +82,7 @@ teardown() {
 	assert_out 192.0.2.7/24
 	assert_out 2001:db8::7/64
 	edit '.linux.netDevices = {pftest0: {name: "net%d"}, pftest1: {name: "net%d"}}'
-	script 'ls /sys/class/net; cat /sys/class/net/net?/operstate'
+	script "$settle; ls /sys/class/net; cat /sys/class/net/net?/operstate"
 	new_id
 	output=$(unshare -n sh -ec 'ip link add pftest0 type veth peer name pftest1; exec "$@"' sh \
 		"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID")
