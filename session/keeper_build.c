@@ -132,7 +132,9 @@ void pf_keeper_undo(struct keeper *k)
 	}
 	pf_gateproc_end(&k->gate);
 	pf_tlsproc_done(&k->tls);
-	if (k->cgroup)
+	if (k->cgroup) {
 		(void)pf_cgroup_remove(k->cgroup, 2000, &ignored);
+		pf_cgroup_prune(&k->host, PF_SESSION_CGROUP);
+	}
 	(void)pf_autosave_end(&k->autosave, k->p->dirs, k->p->state->id, PF_N_ON, &ignored);
 }
