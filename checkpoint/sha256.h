@@ -1,6 +1,6 @@
 /* SHA-256 (FIPS 180-4) for the small documents that name a checkpoint. `pinfold create --from` must check
  * that a manifest and a config are what their digests say, without loading a crypto library for a few KiB;
- * bulk data is hashed by libcrypto in pinfold-store. */
+ * bulk data is hashed in pinfold-store, by libcrypto or many pieces side by side (sha256_lanes.h). */
 #ifndef PF_CHECKPOINT_SHA256_H
 #define PF_CHECKPOINT_SHA256_H
 
@@ -14,6 +14,9 @@
 struct pf_digest {
 	char s[PF_DIGEST_LEN + 1];
 };
+
+/* The standard's round constants. */
+extern const uint32_t pf_sha256_k[64];
 
 /* out = digest of data. */
 void pf_sha256_digest(const void *data, size_t len, struct pf_digest *out);

@@ -6,27 +6,12 @@
 #include <string.h>
 
 #include "overlay/tarread.h"
+#include "tests/helpers/memory_source.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
-struct source {
-	const uint8_t *data;
-	size_t len, piece;
-};
-
-static ssize_t read_source(void *arg, void *buf, size_t len, struct pf_err *err)
-{
-	struct source *s = arg;
-	size_t n = s->len < s->piece ? s->len : s->piece;
-
-	(void)err;
-	if (n > len)
-		n = len;
-	memcpy(buf, s->data, n);
-	s->data += n;
-	s->len -= n;
-	return (ssize_t)n;
-}
+/* So that every byte that is given is read, and looked at by the sanitizer. */
+static volatile unsigned seen;
 
 static void check(bool right)
 {
@@ -58,8 +43,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (len < 1)
 		return 0;
-	struct source s = {data + 1, len - 1, data[0] & 1 ? 1 + data[0] / 2 : len};
-	struct pf_tar *t = pf_tar_new(read_source, &s);
+	struct memory m = {data + 1, len - 1, 0, data[0] & 1 ? 1 + data[0] / 2 : len};
+	struct pf_tar *t = pf_tar_new(give, &m);
 	while ((r = pf_tar_next(t, &e, &err)) == 1) {
 		const void *piece;
 		int64_t offset, at = 0, size = e->size;
@@ -68,13 +53,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		while (!(data[0] & 2) && (n = pf_tar_data(t, &piece, &offset, &err)) > 0) {
 			check(offset >= at && n <= size - offset);
 			at = offset + n;
-			check(memchr(piece, 0x5a, (size_t)n) != &len); /* reads all of it */
+			for (ssize_t i = 0; i < n; i++)
+				seen += ((const uint8_t *)piece)[i];
 		}
 		if (n < 0)
 			break;
 	}
 	if (r == 0 && !err.msg[0])
-		check(pf_tar_drain(t, &err) == 0 && s.len == 0);
+		check(pf_tar_drain(t, &err) == 0 && m.at == m.len);
 	else
 		check(err.msg[0] != '\0');
 	pf_tar_free(t);

@@ -7,28 +7,9 @@
 #include "base/cleanup.h"
 #include "checkpoint/map.h"
 #include "checkpoint/tree.h"
+#include "tests/helpers/memory_source.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-struct memory {
-	const uint8_t *p;
-	size_t len, at, step;
-};
-
-/* In pieces, so that what lies across two of them is read, too. */
-static ssize_t give(void *arg, void *buf, size_t len, struct pf_err *err)
-{
-	struct memory *m = arg;
-
-	(void)err;
-	if (len > m->len - m->at)
-		len = m->len - m->at;
-	if (len > m->step)
-		len = m->step;
-	memcpy(buf, m->p + m->at, len);
-	m->at += len;
-	return (ssize_t)len;
-}
 
 static void check_entry(const struct pf_tree_entry *e, const struct pf_tree_reader *r, size_t depth)
 {

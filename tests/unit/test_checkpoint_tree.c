@@ -14,26 +14,7 @@
 #include "base/str.h"
 #include "checkpoint/map.h"
 #include "checkpoint/tree.h"
-
-/* A source that gives its bytes in pieces of `step`. */
-struct memory {
-	const char *p;
-	size_t len, at, step;
-};
-
-static ssize_t give(void *arg, void *buf, size_t len, struct pf_err *err)
-{
-	struct memory *m = arg;
-
-	(void)err;
-	if (len > m->len - m->at)
-		len = m->len - m->at;
-	if (len > m->step)
-		len = m->step;
-	memcpy(buf, m->p + m->at, len);
-	m->at += len;
-	return (ssize_t)len;
-}
+#include "tests/helpers/memory_source.h"
 
 static struct pf_tree_entry entry(enum pf_tree_type type, const char *name)
 {
