@@ -185,6 +185,8 @@ int pf_box_pipe(
 	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (WIFSIGNALED(status))
+		return pf_fail(err, 0, "pinfold %s was ended by signal %d", words[0], WTERMSIG(status));
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		pf_buf_str(&errors, "");
 		return read_error(words[0], errors.data, err);

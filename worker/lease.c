@@ -28,7 +28,7 @@ struct pf_lease {
 	pthread_t thread;
 	bool threaded;
 	pthread_mutex_t lock;
-	enum pf_lease_state state; /* under the lock, as ttl_ms */
+	enum pf_lease_state state; /* under the lock, as what follows */
 	int64_t ttl_ms;
 	int64_t ok_us; /* the last beat that was taken; before the first: the start */
 };
@@ -52,6 +52,11 @@ static void set_state(struct pf_lease *l, enum pf_lease_state state)
 	(void)!write(l->wake_fd, &one, sizeof(one));
 }
 
+static bool overdue(const struct pf_lease *l)
+{
+	return pf_now_us() - l->ok_us > (l->ttl_ms ? l->ttl_ms : TTL_UNTOLD_MS) * 1000;
+}
+
 /* Returns false when there is nothing more to beat for. */
 static bool beat(struct pf_lease *l)
 {
@@ -61,17 +66,16 @@ static bool beat(struct pf_lease *l)
 
 	if (pf_api_heartbeat(l->http, l->env, l->bearer, l->work_id, &l->last, period_ms(ttl), &ttl, &seen,
 		    &err) < 0) {
-		int64_t limit = ttl ? ttl : TTL_UNTOLD_MS;
 		if (err.errnum == ECANCELED)
 			return false;
-		if (pf_now_us() - l->ok_us <= limit * 1000)
+		if (!overdue(l))
 			return true;
 		set_state(l, PF_LEASE_LOST);
 		return false;
 	}
 	/* The lease runs from when the beat was taken, which was not before it was sent. */
-	l->ok_us = before;
 	pthread_mutex_lock(&l->lock);
+	l->ok_us = before;
 	l->ttl_ms = ttl;
 	pthread_mutex_unlock(&l->lock);
 	if (seen == PF_BEAT_OK)
@@ -129,6 +133,14 @@ enum pf_lease_state pf_lease_state(struct pf_lease *l)
 	enum pf_lease_state s = l->state;
 	pthread_mutex_unlock(&l->lock);
 	return s;
+}
+
+bool pf_lease_sure(struct pf_lease *l)
+{
+	pthread_mutex_lock(&l->lock);
+	bool sure = l->state == PF_LEASE_STOPPING || (l->state != PF_LEASE_LOST && !overdue(l));
+	pthread_mutex_unlock(&l->lock);
+	return sure;
 }
 
 int64_t pf_lease_ttl_ms(struct pf_lease *l)

@@ -21,6 +21,10 @@ enum pf_lease_state {
 struct pf_lease *pf_lease_start(const char *base_url, const char *agent, const char *bearer, const char *env,
 	const char *work_id, int wake_fd, struct pf_http *breaks, struct pf_err *err);
 enum pf_lease_state pf_lease_state(struct pf_lease *l);
+/* Whether the item is certainly ours still: it is not lost, and a beat was taken within the length of the
+ * lease. One may be without noticing: whoever stops an item that is another worker's ends that one's session.
+ */
+bool pf_lease_sure(struct pf_lease *l);
 /* The length of the lease, milliseconds; 0: not known yet. */
 int64_t pf_lease_ttl_ms(struct pf_lease *l);
 /* No more beats; frees it. */

@@ -472,11 +472,13 @@ static int finish(struct run *r, enum end e, struct pf_err *err)
 	pf_metric_add((enum pf_metric)(PF_M_END_IDLE + (int)e - (int)IDLE), 1);
 	pf_stream_stop(r->stream);
 	put_away(r, e);
-	bool lost = pf_lease_state(r->lease) == PF_LEASE_LOST;
-	pf_lease_stop(r->lease);
 	pf_box_unlock(&r->o->box, r->w->session_id, &r->lock);
-	if (!lost)
+	bool sure = pf_lease_sure(r->lease);
+	pf_lease_stop(r->lease);
+	if (sure)
 		stop_item(r);
+	else if (e != LOST)
+		pf_wlog("warning", "the lease ran out meanwhile: the item is not stopped");
 	if (e == LOST)
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "the lease was lost");
 	if (e == FAILED && !err->msg[0])

@@ -208,6 +208,10 @@ class Item:
         return out
 
 
+# Seconds that a lease is overdue before its item goes to another: requests wait in line on a busy machine.
+GRACE = 3
+
+
 class Stub:
     # Faults: down (until this time nothing is answered), lose (412 to every heartbeat), stopping (heartbeats say it),
     # post_lost (that many posts are taken and the connection closed without an answer), post_500 (that many are
@@ -247,7 +251,7 @@ class Stub:
                         i.beat_at += 0.2
                     continue
                 for item in list(self.items.values()):
-                    if item.state in ("starting", "active") and time.time() - item.beat_at > self.ttl * 1.5:
+                    if item.state in ("starting", "active") and time.time() - item.beat_at > self.ttl + GRACE:
                         item.state = "lost"
                         self.enqueue(item.session)
 
