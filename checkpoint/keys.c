@@ -16,22 +16,22 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "checkpoint/keys_command.h"
 #include "checkpoint/keys_int.h"
 
-#define TEXT_MAX 256 /* longer is no key: 64 digits and a newline are the longest form */
+#define COMMAND_MS 60000 /* somebody may have to type a pass phrase, or to touch a token */
+#define TEXT_MAX 256     /* longer is no key: 64 digits and a newline are the longest form */
 
 static const char remedy[] =
 	"a key is 32 bytes, 64 hex digits or 44 characters of base64 (openssl rand -hex 32)";
@@ -188,58 +188,9 @@ static int from_fd(const char *spec, const char *number, struct text *t, struct 
 	return 0;
 }
 
-/* Start the shell with its output in outfd and its complaints in errfd. */
-static int spawn_shell(const char *command, int outfd, int errfd, pid_t *pid)
-{
-	char *argv[] = {"/bin/sh", "-c", (char *)(uintptr_t)command, NULL};
-	posix_spawn_file_actions_t actions;
-	int r;
-
-	if ((r = posix_spawn_file_actions_init(&actions)) != 0)
-		return r;
-	if ((r = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)) == 0 &&
-		(r = posix_spawn_file_actions_adddup2(&actions, outfd, 1)) == 0 &&
-		(r = posix_spawn_file_actions_adddup2(&actions, errfd, 2)) == 0)
-		r = posix_spawn(pid, argv[0], &actions, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	return r;
-}
-
 static int from_command(const char *spec, const char *command, struct text *t, struct pf_err *err)
 {
-	char said[400] = "";
-	int out[2], status = 0, r;
-	/* A file in memory and not a second pipe: complaints of any length block nobody. */
-	PF_CLOSE int errfd = memfd_create("pinfold-key-stderr", MFD_CLOEXEC);
-	PF_CLOSE int outr = -1;
-	PF_CLOSE int outw = -1;
-	pid_t pid;
-
-	if (errfd < 0 || pipe2(out, O_CLOEXEC) < 0)
-		return pf_fail(err, errno, "key %s", spec);
-	outr = out[0];
-	outw = out[1];
-	if ((r = spawn_shell(command, outw, errfd, &pid)) != 0)
-		return pf_fail(err, r, "key %s: /bin/sh", spec);
-	close(pf_take_fd(&outw));
-	r = read_text(outr, t) < 0 ? errno : 0;
-	close(pf_take_fd(&outr));
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return pf_fail(err, errno, "key %s", spec);
-	if (r)
-		return pf_fail(err, r, "key %s", spec);
-	/* Whoever prints more than we read gets SIGPIPE; what is wrong then is the length. */
-	if (status != 0 && t->len <= TEXT_MAX) {
-		ssize_t n = pread(errfd, said, sizeof(said) - 1, 0);
-		said[n < 0 ? 0 : n] = '\0';
-		said[strcspn(said, "\n")] = '\0';
-		return pf_fail(err, 0, "key %s: %s %d%s%s", spec,
-			WIFEXITED(status) ? "exit code" : "ended by signal",
-			WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), said[0] ? ": " : "",
-			said);
-	}
-	return 0;
+	return pf_key_command(spec, command, COMMAND_MS, t->raw, sizeof(t->raw), &t->len, err);
 }
 
 static int from_keyring(const char *spec, const char *name, struct text *t, struct pf_err *err)

@@ -15,7 +15,7 @@ struct pf_kek;
 /* Fetch the key that spec names:
  *   file:PATH      a regular file of ours or root's, neither readable nor writable by others
  *   fd:N           read to its end, then closed
- *   cmd:COMMAND    what /bin/sh -c COMMAND prints
+ *   cmd:COMMAND    what /bin/sh -c COMMAND prints, within a minute
  *   keyring:NAME   the key of type "user" with this description, in a keyring that we possess
  * The text is 32 raw bytes, 64 hex digits or 44 characters of base64, the latter two with or without a
  * newline. The copy in memory is locked if that is allowed, is not part of core dumps, and is wiped by

@@ -5,9 +5,14 @@
 
 #include <errno.h>
 #include <openssl/sha.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+
+#include "base/proc.h"
+#include "base/sys.h"
+#include "checkpoint/keys_command.h"
 
 #define CANARY "the-canary-sings-47"
 
@@ -440,6 +445,47 @@ static void test_sources(void **state)
 	assert_int_equal(pf_kek_check_spec("fd:9x", &err), -1);
 }
 
+/* The number that a process has written into the file; 0 when it has not come to that. */
+static pid_t noted(const char *path)
+{
+	PF_FREE char *text = NULL;
+	struct pf_err ignored = PF_ERR_INIT;
+
+	return pf_read_file_at(AT_FDCWD, path, 32, &text, NULL, &ignored) < 0 ? 0 : (pid_t)atoi(text);
+}
+
+/* Promise: a command for a key that does not end is killed with what it started, and named; one that has
+ * ended counts, though something that it left behind still holds its output. */
+static void test_command_bound(void **state)
+{
+	PF_FREE char *file = pf_asprintf("%s/pid", w_path);
+	PF_FREE char *stuck = pf_asprintf("(sleep 4321 & echo $! >%s; wait)", file);
+	PF_FREE char *agent = pf_asprintf("echo " HEX "; sleep 4321 & echo $! >%s", file);
+	uint8_t out[100];
+	size_t len;
+	pid_t pid = 0;
+
+	(void)state;
+	/* On a machine that is slow to start it, again with more time. */
+	for (int64_t ms = 500; !pid && ms < 100000; ms *= 2) {
+		struct pf_err err = PF_ERR_INIT;
+		(void)unlink(file);
+		assert_int_equal(pf_key_command("cmd:x", stuck, ms, out, sizeof(out), &len, &err), -1);
+		assert_non_null(strstr(err.msg, "key cmd:x: the command did not end within"));
+		pid = noted(file);
+	}
+	assert_true(pid > 0);
+	PF_CLOSE int pidfd = pidfd_open(pid, 0);
+	assert_true(pidfd < 0 || pf_pidfd_wait(pidfd, 60000) == 1);
+	(void)unlink(file);
+	must(pf_key_command("cmd:x", agent, 100000, out, sizeof(out), &len, &w_err));
+	pid = noted(file);
+	assert_true(pid > 0);
+	(void)kill(pid, SIGKILL);
+	assert_int_equal(len, 65);
+	assert_memory_equal(out, HEX "\n", 65);
+}
+
 /* Promise: the kernel's keyring is a source, too. */
 static void test_keyring(void **state)
 {
@@ -472,6 +518,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nonces, w_sealed_setup, w_teardown),
 		cmocka_unit_test_setup_teardown(test_rotate, w_sealed_setup, w_teardown),
 		cmocka_unit_test_setup_teardown(test_sources, w_plain_setup, w_teardown),
+		cmocka_unit_test_setup_teardown(test_command_bound, w_plain_setup, w_teardown),
 		cmocka_unit_test_setup_teardown(test_keyring, w_plain_setup, w_teardown),
 	};
 
