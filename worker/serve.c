@@ -7,7 +7,9 @@
  * deleted.
  *
  * There is no TLS: in front of what comes from outside belongs a proxy that ends it. Bodies, headers, the
- * number of connections and their time are bounded. */
+ * number of connections and their idle time are bounded. Clients that hold connections and finish no request
+ * keep nobody out: where there are many, each new one ends the one that has been there longest. By address
+ * they could not be told apart, because behind a proxy and on the loopback all have the same. */
 
 #include "worker/serve.h"
 
@@ -34,17 +36,26 @@
 
 #define BODY_MAX ((size_t)64 << 10)
 #define KEYS_FILE_MAX ((size_t)64 << 10)
-#define CONNECTIONS_MAX 64
+#define CONNECTIONS_MAX 128
+#define CONNECTIONS_KEPT 96 /* the others are on their way out, or could not be told to go yet */
 #define CONNECTION_MEMORY ((size_t)32 << 10)
 #define CONNECTION_SECONDS 15
 #define DELETED_MAX 10000
 #define TEXT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define JSON_TYPE "application/json"
 
+/* A connection that nobody has told to go. */
+struct held {
+	struct held *next, *prev;
+	int fd;
+};
+
 struct pf_serve {
 	struct pf_serve_opts o;
 	struct MHD_Daemon *daemon;
-	struct pf_hook_seen *seen; /* the thread's alone */
+	struct pf_hook_seen *seen; /* the thread's alone, with the next two */
+	struct held held;          /* a ring, with those that have been there longest first behind it */
+	size_t n_held;
 	int64_t started_s;
 	char *address;
 	pthread_mutex_t lock;
@@ -273,6 +284,43 @@ static void on_done(void *arg, struct MHD_Connection *c, void **state, enum MHD_
 	*state = NULL;
 }
 
+/* ---- connections ---- */
+
+static void let_go(struct pf_serve *s, struct held *h)
+{
+	h->prev->next = h->next;
+	h->next->prev = h->prev;
+	h->next = h->prev = h;
+	s->n_held--;
+}
+
+/* libmicrohttpd says that there is a connection, or that there is none any more: then it still has the
+ * number. */
+static void on_connection(
+	void *arg, struct MHD_Connection *c, void **state, enum MHD_ConnectionNotificationCode what)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+	struct pf_serve *s = arg;
+	struct held *h = *state;
+
+	if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+		if (h && h->next != h)
+			let_go(s, h);
+		free(h);
+		*state = NULL;
+		return;
+	}
+	h = *state = pf_calloc(1, sizeof(*h));
+	h->fd = info ? info->connect_fd : -1;
+	h->next = &s->held;
+	h->prev = s->held.prev;
+	h->prev->next = h->next->prev = h;
+	if (++s->n_held <= CONNECTIONS_KEPT)
+		return;
+	(void)shutdown(s->held.next->fd, SHUT_RDWR);
+	let_go(s, s->held.next);
+}
+
 /* ---- begin and end ---- */
 
 static int open_socket(const char *address, char **name, struct pf_err *err)
@@ -318,6 +366,7 @@ struct pf_serve *pf_serve_start(const struct pf_serve_opts *o, struct pf_err *er
 	struct pf_hook_keys keys = {0};
 
 	s->o = *o;
+	s->held.next = s->held.prev = &s->held;
 	s->started_s = time(NULL);
 	s->seen = pf_calloc(1, sizeof(*s->seen));
 	pthread_mutex_init(&s->lock, NULL);
@@ -336,7 +385,7 @@ struct pf_serve *pf_serve_start(const struct pf_serve_opts *o, struct pf_err *er
 		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)CONNECTION_SECONDS,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, MHD_OPTION_NOTIFY_COMPLETED, on_done,
-		NULL, MHD_OPTION_END);
+		NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
 	if (!s->daemon) {
 		pf_fail(err, errno, "--listen: %s", o->address);
 		close(fd);

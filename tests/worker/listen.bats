@@ -139,6 +139,37 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 	assert_equal "$(jq -r .status "$PF_DIR/answer")" unreachable
 }
 
+@test "clients that hold connections and never finish a request keep nobody out" {
+	start_stub '[]'
+	start_listening
+	# More than there is room for, each alive: what is sent now and then holds off what ends idle ones.
+	python3 - "${AT#http://}" >"$PF_DIR/held" <<-'END' &
+		import socket, sys, time
+		host, port = sys.argv[1].rsplit(":", 1)
+		held = []
+		for i in range(400):
+		    s = socket.create_connection((host, int(port)), timeout=60)
+		    s.setblocking(False)
+		    held.append(s)
+		print("held", flush=True)
+		for _ in range(600):
+		    for s in held:
+		        try: s.send(b"G")
+		        except OSError: pass
+		    time.sleep(0.2)
+	END
+	local holder=$! i
+	wait_for 60 grep -q held "$PF_DIR/held"
+	for i in 1 2 3; do
+		status=0
+		output=$(curl -s -m 60 -o "$PF_DIR/answer" -w '%{http_code}' "$AT/healthz") || status=$?
+		[ "$status$output" = 0200 ] || break
+	done
+	kill "$holder"
+	assert_status 0
+	assert_equal "$output" 200
+}
+
 @test "metrics: sessions' processes are counted together, killed ones too, in words that Prometheus takes" {
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo 1'),$(sh_call false),$(sh_call 'sleep 77777')]" "[]")]" '{"ttl":2}'
