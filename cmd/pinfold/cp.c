@@ -3,16 +3,21 @@
  * the sandbox's making is unpacked on the host. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/str.h"
+#include "base/sys.h"
 #include "cmd/pinfold/cmd.h"
 
 static const char help[] = "cp FILE ID:PATH\n"
@@ -44,30 +49,169 @@ static char *inside(const char *arg, char **path)
 	return pf_asprintf("%.*s", (int)(colon - arg), arg);
 }
 
-/* pinfold exec ID -- words, between the two descriptors. Returns its exit code. */
-static int in_sandbox(const char *id, const char *const *words, int in, int out)
+/* A copy on its way: `pinfold exec` with pipes, never with the host's file itself, which a process of the
+ * sandbox could keep and go on reading or writing behind us. */
+struct copy {
+	pid_t pid;
+	int pidfd, signals;
+	int feed, feed_from; /* the writing end of its standard input, and the host's file; -1: none */
+	int take, take_to;   /* the reading end of its standard output, and the host's file; -1: dropped */
+	char buf[65536];     /* read from the host's file and not written yet */
+	size_t at, len;
+};
+
+/* What a terminal or a supervisor ends us with waits until it is looked at: we tidy up first. */
+struct ends {
+	sigset_t set, old;
+	int sig; /* has come; 0 */
+};
+
+static void block_signals(struct ends *e)
+{
+	static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	struct sigaction was;
+
+	sigemptyset(&e->set);
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (sigaction(ends[i], NULL, &was) == 0 && was.sa_handler != SIG_IGN)
+			sigaddset(&e->set, ends[i]);
+	(void)signal(SIGPIPE, SIG_IGN);
+	sigprocmask(SIG_BLOCK, &e->set, &e->old);
+}
+
+/* pinfold exec ID -- words. */
+static int start(
+	struct copy *c, const char *id, const char *const *words, const sigset_t *old, struct pf_err *err)
 {
 	const char *args[24] = {pf_globals.argv[0], "--root", pf_globals.dirs.root, "--store",
 		pf_globals.dirs.store, "--log-format", pf_globals.log.json ? "json" : "text", "exec", "--",
 		id};
 	size_t n = 10;
-	int status = 0;
+	int in[2], out[2];
 
 	for (; *words && n < 23; words++)
 		args[n++] = *words;
 	args[n] = NULL;
-	/* What ends us from the terminal ends that one, too; we tidy up after it. */
-	(void)signal(SIGINT, SIG_IGN);
-	pid_t pid = fork();
-	if (pid == 0) {
-		(void)signal(SIGINT, SIG_DFL);
-		if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0)
+	if (pf_two_pipes(in, out) < 0)
+		return pf_fail(err, errno, "pipe");
+	c->pid = fork();
+	if (c->pid == 0) {
+		(void)signal(SIGPIPE, SIG_DFL);
+		sigprocmask(SIG_SETMASK, old, NULL);
+		if (dup2(in[0], STDIN_FILENO) >= 0 && dup2(out[1], STDOUT_FILENO) >= 0)
 			execv("/proc/self/exe", (char *const *)(uintptr_t)args);
 		_exit(PF_EXIT_FAILED);
 	}
-	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return pid > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : PF_EXIT_FAILED;
+	int e = errno;
+	close(in[0]);
+	close(out[1]);
+	c->feed = in[1];
+	c->take = out[0];
+	if (c->pid < 0)
+		return pf_fail(err, e, "fork");
+	c->pidfd = pidfd_open(c->pid, 0);
+	if (c->pidfd < 0 || fcntl(c->feed, F_SETFL, O_NONBLOCK) < 0 ||
+		fcntl(c->take, F_SETFL, O_NONBLOCK) < 0)
+		return pf_fail(err, errno, "pinfold exec");
+	return 0;
+}
+
+/* Give it more of the host's file, as much as it takes; at the end, or when it wants no more, the end. */
+static int feed(struct copy *c, struct pf_err *err)
+{
+	if (c->at == c->len) {
+		ssize_t n = c->feed_from < 0 ? 0 : read(c->feed_from, c->buf, sizeof(c->buf));
+		if (n < 0)
+			return pf_fail(err, errno, "read");
+		c->at = 0;
+		c->len = (size_t)n;
+		if (n == 0)
+			close(pf_take_fd(&c->feed));
+	}
+	ssize_t n = c->feed < 0 ? 0 : write(c->feed, c->buf + c->at, c->len - c->at);
+	if (n > 0)
+		c->at += (size_t)n;
+	else if (n < 0 && errno != EAGAIN)
+		close(pf_take_fd(&c->feed));
+	return 0;
+}
+
+/* How many bytes; 0: none now, or never. */
+static ssize_t take(struct copy *c, struct pf_err *err)
+{
+	char buf[65536];
+	ssize_t n = read(c->take, buf, sizeof(buf));
+
+	if (n > 0)
+		return c->take_to >= 0 && pf_write_all(c->take_to, buf, (size_t)n) < 0
+			       ? pf_fail(err, errno, "write")
+			       : n;
+	if (n == 0 || errno != EAGAIN)
+		close(pf_take_fd(&c->take));
+	return 0;
+}
+
+/* Until it has ended. -1 also where a signal is to end us. */
+static int serve(struct copy *c, struct ends *e, struct pf_err *err)
+{
+	struct signalfd_siginfo s;
+	int left = 0;
+
+	for (;;) {
+		struct pollfd p[4] = {{.fd = c->pidfd, .events = POLLIN},
+			{.fd = c->signals, .events = POLLIN}, {.fd = c->feed, .events = POLLOUT},
+			{.fd = c->take, .events = POLLIN}};
+		if (poll(p, 4, -1) < 0)
+			continue;
+		if (p[1].revents && read(c->signals, &s, sizeof(s)) == (ssize_t)sizeof(s)) {
+			e->sig = (int)s.ssi_signo;
+			return pf_fail(err, EINTR, "ended by a signal");
+		}
+		if ((p[2].revents && feed(c, err) < 0) || (p[3].revents && take(c, err) < 0))
+			return -1;
+		if (p[0].revents)
+			break;
+	}
+	/* What is in the pipe still, and no more: what it left behind may write for ever. */
+	if (c->take >= 0)
+		(void)ioctl(c->take, FIONREAD, &left);
+	while (left > 0) {
+		ssize_t n = take(c, err);
+		if (n <= 0)
+			return (int)n;
+		left -= (int)n;
+	}
+	return 0;
+}
+
+/* pinfold exec ID -- words, with the host's file `from` as its standard input, or `to` as its output (-1:
+ * none). An exit code other than 0 is an error, too. */
+static int in_sandbox(
+	const char *id, const char *const *words, int from, int to, struct ends *e, struct pf_err *err)
+{
+	struct copy c = {
+		.feed = -1, .feed_from = from, .take = -1, .take_to = to, .pidfd = -1, .signals = -1};
+	int status = 0, r = -1;
+
+	c.signals = signalfd(-1, &e->set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (c.signals < 0)
+		pf_fail(err, errno, "signalfd");
+	else if (start(&c, id, words, &e->old, err) == 0)
+		r = serve(&c, e, err);
+	if (c.pid > 0) {
+		/* The keeper ends the command of an exec that is gone. */
+		if (r < 0)
+			(void)kill(c.pid, SIGKILL);
+		while (waitpid(c.pid, &status, 0) < 0 && errno == EINTR)
+			;
+		if (r == 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 0))
+			r = pf_fail_kind(err, PF_ERR_SYSTEM, 0, "see above");
+	}
+	int fds[] = {c.feed, c.take, c.pidfd, c.signals};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return r;
 }
 
 static const char *name_of(const char *path)
@@ -77,7 +221,7 @@ static const char *name_of(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-static int copy_in(const char *file, const char *id, const char *path, struct pf_err *err)
+static int copy_in(const char *file, const char *id, const char *path, struct ends *e, struct pf_err *err)
 {
 	PF_CLOSE int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
@@ -90,25 +234,24 @@ static int copy_in(const char *file, const char *id, const char *path, struct pf
 			"%s is not a file; directories go through tar, see pinfold cp --help", file);
 	(void)snprintf(mode, sizeof(mode), "%03o", (unsigned)(st.st_mode & 0777));
 	const char *words[] = {"sh", "-c", put, "sh", path, name_of(file), mode, NULL};
-	return in_sandbox(id, words, fd, STDOUT_FILENO) == 0
-		       ? 0
-		       : pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s:%s was not written", id, path);
+	return in_sandbox(id, words, fd, -1, e, err) == 0 ? 0
+							  : pf_wrap(err, "%s:%s was not written", id, path);
 }
 
-static int copy_out(const char *id, const char *path, const char *file, struct pf_err *err)
+static int copy_out(const char *id, const char *path, const char *file, struct ends *e, struct pf_err *err)
 {
 	const char *words[] = {"cat", path, NULL};
 	struct stat st;
 	bool into = stat(file, &st) == 0 && S_ISDIR(st.st_mode);
 	PF_FREE char *to = into ? pf_asprintf("%s/%s", file, name_of(path)) : pf_strdup(file);
 	PF_FREE char *part = pf_asprintf("%s.XXXXXX", to);
-	PF_CLOSE int null = open("/dev/null", O_RDONLY | O_CLOEXEC), fd = mkostemp(part, O_CLOEXEC);
+	PF_CLOSE int fd = mkostemp(part, O_CLOEXEC);
 
-	if (null < 0 || fd < 0)
+	if (fd < 0)
 		return pf_fail(err, errno, "%s", to);
-	int r = in_sandbox(id, words, null, fd) == 0
-			? 0
-			: pf_fail_kind(err, PF_ERR_SYSTEM, 0, "%s:%s was not read", id, path);
+	int r = in_sandbox(id, words, -1, fd, e, err);
+	if (r < 0)
+		pf_wrap(err, "%s:%s was not read", id, path);
 	if (r == 0 && (fchmod(fd, 0644) < 0 || rename(part, to) < 0))
 		r = pf_fail(err, errno, "%s", to);
 	if (r < 0)
@@ -131,7 +274,14 @@ int pf_cmd_cp(int argc, char **argv)
 	if (!from_id == !to_id)
 		return pf_usage("cp", from_id ? "from sandbox to sandbox is not to be had: by way of a file"
 					      : "one of both is ID:PATH");
-	int r = to_id ? copy_in(from, to_id, to_path, &err) : copy_out(from_id, from_path, to, &err);
+	struct ends e = {0};
+	block_signals(&e);
+	int r = to_id ? copy_in(from, to_id, to_path, &e, &err) : copy_out(from_id, from_path, to, &e, &err);
+	if (e.sig) {
+		(void)signal(e.sig, SIG_DFL);
+		(void)raise(e.sig);
+		sigprocmask(SIG_SETMASK, &e.old, NULL);
+	}
 	if (r < 0)
 		(void)pf_wrap(&err, "cp");
 	return r < 0 ? pf_report(&err) : 0;

@@ -244,7 +244,7 @@ limit_of() { # V2-NAME V1-NAME
 	assert_status 0
 }
 
-@test "cp: a file goes in and out as it is, whole or not at all, and a hostile sandbox writes nothing but its bytes" {
+@test "cp: a file goes in and out as it is, whole or not at all" {
 	create_sandbox
 	head -c 3000000 /dev/urandom >"$PF_DIR/in put"
 	chmod 750 "$PF_DIR/in put"
@@ -283,4 +283,37 @@ limit_of() { # V2-NAME V1-NAME
 	assert_equal "$(ls "$PF_DIR/out" | sort | xargs)" "in put other"
 	inside sh -c 'ls -A /workspace | sort | xargs'
 	assert_equal "$output" "-dash in put link"
+}
+
+@test "cp: a hostile sandbox writes nothing but its bytes, and reads nothing but the file's, when the copy is done" {
+	create_sandbox '{"env":{"PATH":"/opt:/usr/bin:/bin"}}'
+	# Its cat keeps what it was given, and goes on with it when told to.
+	cat >"$PF_DIR/keep" <<"SH"
+#!/bin/sh
+{
+	until [ -e /workspace/go ]; do sleep 0.1; done
+	echo evil >&1
+	: >/proc/self/fd/1
+	/bin/cat <&3 >/workspace/seen
+	echo evil >/proc/self/fd/3
+	touch /workspace/gone
+} 3<&0 2>/dev/null &
+exec /bin/cat "$@"
+SH
+	pinfold exec "$ID" -- sh -c '/bin/cat >/opt/cat && chmod 755 /opt/cat' <"$PF_DIR/keep"
+	inside sh -c 'echo good >/workspace/file'
+	pf cp "$ID:/workspace/file" "$PF_DIR/out"
+	assert_status 0
+	assert_equal "$(<"$PF_DIR/out")" good
+	echo first >"$PF_DIR/in"
+	chmod 666 "$PF_DIR/in"
+	pf cp "$PF_DIR/in" "$ID:/workspace/copy"
+	assert_status 0
+	echo second >>"$PF_DIR/in"
+	inside touch /workspace/go
+	wait_for 20 pinfold exec "$ID" -- test -e /workspace/gone
+	assert_equal "$(<"$PF_DIR/out")" good
+	assert_equal "$(<"$PF_DIR/in")" $'first\nsecond'
+	inside grep -c second /workspace/seen
+	assert_equal "$output" 0
 }

@@ -74,3 +74,20 @@ empty() { [ -z "$(ls -A "$1")" ]; }
 		[ "$number" = SIGKILL ] || wait_for 20 empty "$STORE/checkpoints/tmp"
 	done
 }
+
+@test "a cp that is interrupted leaves neither half of the file nor a command, whatever that does with signals" {
+	local number
+	create_sandbox '{"env":{"PATH":"/opt:/usr/bin:/bin"}}'
+	mkdir "$PF_DIR/out"
+	printf '#!/bin/sh\ntrap : INT TERM HUP QUIT\nhead -c 9000 /dev/zero\nwhile :; do sleep 1; done\n' >"$PF_DIR/cat"
+	pinfold cp "$PF_DIR/cat" "$ID:/opt/cat"
+	pinfold exec "$ID" -- chmod 755 /opt/cat
+	for number in SIGINT SIGTERM SIGHUP SIGQUIT; do
+		interrupted "$number" "any(os.stat('$PF_DIR/out/' + f).st_size == 9000 for f in os.listdir('$PF_DIR/out'))" \
+			"$PINFOLD" --root "$ROOT" --store "$STORE" cp "$ID:/etc/hostname" "$PF_DIR/out/x"
+		assert_equal "$(ls -A "$PF_DIR/out")" ""
+	done
+	wait_for 20 no_commands
+}
+
+no_commands() { [ "$("$PINFOLD" --root "$ROOT" --store "$STORE" ps "$ID" | grep -c sleep)" = 0 ]; }
