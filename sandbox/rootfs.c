@@ -42,14 +42,15 @@ static bool is_kept(const struct pf_mount *mount)
 	return mount->late_ro || strcmp(mount->type, "proc") == 0 || strcmp(mount->type, "sysfs") == 0;
 }
 
-/* What path is in the box: below the last mount that it is below, or else by name. */
+/* What path is in the box: below the last mount that it is below where that is the kernel's own, whose links
+ * lead nowhere else; or else by name. */
 static int open_placed(const struct placed *p, const char *path)
 {
 	for (size_t i = p->spec->n_mounts; i-- > 0;) {
 		const char *at = p->spec->mounts[i].destination;
 		if (!pf_path_below(path, at))
 			continue;
-		if (p->fds[i] < 0)
+		if (p->fds[i] < 0 || p->spec->mounts[i].late_ro)
 			break;
 		return pf_open_in_root(p->fds[i], strcmp(at, "/") == 0 ? path : path + strlen(at), O_PATH, 0);
 	}

@@ -348,12 +348,19 @@ static int parse_propagation(const cJSON *linux_, struct pf_spec *spec, struct p
 	return 0;
 }
 
-static int check_absolute(char *const *paths, const char *where, struct pf_err *err)
+/* Paths that are compared with the mounts' as text: absolute, in one spelling, without "..". */
+static int clean_paths(char **paths, const char *where, struct pf_err *err)
 {
-	for (; paths && *paths; paths++)
+	for (; paths && *paths; paths++) {
 		if (**paths != '/')
 			return pf_fail_kind(
 				err, PF_ERR_INVALID, 0, "%s: '%.100s' is no absolute path", where, *paths);
+		char *clean = pf_path_clean(*paths, err);
+		if (!clean)
+			return pf_wrap(err, "%s", where);
+		free(*paths);
+		*paths = clean;
+	}
 	return 0;
 }
 
@@ -369,8 +376,8 @@ int pf_spec_linux(const cJSON *linux_, struct pf_spec *spec, struct pf_err *err)
 		pf_json_obj(linux_, "linux", "seccomp", &spec->seccomp, err) < 0 ||
 		pf_json_strv(linux_, "linux", "maskedPaths", &spec->masked_paths, err) < 0 ||
 		pf_json_strv(linux_, "linux", "readonlyPaths", &spec->readonly_paths, err) < 0 ||
-		check_absolute(spec->masked_paths, "linux.maskedPaths", err) < 0 ||
-		check_absolute(spec->readonly_paths, "linux.readonlyPaths", err) < 0 ||
+		clean_paths(spec->masked_paths, "linux.maskedPaths", err) < 0 ||
+		clean_paths(spec->readonly_paths, "linux.readonlyPaths", err) < 0 ||
 		pf_json_str(linux_, "linux", "mountLabel", &label, err) < 0)
 		return -1;
 	if (cgroups_path && *cgroups_path)

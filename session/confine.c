@@ -28,10 +28,8 @@
 /* The kernel's PROC_DYNAMIC_FIRST: the least number that it gives to a namespace. */
 #define FIRST_NAMESPACE 0xF0000000u
 #ifdef __SANITIZE_ADDRESS__
-#define GATE_DATA RLIM_INFINITY /* its shadow alone is terabytes of address space */
 #define GATE_SPACE RLIM_INFINITY
 #else
-#define GATE_DATA ((rlim_t)1 << 30)
 #define GATE_SPACE ((rlim_t)2 << 30) /* shared mappings are no data */
 #endif
 
@@ -67,13 +65,14 @@ static const char *const refused[] = {"ptrace", "process_vm_readv", "process_vm_
 /* Of who starts no program. */
 static const char *const starting[] = {
 	"execve", "execveat", "fork", "vfork", "setuid", "setgid", "setresuid", "setresgid", "capset", NULL};
-/* Of a gate: it signals nobody, makes no files, and of its log changes nothing that is there. */
-static const char *const gate_refused[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
-	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "ioctl", "mkdir", "mkdirat", "rename", "renameat",
-	"renameat2", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod",
-	"fchmodat", "chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "truncate",
-	"fallocate", "pwritev2", "sched_setaffinity", "setpriority", "msgget", "semget", "shmget", "mq_open",
-	"clone", "clone3", NULL};
+const char *const pf_confine_bystander[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
+	"rt_sigqueueinfo", "rt_tgsigqueueinfo", "mkdir", "mkdirat", "rename", "renameat", "renameat2",
+	"unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "chmod", "fchmod", "fchmodat",
+	"chown", "fchown", "fchownat", "lchown", "setxattr", "fsetxattr", "lsetxattr", "utime", "utimes",
+	"utimensat", "futimesat", "truncate", "fallocate", NULL};
+/* Of a gate: of its log it changes nothing that is there. */
+static const char *const gate_refused[] = {"ioctl", "pwritev2", "sched_setaffinity", "setpriority", "msgget",
+	"semget", "shmget", "mq_open", "clone", "clone3", NULL};
 
 static void refuse(cJSON *syscalls, const char *const *const lists[], size_t n)
 {
@@ -211,24 +210,29 @@ int pf_confine_jail(struct pf_err *err)
 		       : 0;
 }
 
+int pf_confine_bound(int what, rlim_t max, struct pf_err *err)
+{
+	struct rlimit r;
+
+	if (getrlimit((__rlimit_resource_t)what, &r) < 0)
+		return pf_fail(err, errno, "resource limits");
+	if (r.rlim_max > max)
+		r.rlim_max = max;
+	r.rlim_cur = r.rlim_max;
+	return setrlimit((__rlimit_resource_t)what, &r) < 0 ? pf_fail(err, errno, "resource limits") : 0;
+}
+
 static int bounds(struct pf_err *err)
 {
 	static const struct {
 		__rlimit_resource_t what;
 		rlim_t max;
 	} limits[] = {{RLIMIT_CORE, 0}, {RLIMIT_NPROC, 0}, {RLIMIT_MEMLOCK, 0}, {RLIMIT_MSGQUEUE, 0},
-		{RLIMIT_DATA, GATE_DATA}, {RLIMIT_AS, GATE_SPACE}};
+		{RLIMIT_DATA, PF_CONFINE_DATA}, {RLIMIT_AS, GATE_SPACE}};
 
-	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++) {
-		struct rlimit r;
-		if (getrlimit(limits[i].what, &r) < 0)
-			return pf_fail(err, errno, "resource limits");
-		if (r.rlim_max > limits[i].max)
-			r.rlim_max = limits[i].max;
-		r.rlim_cur = r.rlim_max;
-		if (setrlimit(limits[i].what, &r) < 0)
-			return pf_fail(err, errno, "resource limits");
-	}
+	for (size_t i = 0; i < sizeof(limits) / sizeof(*limits); i++)
+		if (pf_confine_bound((int)limits[i].what, limits[i].max, err) < 0)
+			return -1;
 	return 0;
 }
 
@@ -248,11 +252,11 @@ static int become(uid_t uid, struct pf_err *err)
 
 int pf_confine_gate(uid_t uid, int cut, struct pf_err *err)
 {
-	const char *const *const lists[] = {refused, starting, gate_refused};
+	const char *const *const lists[] = {refused, starting, pf_confine_bystander, gate_refused};
 	cJSON *syscalls;
 	PF_JSON cJSON *list = new_list(&syscalls);
 
-	refuse(syscalls, lists, 3);
+	refuse(syscalls, lists, 4);
 	/* CAP_NET_ADMIN is good for the host's network too; what could use it there is taken away: netlink,
 	 * raw and packet sockets, ioctl, and the options of IP sockets by which tables are replaced. */
 	refuse_if(syscalls, "socket", 0, "SCMP_CMP_LT", AF_INET);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -36,6 +37,19 @@ int pf_confine_jail(struct pf_err *err);
 /* Keep these descriptors as 3, 4, …, and nothing else of what the caller has open: locks, the ends of pipes
  * that somebody reads to their end. 0 to 2 become /dev/null. -1 stays -1; at most 8. -1 with errno. */
 int pf_confine_descriptors(int *const fds[], size_t n);
+
+/* Make a resource limit (RLIMIT_…) max, hard and soft, or what it is where that is less already. */
+int pf_confine_bound(int what, rlim_t max, struct pf_err *err);
+/* What data a helper that serves a payload may have, bytes: whoever makes it keep more ends it. */
+#ifdef __SANITIZE_ADDRESS__
+#define PF_CONFINE_DATA RLIM_INFINITY /* its shadow alone is terabytes of address space */
+#else
+#define PF_CONFINE_DATA ((rlim_t)1 << 30)
+#endif
+
+/* For pf_confine_filter(): the calls of who signals others, and of who makes files or changes them other than
+ * by writing into one that is open. NULL-terminated. */
+extern const char *const pf_confine_bystander[];
 
 /* The filter of system calls alone: what no part of a keeper has any use for is refused, and more (names,
  * NULL-terminated; may be NULL). */

@@ -34,11 +34,6 @@
 
 #define SETUP_MAX ((uint32_t)64 << 20)
 #define START_MS 20000
-#ifdef __SANITIZE_ADDRESS__
-#define DATA_MAX RLIM_INFINITY
-#else
-#define DATA_MAX ((rlim_t)1 << 30)
-#endif
 
 struct record {
 	int64_t state, ttl_ms;
@@ -145,13 +140,7 @@ void pf_gatewayd_stop(struct pf_gatewayd *d)
 
 static int become(uid_t uid, struct pf_err *err)
 {
-	static const struct rlimit none = {0, 0}, data = {DATA_MAX, DATA_MAX};
-	/* It signals nobody, and makes and changes no file; it reads certificates, and what resolves names.
-	 */
-	static const char *const more[] = {"kill", "tkill", "pidfd_send_signal", "pidfd_open",
-		"rt_sigqueueinfo", "rt_tgsigqueueinfo", "unlink", "unlinkat", "rename", "renameat",
-		"renameat2", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat", "chmod", "fchmod",
-		"fchmodat", "chown", "fchown", "fchownat", "lchown", "truncate", NULL};
+	/* It reads certificates, and what resolves names. */
 	static const char *const read_only[] = {"/", NULL};
 
 	/* As an ordinary user's (in tests, in a container without the right) it stays who it is. */
@@ -160,10 +149,13 @@ static int become(uid_t uid, struct pf_err *err)
 		return pf_fail(err, errno, "become user %u", uid);
 	/* A change of user takes this back. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-		prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &none) < 0 ||
-		setrlimit(RLIMIT_DATA, &data) < 0)
+		prctl(PR_SET_DUMPABLE, 0) < 0)
 		return pf_fail(err, errno, "give up privileges");
-	return pf_confine_files(NULL, read_only, NULL, NULL, err) < 0 ? -1 : pf_confine_filter(more, err);
+	if (pf_confine_bound(RLIMIT_CORE, 0, err) < 0 ||
+		pf_confine_bound(RLIMIT_DATA, PF_CONFINE_DATA, err) < 0 ||
+		pf_confine_files(NULL, read_only, NULL, NULL, err) < 0)
+		return -1;
+	return pf_confine_filter(pf_confine_bystander, err);
 }
 
 /* Letters out and records in, until the other end is gone. */

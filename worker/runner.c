@@ -486,7 +486,8 @@ static int finish(struct run *r, enum end e, struct pf_err *err)
 	return e == FAILED ? -1 : 0;
 }
 
-int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, struct pf_err *err)
+int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, bool *spoilt,
+	struct pf_err *err)
 {
 	struct run r = {.o = o,
 		.w = w,
@@ -500,6 +501,7 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *
 	int result = -1, code = 0;
 
 	*exit_code = 1;
+	*spoilt = true;
 	if (!r.bearer || !r.env)
 		return pf_fail_kind(
 			err, PF_ERR_INVALID, 0, "neither a session token nor an environment key and id");
@@ -515,6 +517,7 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *
 		 (r.lease = pf_lease_start(
 			  o->base_url, o->agent, r.bearer, r.env, w->id, r.wake, r.http, err))) {
 		enum end e = begin(&r, err);
+		*spoilt = e == FAILED;
 		if (e == GOING_ON)
 			e = o->command ? pf_run_inside(&r, &code, err) : work(&r);
 		result = finish(&r, e, err);

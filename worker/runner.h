@@ -28,8 +28,9 @@ struct pf_runner_opts {
  * is lost or SIGTERM, SIGINT or SIGHUP comes (which the caller has blocked). Returns 0 when it ended in
  * order; -1 when not, with *err. The sandbox is gone afterwards; its files are in a checkpoint, or still
  * there if that could not be made or was not ours to make. *exit_code is for our own end: that of the worker
- * inside, else 0 or 1. */
-int pf_runner_run(
-	const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, struct pf_err *err);
+ * inside, else 0 or 1. *spoilt: the session did not even begin here, which is likely to happen to the next
+ * one, too. */
+int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *exit_code, bool *spoilt,
+	struct pf_err *err);
 
 #endif

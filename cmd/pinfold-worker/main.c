@@ -388,11 +388,13 @@ static void block_signals(void)
 	(void)signal(SIGPIPE, SIG_IGN);
 }
 
-static int do_item(struct pf_worker_opts *o, const char *text, size_t len)
+/* for_poller: our exit code is for poller.c. */
+static int do_item(struct pf_worker_opts *o, const char *text, size_t len, bool for_poller)
 {
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_work w;
 	sigset_t chld;
+	bool spoilt;
 	int code = 1;
 
 	/* A child that ends is waited for, not told. */
@@ -408,8 +410,10 @@ static int do_item(struct pf_worker_opts *o, const char *text, size_t len)
 		return 0;
 	}
 	pf_wlog_setup(o->json, w.session_id);
-	(void)pf_runner_run(&o->run, &w, &code, &err);
+	r = pf_runner_run(&o->run, &w, &code, &spoilt, &err);
 	pf_work_done(&w);
+	if (for_poller)
+		return r == 0 ? 0 : spoilt ? EXIT_SPOILT : 1;
 	return code;
 }
 
@@ -432,7 +436,7 @@ static int item_from(struct pf_worker_opts *o, int fd, bool with_key)
 		o->key = *text ? pf_strdup(text) : NULL;
 		o->run.key = o->key;
 	}
-	int code = do_item(o, item, strlen(item));
+	int code = do_item(o, item, strlen(item), with_key);
 	explicit_bzero(text, (size_t)n);
 	free(text);
 	return code;

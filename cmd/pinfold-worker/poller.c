@@ -175,7 +175,7 @@ static void look_at_end(bool item, int64_t begun_us, int status)
 
 	if (!item || !WIFEXITED(status))
 		return;
-	if (WEXITSTATUS(status) && now - begun_us < SPOILT_MS * 1000)
+	if (WEXITSTATUS(status) == EXIT_SPOILT && now - begun_us < SPOILT_MS * 1000)
 		pause_until_us = now + pf_backoff_ms(spoilt++, 1000, SPOILT_PAUSE_MS) * 1000;
 	else
 		spoilt = 0;

@@ -12,6 +12,8 @@
 /* And on which the memory for metrics; a session whose sandbox and checkpoints are to be removed. */
 #define METRICS_FD_ENV "PINFOLD_WORKER_METRICS_FD"
 #define FORGET_ENV "PINFOLD_WORKER_FORGET"
+/* How a session's process ends when the session did not even begin. */
+#define EXIT_SPOILT 3
 #define AGENT "pinfold-worker/" PF_VERSION
 #define SESSIONS_MAX 1000
 

@@ -128,11 +128,6 @@ captured() { # TCPDUMP-FILTER
 	tcpdump -nr "$WORLD/up.pcap" "$1" 2>/dev/null || true
 }
 
-# A bare "!" does not fail a test.
-refute() { # COMMAND...
-	if "$@"; then show "not expected: $*"; fi
-}
-
 refute_captured() { # TCPDUMP-FILTER
 	local packets
 	packets=$(captured "$1")

@@ -136,6 +136,16 @@ teardown() {
 	assert_equal "$(grep -c 'Read-only file system' <<<"$stderr")" 2
 }
 
+@test "a masked path is found however it is spelled and whatever links lead to it" {
+	echo secret >"$BUNDLE/rootfs/etc/group"
+	mkdir -p "$BUNDLE/rootfs/copied"
+	ln -s /etc "$BUNDLE/rootfs/copied/out"
+	edit '.mounts += [{destination: "/copied", type: "tmpfs", source: "t", options: ["ro", "tmpcopyup"]}]
+		| .linux.maskedPaths = ["//proc/./keys", "/copied/out/group"] | .linux.readonlyPaths = ["/proc//sys/"]'
+	run_bundle 'cat /etc/group; cat /proc/keys; grep -o "/proc/sys ro" /proc/self/mountinfo'
+	assert_equal "$output" "/proc/sys ro"
+}
+
 @test "symlinks of an image at every mount target stay inside the root" {
 	mkdir "$PF_DIR/outside"
 	rm -rf "$BUNDLE/rootfs/data"

@@ -151,6 +151,11 @@ refute_out() { # TEXT not in stdout
 	[[ "$output" != *"$1"* ]] || show "not expected on stdout: $1"
 }
 
+# Fails when the command succeeds. (Of one behind a bare "!" errexit takes no notice.)
+refute() { # COMMAND...
+	if "$@"; then show "not expected: $*"; fi
+}
+
 assert_equal() { # ACTUAL EXPECTED
 	[ "$1" = "$2" ] || show "expected: $2" "     got: $1"
 }

@@ -44,9 +44,7 @@ has_canary() {
 	PY
 }
 
-# bats lets a command that begins with ! fail unseen.
-no_canary() { if has_canary; then return 1; fi; }
-absent() { if "$@"; then return 1; fi; }
+no_canary() { refute has_canary; }
 
 gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 
@@ -58,7 +56,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	pinfold checkpoint gc >/dev/null
 	pinfold snapshot "$ID" --name sealed --encrypt --key "file:$KEY" >/dev/null
 	no_canary
-	absent grep -rqF "$(<"$KEY")" "$STORE"
+	refute grep -rqF "$(<"$KEY")" "$STORE"
 	pf checkpoint ls --json --key "file:$KEY"
 	assert_equal "$(jq -r '.[0].name, .[0].sealed, .[0].damaged' <<<"$output" | tr '\n' ' ')" "sealed true false "
 }
@@ -77,14 +75,14 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	pinfold create "$ID" --from s --key "file:$KEY" >/dev/null
 	assert_equal "$(pinfold exec "$ID" -- sh -c 'cat /workspace/small; readlink /workspace/link; wc -l </workspace/big; echo $NOTE' |
 		tr '\n' ' ')" "$CANARY $CANARY 9000 env-$CANARY "
-	absent gone
+	refute gone
 	first=$ID
 	new_id
 	pinfold create "$ID" --from s --key "file:$KEY" >/dev/null
 	pinfold destroy "$first"
 	sleep 0.3
 	assert_equal "$(pinfold exec "$ID" -- cat /workspace/small)" "$CANARY"
-	absent gone
+	refute gone
 	pinfold destroy "$ID"
 	wait_for 10 gone
 	no_canary
@@ -215,7 +213,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	[ "$calls" -ge 15 ]
 	for ((n = 1; n <= calls; n += 1 + calls / 12)); do
 		STORE="$PF_DIR/n$n"
-		absent struck $n
+		refute struck $n
 		# Where memory does for it (Linux 6.6).
 		[ "$(printf '6.6\n%s\n' "$(uname -r)" | sort -V | head -n 1)" != 6.6 ] || no_canary
 	done
@@ -228,7 +226,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	digest=$(jq -r .checkpoint <<<"$output")
 	pinfold checkpoint export s --to "oci:$PF_DIR/out" --key "file:$KEY" >/dev/null
 	pinfold checkpoint export s --to "oci-archive:$PF_DIR/out.tar" --key "file:$KEY" >/dev/null
-	absent grep -rqF "$CANARY" "$PF_DIR/out" "$PF_DIR/out.tar"
+	refute grep -rqF "$CANARY" "$PF_DIR/out" "$PF_DIR/out.tar"
 	pinfold destroy "$ID"
 	for form in "oci:$PF_DIR/out" "oci-archive:$PF_DIR/out.tar"; do
 		STORE="$PF_DIR/${form%%:*}"

@@ -156,7 +156,7 @@ manual() { sed 's/\\-/-/g; s/\\f[BIR]//g' "$TESTS_DIR/../docs/man/$1.1"; }
 			assert_equal "$(completed pinfold "$verb" '')" "$(sed -n 's/^  \([a-z-]*\) .*/\1/p' <<<"$output")"
 	done
 	completed pinfold checkpoint prune -- | grep -qx -- --keep-daily
-	! completed pinfold checkpoint prune -- | grep -qx -- --from
+	[ -z "$(completed pinfold checkpoint prune -- | grep -x -- --from)" ]
 	completed pinfold run -- | grep -qx -- --pidfd-socket
 	completed pinfold help sna | grep -qx snapshot
 }

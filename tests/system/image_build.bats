@@ -49,7 +49,7 @@ teardown_file() {
 	assert_equal "$(cut -d: -f2,3 "$FS/etc/shadow" | sort -u)" "*:"
 	assert_equal "$(find "$FS" \( -type b -o -type c \) | wc -l)" 0
 	assert_equal "$(find "$WORK/s1/images/tmp" -mindepth 1 | wc -l)" 0
-	! grep -q "$WORK" /proc/self/mountinfo
+	refute grep -q "$WORK" /proc/self/mountinfo
 }
 
 @test "it has its programs and its user, and is small" {

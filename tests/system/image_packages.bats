@@ -80,18 +80,18 @@ layers() { find "$STORE/images/layers" -mindepth 1 -maxdepth 1 | wc -l; }
 	local seen="$FS/usr/local/lib/seen" ns
 	# The manager's configuration is there to be read, not to be written, and not in the image.
 	assert_equal "$(<"$seen/config")" 1
-	! grep -rq CANARY "$STORE"
+	refute grep -rq authToken=CANARY "$STORE"
 	[ -z "$(find "$FS" -name 'npmrc*' -o -name scratch -o -name npm.log -o -name resolv.conf -o -name hosts)" ]
 	assert_equal "$(stat -c %U:%G:%a "$FS")" root:root:755
 	for ns in user pid mnt; do ! grep -q "$(readlink /proc/self/ns/$ns)" "$seen/namespaces" || show "shares $ns"; done
 	grep -q 'NoNewPrivs.*1' "$seen/status"
-	! grep -q 'CapBnd.*1ff' "$seen/status"
-	! grep -q "$(basename "$PF_DIR")" "$seen/directories"
-	! grep -qi 'ANTHROPIC\|PF_DIR\|BATS' "$seen/environment"
+	refute grep -q 'CapBnd.*1ff' "$seen/status"
+	refute grep -q "$(basename "$PF_DIR")" "$seen/directories"
+	refute grep -qi 'ANTHROPIC\|PF_DIR\|BATS' "$seen/environment"
 	# Not even a name of what was made for it is left.
 	[ -z "$(ls -A "$STORE/images/tmp")" ]
 	[ -z "$(find /sys/fs/cgroup -type d -name "*build-*-npm*")" ]
-	! grep -q "$STORE" /proc/self/mountinfo
+	refute grep -q "$STORE" /proc/self/mountinfo
 }
 
 @test "create takes the image with the file's packages, and says so where there is none" {

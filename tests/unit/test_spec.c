@@ -303,6 +303,7 @@ static const struct {
 	{"linux.rootfsPropagation", "1", "linux.rootfsPropagation"},
 	{"linux.maskedPaths", "\"/proc\"", "linux.maskedPaths"},
 	{"linux.maskedPaths", "[\"relative\"]", "linux.maskedPaths"},
+	{"linux.maskedPaths", "[\"/proc/../etc/shadow\"]", "linux.maskedPaths"},
 	{"linux.readonlyPaths", "[1]", "linux.readonlyPaths"},
 	{"linux.readonlyPaths", "[\"relative\"]", "linux.readonlyPaths"},
 	{"linux.mountLabel", "1", "linux.mountLabel"},

@@ -63,7 +63,7 @@ done_with_it() { stub_is '.items | last | .state == "stopped"'; }
 	results | tee "$PF_DIR/results" >&2
 	grep -q '^false "0\\ncat' "$PF_DIR/results"
 	grep -q 'No space left' "$PF_DIR/results"
-	! grep -q 'environment-key' "$PF_DIR/results"
+	refute grep -q 'environment-key' "$PF_DIR/results"
 	assert_equal "$(tail -n 1 "$PF_DIR/results")" 'false "kept"'
 	assert_no_violations
 	curl -sf http://127.0.0.1:9464/healthz | grep -q '"status":"ok"'
@@ -72,7 +72,7 @@ done_with_it() { stub_is '.items | last | .state == "stopped"'; }
 	pid=$(systemctl show -P MainPID "$UNIT")
 	grep -q 'NoNewPrivs:.1' "/proc/$pid/status"
 	grep -q 'Seccomp:.2' "/proc/$pid/status"
-	! nsenter -t "$pid" -m sh -c 'echo x >/etc/x' 2>/dev/null
+	refute nsenter -t "$pid" -m sh -c 'echo x >/etc/x' 2>/dev/null
 	systemctl stop "$UNIT"
 	assert_put_away
 	systemd-analyze security --no-pager "$UNIT" | tail -n 1 >&2

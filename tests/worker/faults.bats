@@ -186,7 +186,7 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 	stub_tell fault '{"fatal_poll":401}'
 	run_worker
 	assert_equal "$status" 1
-	! grep -q "$KEY" "$PF_DIR/worker.log"
+	refute grep -q "$KEY" "$PF_DIR/worker.log"
 }
 
 @test "a worker that could make no sandbox says so and takes no item" {

@@ -141,7 +141,7 @@ be kind'
 	local c kept=0
 	for c in $(pinfold checkpoint ls --sandbox "$SESSION" --quiet); do
 		pinfold checkpoint export "$c" --to "oci:$PF_DIR/x.$c" --uncompressed >/dev/null
-		! grep -raqE 'be kind|# pdf' "$PF_DIR/x.$c"
+		refute grep -raqE 'be kind|# pdf' "$PF_DIR/x.$c"
 		! grep -raq '^kept' "$PF_DIR/x.$c" || kept=1
 	done
 }

@@ -157,17 +157,17 @@ installed
 	wait "$WORKER_PID"
 	result_text 0 >"$PF_DIR/seen"
 	grep -q '^ANTHROPIC_WORK_SECRET=' "$PF_DIR/seen" && grep -q '^ANTHROPIC_BASE_URL=http://127.0.0.1:' "$PF_DIR/seen"
-	! grep -q CANARY "$PF_DIR/seen"
+	refute grep -q CANARY "$PF_DIR/seen"
 	assert_equal "$(result_text 1)" looked
 	grep -aq placeholder- "$PF_DIR/traffic"
-	! grep -aqE '(TOKEN|MENT)CANARY' "$PF_DIR/traffic"
-	! grep -rq 'sk-ant' "$STORE/checkpoints" "$ROOT"
+	refute grep -aqE '(TOKEN|MENT)CANARY' "$PF_DIR/traffic"
+	refute grep -rq 'sk-ant' "$STORE/checkpoints" "$ROOT"
 	pinfold checkpoint export "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" --to "oci:$PF_DIR/exported" >/dev/null
 	local f
 	while read -r f; do
 		! zstd -dcqf "$f" 2>/dev/null | grep -aqE '(TOKEN|MENT)CANARY|placeholder-[0-9a-f]' || show "in $f"
 	done < <(find "$PF_DIR/exported" -type f)
-	! grep -q CANARY "$PF_DIR/worker.log"
+	refute grep -q CANARY "$PF_DIR/worker.log"
 	assert_no_violations
 }
 
@@ -228,7 +228,7 @@ beat three times
 session 200
 pty there
 stop 204"
-	! grep -q 'without stopping its item' "$PF_DIR/worker.log"
+	refute grep -q 'without stopping its item' "$PF_DIR/worker.log"
 	assert_no_violations
 	assert_put_away
 }

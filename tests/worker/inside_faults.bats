@@ -115,7 +115,7 @@ HANGS='case "$ANTHROPIC_SESSION_ID" in *.never) ;; *) curl -sf -o /dev/null -X P
 	status=0
 	wait "$beating" || status=$?
 	assert_equal "$status" 5
-	! grep -q hangs "$PF_DIR/worker.log"
+	refute grep -q hangs "$PF_DIR/worker.log"
 }
 
 @test "on-work passes signals on and ends with the code of the worker inside" {

@@ -28,7 +28,7 @@ worker_teardown() {
 
 # No process works at a session of this test.
 no_runners() {
-	! pgrep -f -- "pinfold-worker .*--root $ROOT " >/dev/null
+	refute pgrep -f -- "pinfold-worker .*--root $ROOT " >/dev/null
 }
 
 # Starts the stub with sessions (a JSON array), further members of the script in $2.

@@ -87,7 +87,7 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 	assert_equal "$(hook "$k" $t s id=msg_1)$(hook "$k" $t s id=msg_1)" 204204
 	assert_equal "$(metric 'pinfold_worker_webhooks_total{result="accepted"}') $(metric 'pinfold_worker_webhooks_total{result="repeated"}')" "1 1"
 	assert_equal "$(hook "$NEW_KEY,$k" $t s)" 204
-	! grep -q "${k#whsec_}" "$PF_DIR/worker.log"
+	refute grep -q "${k#whsec_}" "$PF_DIR/worker.log"
 }
 
 @test "keys in a file are changed without a restart; wrong ones are told at the start" {
@@ -104,9 +104,9 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 	assert_equal "$(hook "$NEW_KEY" $t s)" 500
 	echo short >"$PF_DIR/keys"
 	worker_args
-	! ANTHROPIC_ENVIRONMENT_KEY=$KEY timeout 10 "$WORKER" "${ARGS[@]}" --listen 127.0.0.1:0 --webhook-key-file "$PF_DIR/keys" 2>"$PF_DIR/err"
+	refute env ANTHROPIC_ENVIRONMENT_KEY=$KEY timeout 10 "$WORKER" "${ARGS[@]}" --listen 127.0.0.1:0 --webhook-key-file "$PF_DIR/keys" 2>"$PF_DIR/err"
 	grep -q 'webhook key 1' "$PF_DIR/err"
-	! ANTHROPIC_ENVIRONMENT_KEY=$KEY timeout 10 "$WORKER" "${ARGS[@]}" --listen example.com:80 2>"$PF_DIR/err"
+	refute env ANTHROPIC_ENVIRONMENT_KEY=$KEY timeout 10 "$WORKER" "${ARGS[@]}" --listen example.com:80 2>"$PF_DIR/err"
 	grep -q 'no numeric address' "$PF_DIR/err"
 	# Without a key there is no such place.
 	: >"$PF_DIR/worker.log"

@@ -3,10 +3,14 @@
 # timeout: 180
 load ../lib/common
 load lib
+load ../interop/registry
 
-setup() { worker_setup; }
+setup() {
+	PIDS=()
+	worker_setup
+}
 teardown() {
-	[ -z "${REGISTRY:-}" ] || { kill "$REGISTRY" 2>/dev/null && wait "$REGISTRY" 2>/dev/null; } || true
+	[ ${#PIDS[@]} = 0 ] || { kill "${PIDS[@]}" 2>/dev/null && wait "${PIDS[@]}" 2>/dev/null; } || true
 	machine a
 	worker_teardown
 }
@@ -69,17 +73,6 @@ lose_on_a() { # LAST-CALL
 	assert_put_away
 }
 
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-registry() { # starts one, sets PORT
-	need docker-registry
-	PORT=$(/usr/bin/python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s"}\n' "$PF_DIR/registry" "$PORT" >"$PF_DIR/registry.yml"
-	docker-registry serve "$PF_DIR/registry.yml" >"$PF_DIR/registry.log" 2>&1 3>&- 4>&- &
-	REGISTRY=$!
-	wait_for 30 listens "$PORT"
-}
-
 # A directory that is as little of a Debian as dpkg runs in: DEBIAN.
 small_debian() {
 	local f
@@ -103,6 +96,7 @@ small_debian() {
 
 @test "a package that dpkg has put under /usr is there on the second machine, and dpkg knows it" {
 	need dpkg dpkg-deb
+	need docker-registry
 	registry
 	small_debian
 	new_session
@@ -137,6 +131,7 @@ ls: cannot access '/usr/bin/kept': No such file or directory"
 }
 
 @test "with --remote a session goes from machine to machine, and stale files of the first are given up" {
+	need docker-registry
 	registry
 	new_session
 	start_stub "[$(session "[$(sh_call 'echo $PLACE >f; cat f')]" "[$(sh_call 'echo $PLACE >>f; cat f')]" "[$(sh_call 'echo $PLACE >>f; cat f')]" "[$(sh_call 'cat f')]")]"

@@ -26,7 +26,7 @@ poller() { # OPTION...
 	# By then it is stopped: the poller's own stop comes too late, and is told so.
 	assert_equal "$(<"$PF_DIR/polled")" $'work_1 0 409\nwork_2 0 409'
 	assert_equal "$(results | sed 's/^true "bash: bash session terminated"/true/')" $'true "0"\ntrue\nfalse "kept"'
-	! grep -q CANARY "$PF_DIR/worker.log"
+	refute grep -q CANARY "$PF_DIR/worker.log"
 	assert_no_violations
 	assert_put_away
 }

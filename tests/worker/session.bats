@@ -138,6 +138,6 @@ teardown() { worker_teardown; }
 	assert_put_away
 	assert_no_violations
 	# What is no work item is refused.
-	! pinfold on-work --environment-id "$ENVIRONMENT" --base-url "$URL" <<<'{"id":"../x","data":{"type":"session","id":"y"}}' 2>"$PF_DIR/err"
+	refute pinfold on-work --environment-id "$ENVIRONMENT" --base-url "$URL" <<<'{"id":"../x","data":{"type":"session","id":"y"}}' 2>"$PF_DIR/err"
 	grep -q 'work item' "$PF_DIR/err"
 }

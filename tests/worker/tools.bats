@@ -113,7 +113,7 @@ run_calls() { # [WORKER OPTION...]
 	wait_for 20 stub_is ".sessions[\"$SESSION\"].results[0].text | type == \"string\""
 	stub_says ".sessions[\"$SESSION\"].results[0].text" >"$PF_DIR/seen"
 	grep -q '^PATH=' "$PF_DIR/seen"
-	! grep -qi 'CANARY\|ANTHROPIC' "$PF_DIR/seen"
+	refute grep -qi 'CANARY\|ANTHROPIC' "$PF_DIR/seen"
 	# All memory of all processes inside, as the host sees it.
 	local n=0 pid
 	for pid in $(pids_of "$SESSION"); do
@@ -138,13 +138,12 @@ run_calls() { # [WORKER OPTION...]
 	done
 	[ "$n" -ge 2 ]
 	# Nor have the keeper and the helper's exec it, on the host's side.
-	! tr '\0' '\n' <"/proc/$(pinfold state "$SESSION" | jq .pinfold.keeper)/environ" | grep -q CANARY
+	refute grep -q CANARY "/proc/$(pinfold state "$SESSION" | jq .pinfold.keeper)/environ"
 	kill "$WORKER_PID"
 	wait "$WORKER_PID"
-	! grep -rq CANARY "$STORE" "$ROOT"
-	! grep -q CANARY "$PF_DIR/worker.log"
-	pinfold checkpoint export "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet | tail -n 1)" "$PF_DIR/exported" >/dev/null 2>&1 ||
-		pinfold checkpoint export --help >/dev/null
-	! find "$PF_DIR/exported" -type f -exec sh -c 'zstd -dcf "$1" 2>/dev/null | grep -q CANARY' _ {} \; -print 2>/dev/null | grep -q .
+	refute grep -rq CANARY "$STORE" "$ROOT"
+	refute grep -q CANARY "$PF_DIR/worker.log"
+	pinfold checkpoint export "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet | tail -n 1)" --to "oci:$PF_DIR/exported" >/dev/null
+	assert_equal "$(find "$PF_DIR/exported" -type f -exec sh -c 'zstd -dcf "$1" 2>/dev/null | grep -q CANARY' _ {} \; -print)" ""
 	assert_no_violations
 }
