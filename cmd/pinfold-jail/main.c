@@ -161,10 +161,9 @@ static int usage_error(const char *given)
 		names[n++] = o->name;
 	names[n] = NULL;
 	near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
-	PF_FREE char *text = pf_asprintf("unknown option %s%s%s%s", given, near ? ": did you mean --" : "",
-		near ? near : "", near ? "?" : "");
+	PF_FREE char *text = pf_asprintf("unknown option %s%s%s%s; try: pinfold-jail --help", given,
+		near ? ": did you mean --" : "", near ? near : "", near ? "?" : "");
 	pf_jail_message("error", text);
-	fprintf(stderr, "try: pinfold-jail --help\n");
 	return 125;
 }
 
@@ -429,7 +428,8 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		if (c == ':') {
-			PF_FREE char *text = pf_asprintf("option %s needs a value", argv[optind - 1]);
+			PF_FREE char *text = pf_asprintf(
+				"option %s needs a value; try: pinfold-jail --help", argv[optind - 1]);
 			pf_jail_message("error", text);
 			return 125;
 		}
@@ -439,8 +439,7 @@ int main(int argc, char **argv)
 			return report(&err);
 	}
 	if (optind >= argc) {
-		pf_jail_message("error", "no command given");
-		fprintf(stderr, "try: pinfold-jail --help\n");
+		pf_jail_message("error", "no command given; try: pinfold-jail --help");
 		return 125;
 	}
 	if (g.verbose)

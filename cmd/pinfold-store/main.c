@@ -174,7 +174,7 @@ static int dispatch(int argc, char **argv)
 	}
 	if (argc > 1 && asks_help(1, argv + 1) && group_help(argv[0], stdout))
 		return 0;
-	if (argc == 1 && group_help(argv[0], stderr))
+	if (argc == 1 && !log_to.json && group_help(argv[0], stderr))
 		return 125;
 	PF_FREE char *both = pf_asprintf("%s%s%s", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
 	return mistake("unknown verb", both);
@@ -225,7 +225,7 @@ static int global_option(char **argv, int *i)
 	}
 	if (strcmp(argv[*i], "--log-format") == 0 && argv[*i + 1]) {
 		log_to.json = strcmp(argv[++*i], "json") == 0;
-		return 0;
+		return log_to.json || strcmp(argv[*i], "text") == 0 ? 0 : -1;
 	}
 	return -1;
 }
@@ -272,6 +272,8 @@ int main(int argc, char **argv)
 		if (global_option(argv, &i) < 0)
 			return mistake("unknown option or missing value:", option);
 	}
+	if (i >= argc && log_to.json)
+		return mistake("no verb given to", "pinfold-store");
 	if (i >= argc) {
 		usage(stderr);
 		return 125;

@@ -503,9 +503,10 @@ int main(int argc, char **argv)
 	umask(022);
 	/* The key is in our memory: no core of it, wherever the machine sends cores, and no look into it. */
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	if (parse(argc, argv, &o, &err) < 0)
-		return fail(&err);
+	int wrong = parse(argc, argv, &o, &err);
 	pf_wlog_setup(o.json, NULL);
+	if (wrong < 0)
+		return fail(&err);
 	if (complete(&o, &err) < 0 || pf_http_init(&err) < 0)
 		return fail(&err);
 	pf_metrics_join(given_fd(METRICS_FD_ENV));

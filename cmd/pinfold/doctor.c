@@ -344,12 +344,15 @@ int pf_cmd_doctor(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-	struct report r = {.checks = cJSON_CreateArray()};
+	struct report r = {.checks = NULL};
 	bool json = false;
 	int c;
 
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
 		json = json || c == 'j';
+	if (optind != argc)
+		return pf_usage("doctor", "takes no arguments");
+	r.checks = cJSON_CreateArray();
 	check_kernel(&r);
 	/* What only root can have would be refused to another, and say nothing of the machine. */
 	if (geteuid() == 0) {

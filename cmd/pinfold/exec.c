@@ -181,9 +181,9 @@ int pf_cmd_exec(int argc, char **argv)
 	if (p.json)
 		print_result(&r);
 	else if (r.limit && strcmp(r.limit, "timeout") == 0)
-		fprintf(stderr, "pinfold: exec: timed out; ended with all it started\n");
+		pf_log("error", "exec: timed out; ended with all it started");
 	else if (r.limit && strcmp(r.limit, "memory") == 0)
-		fprintf(stderr, "pinfold: exec: a process was killed for memory\n");
+		pf_log("error", "exec: a process was killed for memory");
 	int code = r.exit_code;
 	pf_exec_result_done(&r);
 	return code;

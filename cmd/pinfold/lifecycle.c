@@ -153,6 +153,8 @@ int pf_cmd_list(int argc, char **argv)
 		json = json || c == 'j' || (c == 'f' && strcmp(optarg, "json") == 0);
 		quiet = quiet || c == 'q';
 	}
+	if (optind != argc)
+		return pf_usage("list", "takes no arguments");
 	if (pf_state_ids(&pf_globals.dirs, &ids, &err) < 0) {
 		pf_strv_free(ids);
 		return pf_report(&err);
@@ -227,6 +229,8 @@ int pf_cmd_gc(int argc, char **argv)
 
 	while ((c = pf_getopt(argc, argv, options, false, help)) != -1)
 		stopped = stopped || c == 's';
+	if (optind != argc)
+		return pf_usage("gc", "takes no arguments");
 	if (pf_session_gc(&pf_globals.dirs, stopped, &report, &err) < 0) {
 		pf_wrap(&err, "gc");
 		return pf_report(&err);

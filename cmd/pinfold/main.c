@@ -99,10 +99,9 @@ int pf_usage(const char *verb, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
-	PF_FREE char *text = pf_asprintf("%s%s%s", verb ? verb : "", verb ? ": " : "", msg);
+	PF_FREE char *text = pf_asprintf("%s%s%s; try: pinfold %s%s--help", verb ? verb : "",
+		verb ? ": " : "", msg, verb ? verb : "", verb ? " " : "");
 	pf_log_say(&pf_globals.log, "error", text, pf_err_kind_name(PF_ERR_INVALID));
-	if (!pf_globals.log.json)
-		fprintf(stderr, "try: pinfold %s%s--help\n", verb ? verb : "", verb ? " " : "");
 	return pf_globals.failed;
 }
 
@@ -115,6 +114,23 @@ void pf_warn(const char *fmt, ...)
 	(void)vsnprintf(msg, sizeof(msg), fmt, ap);
 	va_end(ap);
 	pf_log("warning", msg);
+}
+
+/* What getopt_long calls wrong in verb's options, or in the global ones when verb is NULL. */
+static int wrong_option(const char *verb, int c, char **argv, const struct option *options)
+{
+	if (c == ':')
+		return pf_usage(verb, "option %s needs a value", argv[optind - 1]);
+	/* One of several letters behind one dash is not what stands at optind. */
+	char letter[3] = {'-', (char)optopt, '\0'};
+	const char *names[64], *given = optopt > ' ' && optopt < 127 ? letter : argv[optind - 1];
+	size_t k = 0;
+	for (const struct option *o = options; o->name && k < 63; o++)
+		names[k++] = o->name;
+	names[k] = NULL;
+	const char *near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
+	return pf_usage(verb, "unknown option %s%s%s%s", given, near ? ": did you mean --" : "",
+		near ? near : "", near ? "?" : "");
 }
 
 int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_operand, const char *help)
@@ -140,23 +156,8 @@ int pf_getopt(int argc, char **argv, const struct option *options, bool stop_at_
 		printf("usage: pinfold %s", help);
 		exit(pf_finish_output(0, NULL));
 	}
-	if (c == ':') {
-		pf_usage(argv[0], "option %s needs a value", argv[optind - 1]);
-		exit(pf_globals.failed);
-	}
-	if (c == '?') {
-		/* One of several letters behind one dash is not what stands at optind. */
-		char letter[3] = {'-', (char)optopt, '\0'};
-		const char *names[64], *given = optopt > ' ' && optopt < 127 ? letter : argv[optind - 1];
-		size_t k = 0;
-		for (const struct option *o = options; o->name && k < 63; o++)
-			names[k++] = o->name;
-		names[k] = NULL;
-		const char *near = pf_starts_with(given, "--") ? pf_nearest(given + 2, names) : NULL;
-		pf_usage(argv[0], "unknown option %s%s%s%s", given, near ? ": did you mean --" : "",
-			near ? near : "", near ? "?" : "");
-		exit(pf_globals.failed);
-	}
+	if (c == ':' || c == '?')
+		exit(wrong_option(argv[0], c, argv, options));
 	return c;
 }
 
@@ -345,7 +346,8 @@ int main(int argc, char **argv)
 	/* Started by a descriptor (selfguard.h) we would be named after its number. */
 	(void)prctl(PR_SET_NAME, "pinfold", 0, 0, 0);
 	open_standard_fds();
-	while ((c = getopt_long(argc, argv, "+hv", options, NULL)) != -1) {
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "+:hv", options, NULL)) != -1) {
 		switch (c) {
 		case 'r':
 			pf_globals.dirs.root = optarg;
@@ -381,12 +383,13 @@ int main(int argc, char **argv)
 			print_help(stdout);
 			return pf_finish_output(0, NULL);
 		default:
-			fprintf(stderr, "try: pinfold --help\n");
-			return PF_EXIT_FAILED;
+			return wrong_option(NULL, c, argv, options);
 		}
 	}
 	make_absolute(&pf_globals.dirs.root);
 	make_absolute(&pf_globals.dirs.store);
+	if (optind >= argc && pf_globals.log.json)
+		return pf_usage(NULL, "no verb given");
 	if (optind >= argc) {
 		print_help(stderr);
 		return PF_EXIT_FAILED;

@@ -201,6 +201,67 @@ manual() { sed 's/\\-/-/g; s/\\f[BIR]//g' "$TESTS_DIR/../docs/man/$1.1"; }
 	END
 }
 
+# Command lines that are wrong, one a line, with the status that they get.
+mistakes() {
+	local verb oci=" run start kill delete ps update events features spec "
+	for verb in $("$PINFOLD" --help | sed -n 's/^  \([a-z][a-z-]*\)  *[^ ].*/\1/p' | grep -vxE 'image|checkpoint|on-work'); do
+		[[ "$oci" == *" $verb "* ]] && echo "1 pinfold $verb --frobnicate" || echo "125 pinfold $verb --frobnicate"
+	done
+	for verb in image checkpoint; do
+		"$PINFOLD" "$verb" --help | sed -n "s/^  \([a-z-]*\) .*/125 pinfold $verb \1 --frobnicate/p"
+		"$PINFOLD" "$verb" --help | sed -n "s/^  \([a-z-]*\) .*/125 pinfold $verb \1/p" | grep -vE ' (ls|gc|stats)$'
+	done
+	printf '125 pinfold %s\n' create "create a b" "create --config" "create -Z" exec "exec a" "exec --tty --json a b" cp "cp a" "cp a b c" "cp a:/b c:/d" \
+		snapshot "snapshot a b" destroy "destroy --snapshot --discard a" fork "fork a" diff "diff a b c" "list a" "list --format xml" \
+		state "state a b" stats "stats a b" pause "pause a b" resume "resume a b" logs "logs a b" policy "policy a" "policy a frobnicate" \
+		"gc a" "doctor a" "image ls a" "image gc a" "image rm" "checkpoint ls a" "checkpoint gc a" "checkpoint stats a" "checkpoint inspect a b" \
+		frobnicate "image frobnicate" --frobnicate -Z --root "--log-format xml" "--rootless maybe"
+	printf '1 pinfold %s\n' run "run a b" start "start a b" kill "kill a b c" delete ps "ps --format xml a" update "update a b" \
+		events "events a b" "features a" "spec a"
+	printf '1 pinfold-worker %s\n' --frobnicate -Z --keep "--keep many" start "--webhook-key-file x" ""
+	printf '125 ../libexec/pinfold/pinfold-store %s\n' frobnicate --frobnicate -Z --root "image rm"
+	printf '125 pinfold-jail %s\n' "" --frobnicate -Z -vZ --rw --env "--env x -- true" "--size x -- true" "--serve x"
+}
+
+@test "each mistake on a command line is one line that says what and where help is, or one JSON object" {
+	local at expected program words format
+	at=$(dirname "$PINFOLD")
+	unset ANTHROPIC_ENVIRONMENT_KEY
+	mistakes >"$PF_DIR/mistakes"
+	while read -r expected program words; do
+		for format in text json; do
+			# The jail has its own --json, which is about the command's result.
+			[ "$program $format" != "pinfold-jail json" ] || continue
+			# shellcheck disable=SC2086
+			if [ "$format" = json ]; then
+				set -- --log-format json $words
+			else
+				set -- $words
+			fi
+			# Nothing that the machine has is looked at, and nothing made.
+			[ "$program" != pinfold ] || set -- --root "$ROOT" --store "$STORE" "$@"
+			status=0
+			"$at/$program" "$@" >"$PF_DIR/out" 2>"$PF_DIR/err" </dev/null || status=$?
+			stderr=$(<"$PF_DIR/err")
+			[ "$status" = "$expected" ] && [ ! -s "$PF_DIR/out" ] && [ -n "$stderr" ] && [[ "$stderr" != *$'\n'* ]] ||
+				show "$format: $program $words" || return 1
+			if [ "$format" = json ]; then
+				echo "$stderr" >>"$PF_DIR/json"
+			else
+				[[ "$stderr" == "pinfold: "* || "$stderr" == "${program##*/}: "* ]] || show "$program $words" || return 1
+			fi
+		done
+	done <"$PF_DIR/mistakes"
+	jq -es 'length > 120 and all(.[]; .level == "error" and (.msg | length > 0) and .time)' "$PF_DIR/json" >/dev/null ||
+		show "$(cat "$PF_DIR/json")"
+	# Without any word there is the whole help, which is for people.
+	pf
+	assert_status 125
+	assert_err "usage: pinfold"
+	pf --log-format json
+	assert_refused "no verb"
+}
+
 @test "what is refused for want of root says what would do, and doctor tells a user of that and of pinfold-jail alone" {
 	local at
 	at=$(dirname "$PINFOLD")
