@@ -212,6 +212,21 @@ teardown() {
 	refute_out root:x
 }
 
+@test "a /dev/null that becomes another file before the masks are made ends the container's making (CVE-2025-31133)" {
+	mkdir "$PF_DIR/volume"
+	mknod "$PF_DIR/volume/null" c 1 3
+	echo leaked >"$BUNDLE/rootfs/etc/secret"
+	echo hidden >"$BUNDLE/rootfs/etc/group"
+	# As another container that has the volume could, at the right moment.
+	printf '#!/bin/sh\ncat >/dev/null\nmv "%s/null" "%s/was" && ln -s /etc/secret "%s/null"\n' "$PF_DIR/volume"{,,} >"$PF_DIR/hook"
+	chmod +x "$PF_DIR/hook"
+	edit '.mounts |= map(select(.destination != "/dev")) | .mounts = [{destination: "/dev", type: "bind", source: $v, options: ["rbind"]}] + .mounts
+		| .hooks.createRuntime = [{path: $h}] | .linux.maskedPaths = ["/etc/group"]' --arg v "$PF_DIR/volume" --arg h "$PF_DIR/hook"
+	script 'cat /etc/group'
+	assert_create_refused "/dev/null is not the null device"
+	[ -L "$PF_DIR/volume/null" ] || show "the hook did not come to it"
+}
+
 @test "a /proc that is a link into a volume keeps its masks when its directory gets another name meanwhile (CVE-2023-27561)" {
 	mkdir -p "$PF_DIR/volume/proc"
 	ln -s vol/proc "$BUNDLE/rootfs/proc"
