@@ -178,7 +178,7 @@ static enum pf_metric act(struct pf_serve *s, const struct pf_buf *body)
 	const char *id = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(data, "id"));
 	bool work = type && (strcmp(type, "session.status_run_started") == 0 ||
 				    strcmp(type, "session.status_rescheduled") == 0);
-	bool deleted = type && strcmp(type, "session.deleted") == 0 && id &&
+	bool deleted = type && strcmp(type, "session.deleted") == 0 && id && *id != '-' &&
 		       pf_check_id("session id", id, &ignored) == 0;
 
 	if (!work && !deleted)

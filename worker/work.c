@@ -120,6 +120,9 @@ static int fill(const cJSON *j, struct pf_work *w, struct pf_err *err)
 		return 0;
 	if (pf_check_id("session", sid ? sid : "", err) < 0)
 		return -1;
+	/* pinfold would take it for an option; the platform has none such. */
+	if (*sid == '-')
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "session '%s' begins with '-'", sid);
 	w->session_id = pf_strdup(sid);
 	return secret && *secret ? read_secret(secret, w, err) : 0;
 }

@@ -127,6 +127,8 @@ static const char *find_id(int argc, char **argv)
 
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
+		if (strcmp(a, "--") == 0)
+			return i + 1 < argc ? argv[i + 1] : NULL;
 		if (a[0] != '-' || !a[1])
 			return a;
 		bool next = a[1] != '-' && strchr("uwepgc", a[strlen(a) - 1]) != NULL && !a[2];

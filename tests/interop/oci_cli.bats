@@ -53,6 +53,31 @@ limit() { # FILE…
 	assert_err "does not exist"
 }
 
+@test "an id that begins with a dash, which runc and crun take, is one behind --, and never an option that acts" {
+	local id="-f$$-$RANDOM" words
+	echo "$id" >>"$PF_DIR/ids"
+	script 'exec sleep 1000'
+	pinfold create --bundle "$BUNDLE" -- "$id" </dev/null >"$PF_DIR/out" 2>&1
+	pinfold start -- "$id"
+	for words in state ps pause resume "events --stats" "update --pids-limit 50"; do
+		# shellcheck disable=SC2086
+		pf $words -- "$id"
+		assert_status 0
+	done
+	pf exec -- "$id" echo inside
+	assert_equal "$output" inside
+	pinfold list --quiet | grep -qxF -- "$id"
+	for words in "state $id" "kill $id 9" "delete $id" "delete --force" "destroy $id"; do
+		# shellcheck disable=SC2086
+		pf $words
+		[ "$status" != 0 ] && [ -n "$stderr" ] || show "$words"
+	done
+	assert_equal "$(pinfold state -- "$id" | jq -r '.id, .status' | xargs)" "$id running"
+	pinfold kill -- "$id" 9
+	pinfold delete --force -- "$id"
+	assert_gone "$id"
+}
+
 @test "create: --pidfd-socket, --no-new-keyring, --no-pivot, --preserve-fds, sockets of a service manager" {
 	script 'cat <&4; echo $LISTEN_FDS $LISTEN_PID; keyctl show 2>/dev/null; grep -c . /proc/keys; mount | head -1'
 	new_id

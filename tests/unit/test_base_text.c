@@ -226,6 +226,8 @@ static void ids(void **state)
 	for (size_t i = 0; i < N(wrong); i++)
 		assert_int_equal(pf_check_id("sandbox id", wrong[i], &err), -1);
 	assert_int_equal(pf_check_id("sandbox id", "sesn_01-a.b+C", &err), 0);
+	/* runc and crun take those, too: behind "--". */
+	assert_int_equal(pf_check_id("sandbox id", "-rf", &err), 0);
 	memset(longest, 'a', sizeof(longest));
 	longest[129] = '\0';
 	assert_int_equal(pf_check_id("sandbox id", longest, &err), -1);
