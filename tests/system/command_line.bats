@@ -209,7 +209,7 @@ mistakes() {
 	done
 	for verb in image checkpoint; do
 		"$PINFOLD" "$verb" --help | sed -n "s/^  \([a-z-]*\) .*/125 pinfold $verb \1 --frobnicate/p"
-		"$PINFOLD" "$verb" --help | sed -n "s/^  \([a-z-]*\) .*/125 pinfold $verb \1/p" | grep -vE ' (ls|gc|stats)$'
+		"$PINFOLD" "$verb" --help | sed -n "s/^  \([a-z-]*\) .*/125 pinfold $verb \1/p" | grep -vE ' (ls|gc|stats|encryption)$'
 	done
 	printf '125 pinfold %s\n' create "create a b" "create --config" "create -Z" exec "exec a" "exec --tty --json a b" cp "cp a" "cp a b c" "cp a:/b c:/d" \
 		snapshot "snapshot a b" destroy "destroy --snapshot --discard a" fork "fork a" diff "diff a b c" "list a" "list --format xml" \
@@ -227,6 +227,7 @@ mistakes() {
 	local at expected program words format
 	at=$(dirname "$PINFOLD")
 	unset ANTHROPIC_ENVIRONMENT_KEY
+	STORE="$PF_DIR/none"
 	mistakes >"$PF_DIR/mistakes"
 	while read -r expected program words; do
 		for format in text json; do
