@@ -118,7 +118,7 @@ static int fill(const cJSON *j, struct pf_work *w, struct pf_err *err)
 	w->environment_id = env && *env ? pf_strdup(env) : NULL;
 	if (!type || strcmp(type, "session") != 0)
 		return 0;
-	if (pf_check_id("session", sid ? sid : "", err) < 0)
+	if (pf_check_id("session", sid, err) < 0 || !sid)
 		return -1;
 	/* pinfold would take it for an option; the platform has none such. */
 	if (*sid == '-')
