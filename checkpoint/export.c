@@ -37,20 +37,31 @@ struct export
 	struct pf_ckpt_heavy *h;
 	const struct pf_ckpt *c;
 	const struct pf_ckpt_export_opts *o;
+	struct pf_ckpt_export_stats *stats;
 	int blobs; /* directory */
 	cJSON *layers, *diff_ids;
 };
 
-static const char *form_name(const struct export *x)
+/* A layer that was made, or is known. */
+struct made {
+	struct pf_oci_blob b;
+	struct pf_digest diff_id;
+	cJSON *notes; /* with a table of contents */
+};
+
+static const char *form_name(const struct export *x, bool chunked)
 {
-	return x->o->uncompressed ? "tar" : "zstd";
+	return chunked ? "zstd:chunked" : x->o->uncompressed ? "tar" : "zstd";
 }
 
-static void add_layer(struct export *x, const struct pf_oci_blob *b, const struct pf_digest *diff_id)
+static void add_layer(struct export *x, const struct made *l)
 {
-	cJSON_AddItemToArray(x->layers,
-		pf_oci_descriptor(x->o->uncompressed ? PF_OCI_LAYER_TYPE : PF_OCI_LAYER_ZSTD_TYPE, b));
-	cJSON_AddItemToArray(x->diff_ids, cJSON_CreateString(diff_id->s));
+	cJSON *d = pf_oci_descriptor(x->o->uncompressed ? PF_OCI_LAYER_TYPE : PF_OCI_LAYER_ZSTD_TYPE, &l->b);
+
+	if (l->notes)
+		cJSON_AddItemToObject(d, "annotations", cJSON_Duplicate(l->notes, true));
+	cJSON_AddItemToArray(x->layers, d);
+	cJSON_AddItemToArray(x->diff_ids, cJSON_CreateString(l->diff_id.s));
 }
 
 /* ---- one layer ---- */
@@ -82,14 +93,21 @@ int pf_ckpt_hash_fd(int fd, struct pf_digest *out, int64_t *size, struct pf_err 
 struct content {
 	int (*write)(void *arg, struct pf_tarout *o, struct pf_err *err);
 	void *arg;
+	bool frames;
 };
 
-static int make_blob(struct export *x, int fd, const struct content *c, struct pf_oci_blob *b,
-	struct pf_digest *diff_id, struct pf_err *err)
+static struct pf_tarout *open_tar(
+	const struct pf_ckpt_export_opts *o, const struct content *c, int fd, struct pf_err *err)
 {
-	struct pf_tarout *o =
-		x->o->uncompressed ? pf_tarout_spool(fd, err)
-				   : pf_tarout_layer(fd, x->o->level, x->o->threads ? x->o->threads : 2, err);
+	if (o->uncompressed)
+		return pf_tarout_spool(fd, err);
+	return c->frames ? pf_tarout_frames(fd, o->level, err)
+			 : pf_tarout_layer(fd, o->level, o->threads ? o->threads : 2, err);
+}
+
+static int make_blob(struct export *x, int fd, const struct content *c, struct made *l, struct pf_err *err)
+{
+	struct pf_tarout *o = open_tar(x->o, c, fd, err);
 	struct pf_tarout_result r;
 
 	if (!o)
@@ -102,27 +120,26 @@ static int make_blob(struct export *x, int fd, const struct content *c, struct p
 	if (pf_tarout_finish(o, x->o->uncompressed ? NULL : &r, err) < 0)
 		return -1;
 	if (!x->o->uncompressed) {
-		*b = (struct pf_oci_blob){r.digest, r.size};
-		*diff_id = r.diff_id;
+		l->b = (struct pf_oci_blob){r.digest, r.size};
+		l->diff_id = r.diff_id;
 		return 0;
 	}
-	if (pf_ckpt_hash_fd(fd, &b->digest, &b->size, err) < 0)
+	if (pf_ckpt_hash_fd(fd, &l->b.digest, &l->b.size, err) < 0)
 		return -1;
-	*diff_id = b->digest;
+	l->diff_id = l->b.digest;
 	return fsync(fd) < 0 ? pf_fail(err, errno, "write a layer") : 0;
 }
 
-static int write_blob(struct export *x, const struct content *c, struct pf_oci_blob *b,
-	struct pf_digest *diff_id, struct pf_err *err)
+static int write_blob(struct export *x, const struct content *c, struct made *l, struct pf_err *err)
 {
 	PF_CLOSE int fd = openat(x->blobs, "layer", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return pf_fail(err, errno, "create a layer");
-	if (make_blob(x, fd, c, b, diff_id, err) < 0)
+	if (make_blob(x, fd, c, l, err) < 0)
 		return -1;
 	/* Equal layers in one image are one file. */
-	if (renameat(x->blobs, "layer", x->blobs, pf_digest_hex(&b->digest)) < 0)
+	if (renameat(x->blobs, "layer", x->blobs, pf_digest_hex(&l->b.digest)) < 0)
 		return pf_fail(err, errno, "name the layer");
 	return 0;
 }
@@ -130,12 +147,15 @@ static int write_blob(struct export *x, const struct content *c, struct pf_oci_b
 struct stored {
 	struct pf_ckpt_heavy *h;
 	const struct pf_digest *id;
+	cJSON **notes; /* NULL: no table of contents */
 };
 
 static int write_stored(void *arg, struct pf_tarout *o, struct pf_err *err)
 {
 	const struct stored *s = arg;
 
+	if (s->notes)
+		return pf_layer_tar_toc(s->h, s->id, o, s->notes, err);
 	return pf_layer_tar(s->h, s->id, o, err) < 0 ? -1 : pf_tarout_zeros(o, (size_t)2 * PF_TAR_BLOCK, err);
 }
 
@@ -147,8 +167,8 @@ static bool left_out(const struct export *x, const char *digest)
 	return false;
 }
 
-/* The blob that this layer is known as and that the receiver has: nothing needs to be packed. */
-static bool known_there(struct export *x, const struct pf_digest *id)
+/* The blob that this layer is known as in this form and that the receiver has: nothing needs to be packed. */
+static bool known_there(struct export *x, const struct pf_digest *id, bool chunked)
 {
 	struct pf_layer_doc doc = {0};
 	struct pf_err ignored = PF_ERR_INIT;
@@ -158,32 +178,62 @@ static bool known_there(struct export *x, const struct pf_digest *id)
 		return false;
 	for (size_t i = 0; i < doc.n_published && !found; i++) {
 		const struct pf_layer_published *p = &doc.published[i];
-		if (strcmp(p->form, form_name(x)) != 0 || !left_out(x, p->digest.s))
+		if (strcmp(p->form, form_name(x, chunked)) != 0 || !p->notes == chunked ||
+			!left_out(x, p->digest.s))
 			continue;
-		const struct pf_oci_blob b = {p->digest, p->size};
-		add_layer(x, &b, &p->diff_id);
+		const struct made l = {{p->digest, p->size}, p->diff_id, p->notes};
+		add_layer(x, &l);
 		found = true;
 	}
 	pf_layer_doc_done(&doc);
 	return found;
 }
 
+static int pack_stored(struct export *x, const struct pf_digest *id, bool chunked, struct pf_err *err)
+{
+	PF_JSON cJSON *notes = NULL;
+	struct stored s = {x->h, id, chunked ? &notes : NULL};
+	const struct content content = {write_stored, &s, chunked};
+	struct pf_err ignored = PF_ERR_INIT;
+	struct made l = {0};
+
+	if (write_blob(x, &content, &l, err) < 0)
+		return -1;
+	l.notes = notes;
+	add_layer(x, &l);
+	/* Only a cache: without it the next push packs the layer to find out. */
+	const struct pf_layer_published blob = {
+		(char *)form_name(x, chunked), l.b.digest, l.diff_id, l.b.size, notes};
+	(void)pf_layer_doc_publish(x->h, id, &blob, &ignored);
+	return 0;
+}
+
+/* 1: it gets a table of contents; 0: it cannot. */
+static int choose_table(struct export *x, const struct pf_digest *id, struct pf_err *err)
+{
+	PF_FREE char *why = NULL;
+	int r = pf_layer_has_toc(x->h, id, &why, err);
+
+	if (r != 0)
+		return r;
+	PF_FREE char *line = pf_asprintf("%s: %s", id->s, why);
+	if (!x->stats->without_table)
+		x->stats->without_table = cJSON_CreateArray();
+	cJSON_AddItemToArray(x->stats->without_table, cJSON_CreateString(line));
+	return 0;
+}
+
 static int add_stored(struct export *x, const struct pf_digest *id, struct pf_err *err)
 {
-	struct stored s = {x->h, id};
-	const struct content content = {write_stored, &s};
-	struct pf_err ignored = PF_ERR_INIT;
-	struct pf_digest diff_id;
-	struct pf_oci_blob b;
+	bool there = x->o->chunked && known_there(x, id, true);
+	int table = there ? 1 : x->o->chunked ? choose_table(x, id, err) : 0;
 
-	if (known_there(x, id))
-		return 0;
-	if (write_blob(x, &content, &b, &diff_id, err) < 0)
+	if (table < 0)
 		return -1;
-	add_layer(x, &b, &diff_id);
-	/* Only a cache: without it the next push packs the layer to find out. */
-	(void)pf_layer_doc_publish(x->h, id, form_name(x), &b.digest, &diff_id, b.size, &ignored);
-	return 0;
+	x->stats->tables += table;
+	if (there || (!table && known_there(x, id, false)))
+		return 0;
+	return pack_stored(x, id, table, err);
 }
 
 /* ---- the base image ---- */
@@ -214,14 +264,13 @@ static int add_base(struct export *x, struct pf_err *err)
 	while (n-- > 0) {
 		const char *dir = x->o->base_layers[n];
 		PF_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		const struct content content = {write_dir, &fd};
-		struct pf_digest diff_id;
-		struct pf_oci_blob b;
+		const struct content content = {write_dir, &fd, false};
+		struct made l = {0};
 		if (fd < 0)
 			return pf_fail(err, errno, "%s", dir);
-		if (write_blob(x, &content, &b, &diff_id, err) < 0)
+		if (write_blob(x, &content, &l, err) < 0)
 			return pf_wrap(err, "base layer %s", dir);
-		add_layer(x, &b, &diff_id);
+		add_layer(x, &l);
 	}
 	return 0;
 }
@@ -327,7 +376,7 @@ static int write_layout(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const 
 	PF_CLOSE int blobs = openat(dirfd, "blobs/sha256", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (blobs < 0)
 		return pf_fail(err, errno, "blobs");
-	struct export x = {h, c, opts, blobs, cJSON_CreateArray(), cJSON_CreateArray()};
+	struct export x = {h, c, opts, stats, blobs, cJSON_CreateArray(), cJSON_CreateArray()};
 	int r = c->sealed && !opts->decrypt
 			? pf_ckpt_export_sealed(h, c, manifest, blobs, opts->level, opts->threads, &m, err)
 			: fill(&x, manifest, &m, err);

@@ -35,6 +35,9 @@ struct pf_ckpt_export_opts {
 	bool decrypt;
 	/* Layers as plain tar, for tools that do not know zstd. */
 	bool uncompressed;
+	/* The checkpoint's own layers with tables of contents (toc.h), where they can be had. Not with
+	 * uncompressed. */
+	bool chunked;
 	/* Digests of blobs that the receiver has, NULL-terminated: they are left out, and not made. */
 	const char *const *without;
 	int level, threads; /* zstd; 0: 3, as many as there are cpus */
@@ -43,6 +46,8 @@ struct pf_ckpt_export_opts {
 struct pf_ckpt_export_stats {
 	struct pf_digest digest; /* of the OCI manifest; of a tar: of the file */
 	int64_t blobs, bytes;    /* that were written */
+	int64_t tables;          /* chunked: layers that have a table of contents */
+	cJSON *without_table; /* chunked: of the others, why ("sha256:…: /path: …"); the caller's, or NULL */
 };
 
 /* Write the checkpoint to path, which must not exist. The image's configuration carries the checkpoint's

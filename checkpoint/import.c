@@ -337,9 +337,12 @@ static int commit(struct import *x, const char *text, const struct pf_ckpt *c, s
 		/* Both save work later; the checkpoint is good without them. */
 		if (l->unpacked)
 			(void)pf_txn_keep_unpacked(x->t, dir, &l->id, &ignored);
+		struct pf_layer_published blob = {.form = (char *)"zstd",
+			.digest = l->blob.digest,
+			.diff_id = l->diff_id,
+			.size = l->blob.size};
 		if (!x->artifact)
-			(void)pf_layer_doc_publish(
-				x->h, &l->id, "zstd", &l->blob.digest, &l->diff_id, l->blob.size, &ignored);
+			(void)pf_layer_doc_publish(x->h, &l->id, &blob, &ignored);
 	}
 	return 0;
 }

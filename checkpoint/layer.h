@@ -3,6 +3,7 @@
 #ifndef PF_CHECKPOINT_LAYER_H
 #define PF_CHECKPOINT_LAYER_H
 
+#include <cjson/cJSON.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -20,11 +21,13 @@ struct pf_layer_doc {
 	size_t n_tree, n_map;
 	int64_t tree_bytes, map_bytes;
 	bool sealed; /* how it was stored, and where its chunks are */
-	/* The blob it was exported or pushed as, with the form it had ("zstd", "tar"). form NULL: none. */
+	/* The blob it was exported or pushed as, with the form it had ("zstd", "zstd:chunked", "tar") and,
+	 * NULL for none, the annotations that belong to its descriptor. form NULL: none. */
 	struct pf_layer_published {
 		char *form;
 		struct pf_digest digest, diff_id;
 		int64_t size;
+		cJSON *notes;
 	} * published;
 	size_t n_published;
 };
@@ -38,9 +41,9 @@ int pf_layer_doc_load_as(struct pf_ckpt_heavy *h, const struct pf_digest *layer,
 /* The document as text, malloc'ed. */
 char *pf_layer_doc_text(const struct pf_digest *layer, const struct pf_layer_doc *d);
 /* Remember a published blob in the document of a layer that is in the store; a blob of the same form is
- * replaced. The store's lock must not be held. */
-int pf_layer_doc_publish(struct pf_ckpt_heavy *h, const struct pf_digest *layer, const char *form,
-	const struct pf_digest *digest, const struct pf_digest *diff_id, int64_t size, struct pf_err *err);
+ * replaced. Everything is borrowed. The store's lock must not be held. */
+int pf_layer_doc_publish(struct pf_ckpt_heavy *h, const struct pf_digest *layer,
+	const struct pf_layer_published *blob, struct pf_err *err);
 
 struct pf_layer_reader;
 

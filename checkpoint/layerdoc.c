@@ -14,8 +14,10 @@
 
 void pf_layer_doc_done(struct pf_layer_doc *d)
 {
-	for (size_t i = 0; i < d->n_published; i++)
+	for (size_t i = 0; i < d->n_published; i++) {
 		free(d->published[i].form);
+		cJSON_Delete(d->published[i].notes);
+	}
 	free(d->published);
 	free(d->tree);
 	free(d->map);
@@ -66,7 +68,7 @@ static int read_stream(
 
 static int read_published(const cJSON *j, struct pf_layer_doc *d, struct pf_err *err)
 {
-	const cJSON *list = NULL, *p;
+	const cJSON *list = NULL, *notes, *p;
 
 	if (pf_json_arr(j, "", "published", &list, err) < 0)
 		return -1;
@@ -75,10 +77,12 @@ static int read_published(const cJSON *j, struct pf_layer_doc *d, struct pf_err 
 	{
 		const char *form = NULL, *digest = NULL, *diff_id = NULL;
 		struct pf_layer_published *to = &d->published[d->n_published];
+		notes = NULL;
 		if (!cJSON_IsObject(p) || pf_json_str(p, "published[]", "form", &form, err) < 0 ||
 			pf_json_str(p, "published[]", "digest", &digest, err) < 0 ||
 			pf_json_str(p, "published[]", "diff_id", &diff_id, err) < 0 ||
-			pf_json_int(p, "published[]", "size", 0, (int64_t)1 << 53, &to->size, err) < 0)
+			pf_json_int(p, "published[]", "size", 0, (int64_t)1 << 53, &to->size, err) < 0 ||
+			pf_json_obj(p, "published[]", "annotations", &notes, err) < 0)
 			return -1;
 		if (!form || !digest || !diff_id || !pf_digest_ok(digest) || !pf_digest_ok(diff_id))
 			return pf_fail_kind(
@@ -86,6 +90,7 @@ static int read_published(const cJSON *j, struct pf_layer_doc *d, struct pf_err 
 		to->form = pf_strdup(form);
 		memcpy(to->digest.s, digest, sizeof(to->digest.s));
 		memcpy(to->diff_id.s, diff_id, sizeof(to->diff_id.s));
+		to->notes = notes ? cJSON_Duplicate(notes, true) : NULL;
 		d->n_published++;
 	}
 	return 0;
@@ -180,33 +185,37 @@ char *pf_layer_doc_text(const struct pf_digest *layer, const struct pf_layer_doc
 			cJSON_AddStringToObject(p, "digest", d->published[i].digest.s);
 			cJSON_AddStringToObject(p, "diff_id", d->published[i].diff_id.s);
 			pf_json_add_int(p, "size", d->published[i].size);
+			if (d->published[i].notes)
+				cJSON_AddItemToObject(
+					p, "annotations", cJSON_Duplicate(d->published[i].notes, true));
 			cJSON_AddItemToArray(list, p);
 		}
 	}
 	return pf_json_text(j);
 }
 
-static void set_published(struct pf_layer_doc *d, const char *form, const struct pf_digest *digest,
-	const struct pf_digest *diff_id, int64_t size)
+static void set_published(struct pf_layer_doc *d, const struct pf_layer_published *blob)
 {
 	size_t i = 0;
 
-	while (i < d->n_published && strcmp(d->published[i].form, form) != 0)
+	while (i < d->n_published && strcmp(d->published[i].form, blob->form) != 0)
 		i++;
 	if (i == d->n_published) {
 		void *v = realloc(d->published, (i + 1) * sizeof(*d->published));
 		if (!v)
 			abort();
 		d->published = v;
-		d->published[d->n_published++] = (struct pf_layer_published){.form = pf_strdup(form)};
+		d->published[d->n_published++] = (struct pf_layer_published){.form = pf_strdup(blob->form)};
 	}
-	d->published[i].digest = *digest;
-	d->published[i].diff_id = *diff_id;
-	d->published[i].size = size;
+	d->published[i].digest = blob->digest;
+	d->published[i].diff_id = blob->diff_id;
+	d->published[i].size = blob->size;
+	cJSON_Delete(d->published[i].notes);
+	d->published[i].notes = blob->notes ? cJSON_Duplicate(blob->notes, true) : NULL;
 }
 
-int pf_layer_doc_publish(struct pf_ckpt_heavy *h, const struct pf_digest *layer, const char *form,
-	const struct pf_digest *digest, const struct pf_digest *diff_id, int64_t size, struct pf_err *err)
+int pf_layer_doc_publish(struct pf_ckpt_heavy *h, const struct pf_digest *layer,
+	const struct pf_layer_published *blob, struct pf_err *err)
 {
 	PF_CLEANUP(pf_layer_doc_done) struct pf_layer_doc d = {0};
 	PF_CLOSE int lock = pf_ckpt_lock(h->storefd, err);
@@ -214,7 +223,7 @@ int pf_layer_doc_publish(struct pf_ckpt_heavy *h, const struct pf_digest *layer,
 
 	if (lock < 0 || pf_layer_doc_load(h, layer, &d, err) < 0)
 		return -1;
-	set_published(&d, form, digest, diff_id, size);
+	set_published(&d, blob);
 	PF_FREE char *text = pf_layer_doc_text(layer, &d);
 	PF_CLOSE int dir = openat(h->storefd, "layers", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)

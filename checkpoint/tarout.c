@@ -8,6 +8,10 @@
  * the input and do not move with the number of workers or with how the input was cut. That is what makes
  * equal trees equal blobs, so nbWorkers is never 0.
  *
+ * Frames are compressed one by one, each in one go from where it lies: so no frame may lie in two buffers,
+ * and when one is full what has not been cut off yet moves on to the next. Where a frame came to lie in the
+ * file is known when the threads are done, not before.
+ *
  * A consumer that fails (a full disk) records why and keeps taking buffers without using them: the caller
  * finds the error at its next call and never blocks. */
 #include "checkpoint/tarout.h"
@@ -26,10 +30,13 @@
 
 #define BUF_SIZE ((size_t)1 << 20)
 #define N_BUFS 8
+#define WRITE_SIZE ((size_t)256 << 10) /* frames are written in pieces of about this */
 
 struct slot {
 	char *data;
 	size_t len;
+	size_t *cuts; /* where frames end in it */
+	size_t n_cuts, cap_cuts;
 	int pending; /* consumers that have yet to take it */
 };
 
@@ -38,8 +45,9 @@ struct pf_tarout {
 	size_t head; /* the slot the caller fills; counts up, index modulo N_BUFS */
 	uint64_t pos;
 	int fd;
-	bool spool;
+	bool spool, frames;
 	bool ended_by_caller;
+	size_t n_cuts; /* in all slots so far */
 
 	pthread_mutex_t mu;
 	pthread_cond_t filled, freed;
@@ -52,8 +60,10 @@ struct pf_tarout {
 	EVP_MD_CTX *tar_md, *file_md;
 	ZSTD_CCtx *zstd;
 	char *out_buf;
-	size_t out_cap;
+	size_t out_cap, out_len; /* out_len: frames that have yet to be written */
 	int64_t out_size;
+	int64_t *offsets; /* of frames: the packer's, by number; the first is 0 */
+	size_t n_offsets, cap_offsets;
 };
 
 static void set_failed(struct pf_tarout *o, int errnum, const char *at)
@@ -101,6 +111,59 @@ static void *hash_thread(void *arg)
 	return NULL;
 }
 
+static int put_out(struct pf_tarout *o, const void *data, size_t len)
+{
+	if (EVP_DigestUpdate(o->file_md, data, len) != 1) {
+		set_failed(o, EIO, "SHA-256");
+		return -1;
+	}
+	if (pf_write_all(o->fd, data, len) < 0) {
+		set_failed(o, errno, "write the layer");
+		return -1;
+	}
+	o->out_size += (int64_t)len;
+	return 0;
+}
+
+static int flush_frames(struct pf_tarout *o)
+{
+	size_t len = o->out_len;
+
+	o->out_len = 0;
+	return len > 0 ? put_out(o, o->out_buf, len) : 0;
+}
+
+static void *grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return v;
+	*cap = *cap ? *cap * 2 : 256;
+	if (!(v = reallocarray(v, *cap, size)))
+		abort();
+	return v;
+}
+
+static int pack_frames(struct pf_tarout *o, const struct slot *s)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < s->n_cuts; i++) {
+		size_t n = ZSTD_compress2(o->zstd, o->out_buf + o->out_len, o->out_cap - o->out_len,
+			s->data + at, s->cuts[i] - at);
+		if (ZSTD_isError(n)) {
+			set_failed(o, EIO, "zstd");
+			return -1;
+		}
+		at = s->cuts[i];
+		o->out_len += n;
+		if (o->out_len >= WRITE_SIZE && flush_frames(o) < 0)
+			return -1;
+		o->offsets = grow(o->offsets, o->n_offsets, &o->cap_offsets, sizeof(*o->offsets));
+		o->offsets[o->n_offsets++] = o->out_size + (int64_t)o->out_len;
+	}
+	return 0;
+}
+
 static int compress_some(struct pf_tarout *o, const char *data, size_t len, ZSTD_EndDirective mode)
 {
 	ZSTD_inBuffer in = {data, len, 0};
@@ -113,17 +176,8 @@ static int compress_some(struct pf_tarout *o, const char *data, size_t len, ZSTD
 			set_failed(o, EIO, "zstd");
 			return -1;
 		}
-		if (out.pos > 0) {
-			if (EVP_DigestUpdate(o->file_md, o->out_buf, out.pos) != 1) {
-				set_failed(o, EIO, "SHA-256");
-				return -1;
-			}
-			if (pf_write_all(o->fd, o->out_buf, out.pos) < 0) {
-				set_failed(o, errno, "write the layer");
-				return -1;
-			}
-			o->out_size += (int64_t)out.pos;
-		}
+		if (out.pos > 0 && put_out(o, o->out_buf, out.pos) < 0)
+			return -1;
 	} while (mode == ZSTD_e_end ? left != 0 : in.pos < in.size);
 	return 0;
 }
@@ -135,11 +189,12 @@ static void *pack_thread(void *arg)
 	bool ok = true;
 
 	for (size_t seq = 0; (s = take(o, seq)); seq++) {
-		ok = ok && compress_some(o, s->data, s->len, ZSTD_e_continue) == 0;
+		ok = ok && (o->frames ? pack_frames(o, s)
+				      : compress_some(o, s->data, s->len, ZSTD_e_continue)) == 0;
 		give_back(o, s);
 	}
 	if (ok)
-		(void)compress_some(o, NULL, 0, ZSTD_e_end);
+		(void)(o->frames ? flush_frames(o) : compress_some(o, NULL, 0, ZSTD_e_end));
 	return NULL;
 }
 
@@ -179,8 +234,11 @@ void pf_tarout_abort(struct pf_tarout *o)
 		return;
 	set_failed(o, ECANCELED, "cancelled");
 	stop_threads(o);
-	for (int i = 0; i < N_BUFS; i++)
+	for (int i = 0; i < N_BUFS; i++) {
 		free(o->slots[i].data);
+		free(o->slots[i].cuts);
+	}
+	free(o->offsets);
 	EVP_MD_CTX_free(o->tar_md);
 	EVP_MD_CTX_free(o->file_md);
 	ZSTD_freeCCtx(o->zstd);
@@ -213,15 +271,17 @@ static int set_parameters(ZSTD_CCtx *z, int level, int threads)
 	return 0;
 }
 
-struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err *err)
+/* threads 0: frames. */
+static struct pf_tarout *new_layer(int fd, int level, int threads, struct pf_err *err)
 {
 	struct pf_tarout *o = new_out(fd, false, N_BUFS);
 	int e;
 
+	o->frames = threads == 0;
 	o->tar_md = EVP_MD_CTX_new();
 	o->file_md = EVP_MD_CTX_new();
 	o->zstd = ZSTD_createCCtx();
-	o->out_cap = ZSTD_CStreamOutSize();
+	o->out_cap = o->frames ? WRITE_SIZE + ZSTD_compressBound(BUF_SIZE) : ZSTD_CStreamOutSize();
 	o->out_buf = malloc(o->out_cap);
 	if (!o->tar_md || !o->file_md || !o->zstd || !o->out_buf ||
 		EVP_DigestInit_ex(o->tar_md, EVP_sha256(), NULL) != 1 ||
@@ -249,6 +309,16 @@ fail:
 	return NULL;
 }
 
+struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err *err)
+{
+	return new_layer(fd, level, threads, err);
+}
+
+struct pf_tarout *pf_tarout_frames(int fd, int level, struct pf_err *err)
+{
+	return new_layer(fd, level, 0, err);
+}
+
 struct pf_tarout *pf_tarout_spool(int fd, struct pf_err *err)
 {
 	(void)err;
@@ -264,16 +334,37 @@ static int check_failed(struct pf_tarout *o, struct pf_err *err)
 	return failed ? pf_fail(err, failed, "%s", at) : 0;
 }
 
+static size_t last_cut(const struct slot *s)
+{
+	return s->n_cuts ? s->cuts[s->n_cuts - 1] : 0;
+}
+
+static void add_cut(struct pf_tarout *o, struct slot *s)
+{
+	s->cuts = grow(s->cuts, s->n_cuts, &s->cap_cuts, sizeof(*s->cuts));
+	s->cuts[s->n_cuts++] = s->len;
+	o->n_cuts++;
+}
+
 /* Hand the current slot over and wait until the next one is free. */
 static int next_slot(struct pf_tarout *o, struct pf_err *err)
 {
 	struct slot *s = &o->slots[o->spool ? 0 : o->head % N_BUFS];
+	const char *rest = NULL;
+	size_t rest_len = 0;
 
 	if (o->spool) {
 		if (pf_write_all(o->fd, s->data, s->len) < 0)
 			return pf_fail(err, errno, "write the spool");
 		s->len = 0;
 		return 0;
+	}
+	if (o->frames) {
+		if (last_cut(s) == 0)
+			add_cut(o, s);
+		rest = s->data + last_cut(s);
+		rest_len = s->len - last_cut(s);
+		s->len -= rest_len;
 	}
 	pthread_mutex_lock(&o->mu);
 	s->pending = 2;
@@ -283,7 +374,11 @@ static int next_slot(struct pf_tarout *o, struct pf_err *err)
 	while (s->pending > 0)
 		pthread_cond_wait(&o->freed, &o->mu);
 	pthread_mutex_unlock(&o->mu);
-	s->len = 0;
+	/* Nobody writes to the slot before this one until it is our turn again. */
+	if (rest_len > 0)
+		memcpy(s->data, rest, rest_len);
+	s->len = rest_len;
+	s->n_cuts = 0;
 	return check_failed(o, err);
 }
 
@@ -348,6 +443,25 @@ int pf_tarout_from_fd(struct pf_tarout *o, int fd, int64_t len, int64_t *got, st
 	return 0;
 }
 
+size_t pf_tarout_cut(struct pf_tarout *o)
+{
+	struct slot *s = &o->slots[o->head % N_BUFS];
+
+	if (s->len > last_cut(s))
+		add_cut(o, s);
+	return o->n_cuts;
+}
+
+int64_t pf_tarout_offset(const struct pf_tarout *o, size_t cut)
+{
+	return cut ? o->offsets[cut - 1] : 0;
+}
+
+int pf_tarout_append(struct pf_tarout *o, const void *data, size_t len, struct pf_err *err)
+{
+	return put_out(o, data, len) < 0 ? check_failed(o, err) : 0;
+}
+
 uint64_t pf_tarout_pos(const struct pf_tarout *o)
 {
 	return o->pos;
@@ -358,21 +472,34 @@ void pf_tarout_leave_end(struct pf_tarout *o)
 	o->ended_by_caller = true;
 }
 
+/* The last slot, and the threads. */
+static int end_input(struct pf_tarout *o, struct pf_err *err)
+{
+	if (!o->spool && !o->ended_by_caller && pf_tarout_zeros(o, 1024, err) < 0)
+		return -1;
+	if (o->frames)
+		(void)pf_tarout_cut(o);
+	if (o->slots[o->spool ? 0 : o->head % N_BUFS].len > 0 && next_slot(o, err) < 0)
+		return -1;
+	stop_threads(o);
+	return check_failed(o, err);
+}
+
+int pf_tarout_end_frames(struct pf_tarout *o, struct pf_err *err)
+{
+	return end_input(o, err);
+}
+
 int pf_tarout_finish(struct pf_tarout *o, struct pf_tarout_result *res, struct pf_err *err)
 {
 	uint8_t raw[32];
 
-	if (!o->spool && !o->ended_by_caller && pf_tarout_zeros(o, 1024, err) < 0)
-		goto fail;
-	if (o->slots[o->spool ? 0 : o->head % N_BUFS].len > 0 && next_slot(o, err) < 0)
+	if (!o->ended && end_input(o, err) < 0)
 		goto fail;
 	if (o->spool) {
 		pf_tarout_abort(o);
 		return 0;
 	}
-	stop_threads(o);
-	if (check_failed(o, err) < 0)
-		goto fail;
 	/* A pipe cannot be synced: that is for whoever reads it. */
 	if (fsync(o->fd) < 0 && errno != EINVAL) {
 		pf_fail(err, errno, "write the layer");

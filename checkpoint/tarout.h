@@ -1,6 +1,7 @@
-/* Where a layer's bytes go. Two forms behind one type, so that the code that makes tar entries knows neither:
- * a *layer* is hashed, compressed and hashed again by threads while the caller is still reading files; a
- * *spool* is the plain bytes in a file, for what must be taken while a box stands still. */
+/* Where a layer's bytes go. Three forms behind one type, so that the code that makes tar entries knows none:
+ * a *layer* is hashed, compressed and hashed again by threads while the caller is still reading files;
+ * *frames* are the same, compressed in pieces that can be read one by one; a *spool* is the plain bytes in a
+ * file, for what must be taken while a box stands still. */
 #ifndef PF_CHECKPOINT_TAROUT_H
 #define PF_CHECKPOINT_TAROUT_H
 
@@ -23,6 +24,9 @@ struct pf_tarout_result {
  * our own choice, threads 1..64. The bytes depend on
  * the input and the level alone, not on threads or timing. NULL on error. */
 struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err *err);
+/* A layer whose zstd frames end where the caller says, and after at most 1 MiB of the tar. The bytes depend
+ * on the input, the level and where it was cut. */
+struct pf_tarout *pf_tarout_frames(int fd, int level, struct pf_err *err);
 /* Plain bytes to fd (borrowed). */
 struct pf_tarout *pf_tarout_spool(int fd, struct pf_err *err);
 
@@ -33,6 +37,15 @@ int pf_tarout_write(struct pf_tarout *o, const void *data, size_t len, struct pf
 int pf_tarout_from_fd(struct pf_tarout *o, int fd, int64_t len, int64_t *got, struct pf_err *err);
 /* Add n zero bytes. */
 int pf_tarout_zeros(struct pf_tarout *o, size_t n, struct pf_err *err);
+/* Of frames: end one here. What is added next begins another; its number, for pf_tarout_offset(). */
+size_t pf_tarout_cut(struct pf_tarout *o);
+/* Of frames: the tar is complete. Everything is compressed and in the file: from now on offsets are known,
+ * and nothing but pf_tarout_append() and the end may follow. */
+int pf_tarout_end_frames(struct pf_tarout *o, struct pf_err *err);
+/* Where that frame begins in the file, in bytes; of the last cut: where they all end. */
+int64_t pf_tarout_offset(const struct pf_tarout *o, size_t cut);
+/* Bytes that come after the frames as they are; they count for the file's digest and size alone. */
+int pf_tarout_append(struct pf_tarout *o, const void *data, size_t len, struct pf_err *err);
 /* Bytes added so far. */
 uint64_t pf_tarout_pos(const struct pf_tarout *o);
 

@@ -28,6 +28,9 @@ static const char help[] =
 	"Who you are is read from the files of `podman login` and `docker login`, or REGISTRY_AUTH_FILE.\n\n"
 	"  --sandbox ID        push: whose checkpoint `latest` is; pull: whose it must be\n"
 	"  --complete          push: with the layers of its image, so that others can run it\n"
+	"  --zstd-chunked      push: layers with tables of contents, so that podman and others fetch of a "
+	"layer\n"
+	"                      only the files that they do not have; larger\n"
 	"  --mount-from REPO   push: let the registry take blobs from this repository of its own\n"
 	"  --name NAME         pull: what it is called here (default: REPOSITORY.TAG)\n"
 	"  --ca FILE           believe these certificates instead of the machine's (or SSL_CERT_FILE)\n"
@@ -118,6 +121,8 @@ static char *run_store(char *const *args, struct pf_err *err)
 
 static void print(const struct reg *r, const struct reg_stats *s, const cJSON *of_store, bool json, bool push)
 {
+	const cJSON *tables = cJSON_GetObjectItemCaseSensitive(of_store, "tables"),
+		    *others = cJSON_GetObjectItemCaseSensitive(of_store, "without_table"), *why;
 	char size[32];
 
 	if (!json) {
@@ -126,6 +131,8 @@ static void print(const struct reg *r, const struct reg_stats *s, const cJSON *o
 		printf("%s %s\n%s@%s: %lld of %lld blobs, %s\n", push ? "pushed to" : "pulled", ref,
 			r->ref.repo, s->digest.s, (long long)s->sent, (long long)s->blobs,
 			pf_format_size(s->sent_bytes, size, sizeof(size)));
+		cJSON_ArrayForEach(why, others)
+			printf("no table of contents: %s\n", cJSON_GetStringValue(why));
 		return;
 	}
 	PF_JSON cJSON *o = cJSON_CreateObject();
@@ -145,17 +152,21 @@ static void print(const struct reg *r, const struct reg_stats *s, const cJSON *o
 	pf_json_add_int(o, "bytes_moved", s->sent_bytes);
 	if (push)
 		pf_json_add_int(o, "blobs_mounted", s->mounted);
+	if (tables)
+		cJSON_AddItemToObject(o, "tables", cJSON_Duplicate(tables, true));
+	if (others)
+		cJSON_AddItemToObject(o, "without_table", cJSON_Duplicate(others, true));
 	PF_FREE char *text = pf_json_text(o);
 	puts(text);
 }
 
 struct options {
 	const char *sandbox, *name;
-	bool complete, json;
+	bool complete, chunked, json;
 };
 
 /* What the registry has need not be packed: the layers as they were published before, and the image below. */
-static int add_known(struct reg *r, const cJSON *plan, const struct tmp *tmp, struct args *a,
+static int add_known(struct reg *r, const cJSON *plan, bool chunked, const struct tmp *tmp, struct args *a,
 	struct reg_stats *s, struct pf_err *err)
 {
 	const cJSON *layer, *base = cJSON_GetObjectItemCaseSensitive(plan, "base_image");
@@ -166,7 +177,11 @@ static int add_known(struct reg *r, const cJSON *plan, const struct tmp *tmp, st
 
 	cJSON_ArrayForEach(layer, cJSON_GetObjectItemCaseSensitive(plan, "layers"))
 	{
-		const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(layer, "zstd"));
+		/* A layer of which there can be no table is known in the other form. */
+		const char *d = cJSON_GetStringValue(
+			cJSON_GetObjectItemCaseSensitive(layer, chunked ? "zstd:chunked" : "zstd"));
+		if (!d)
+			d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(layer, "zstd"));
 		int there = d ? reg_has(r, d, s, err) : 0;
 		if (there < 0)
 			return -1;
@@ -211,9 +226,11 @@ static int push(struct reg *r, const struct options *o, const char *checkpoint, 
 	const char *const fixed[] = {"export", digest, "--to", to};
 	for (size_t i = 0; i < 4; i++)
 		add_arg(&a, fixed[i]);
-	int based = add_known(r, plan, &tmp, &a, &s, err);
+	int based = add_known(r, plan, o->chunked, &tmp, &a, &s, err);
 	if (based < 0)
 		return -1;
+	if (o->chunked)
+		add_arg(&a, "--zstd-chunked");
 	if (o->complete && !based)
 		add_arg(&a, "--complete");
 	out = run_store(a.v, err);
@@ -264,7 +281,8 @@ static int run(int argc, char **argv)
 		{"complete", no_argument, NULL, 'c'}, {"mount-from", required_argument, NULL, 'm'},
 		{"name", required_argument, NULL, 'n'}, {"ca", required_argument, NULL, 'C'},
 		{"plain-http", no_argument, NULL, 'p'}, {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"zstd-chunked", no_argument, NULL, 'z'}, {"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	struct reg r = {0};
 	struct options o = {0};
 	struct pf_err err = PF_ERR_INIT;
@@ -279,6 +297,9 @@ static int run(int argc, char **argv)
 			break;
 		case 'c':
 			o.complete = true;
+			break;
+		case 'z':
+			o.chunked = true;
 			break;
 		case 'm':
 			r.mount_from = optarg;

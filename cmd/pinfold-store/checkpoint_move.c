@@ -21,13 +21,16 @@
 #include "overlay/image.h"
 
 const char pf_export_help[] =
-	"CHECKPOINT --to oci:DIR|oci-archive:FILE|tar:FILE [--complete] [--uncompressed] [--sandbox ID]   "
-	"write it for other tools\n\n"
+	"CHECKPOINT --to oci:DIR|oci-archive:FILE|tar:FILE [--complete] [--uncompressed|--zstd-chunked] "
+	"[--sandbox ID]   write it for other tools\n\n"
 	"  --to oci:DIR            an OCI image layout; checkpoint import makes the same checkpoint of it\n"
 	"  --to oci-archive:FILE   the same as one file\n"
 	"  --to tar:FILE           the files alone, all layers over each other\n"
 	"  --complete              with the layers of the image below it\n"
-	"  --uncompressed          layers as plain tar, for tools that do not know zstd";
+	"  --uncompressed          layers as plain tar, for tools that do not know zstd\n"
+	"  --zstd-chunked          layers with a table of contents, so that podman and others fetch of a "
+	"layer only\n"
+	"                          the files that they do not have; larger";
 const char pf_import_help[] = "oci:DIR[:NAME]|oci-archive:FILE[:NAME] [--name NAME] [--sandbox ID]   take "
 			      "one in from an OCI image layout";
 
@@ -126,10 +129,10 @@ static int parse_form(struct export_args *a, struct pf_err *err)
 			continue;
 		a->opts.form = forms[i].form;
 		a->to += n;
-		return a->opts.form == PF_CKPT_TAR && a->opts.uncompressed
+		return a->opts.form == PF_CKPT_TAR && (a->opts.uncompressed || a->opts.chunked)
 			       ? pf_fail_kind(err, PF_ERR_INVALID, 0,
-					 "a tar is never compressed: leave "
-					 "--uncompressed out")
+					 "a tar is never compressed: leave %s out",
+					 a->opts.chunked ? "--zstd-chunked" : "--uncompressed")
 			       : 0;
 	}
 	return pf_fail_kind(err, PF_ERR_INVALID, 0,
@@ -142,7 +145,8 @@ static int parse_export(int argc, char **argv, struct export_args *a)
 	static const struct option options[] = {{"to", required_argument, NULL, 't'},
 		{"complete", no_argument, NULL, 'c'}, {"uncompressed", no_argument, NULL, 'u'},
 		{"sandbox", required_argument, NULL, 's'}, {"without", required_argument, NULL, 1},
-		{"base-refs", required_argument, NULL, 2}, {"plan", no_argument, NULL, 3}, {0}};
+		{"base-refs", required_argument, NULL, 2}, {"plan", no_argument, NULL, 3},
+		{"zstd-chunked", no_argument, NULL, 'z'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
 	int c;
 
@@ -154,6 +158,8 @@ static int parse_export(int argc, char **argv, struct export_args *a)
 			a->complete = true;
 		else if (c == 'u')
 			a->opts.uncompressed = true;
+		else if (c == 'z')
+			a->opts.chunked = true;
 		else if (c == 's')
 			a->sandbox = optarg;
 		else if (c == 1)
@@ -171,7 +177,11 @@ static int parse_export(int argc, char **argv, struct export_args *a)
 	a->spec = argv[optind];
 	if (a->n_without > 0)
 		a->opts.without = a->without;
-	if (a->to && parse_form(a, &err) < 0) {
+	int r = a->to ? parse_form(a, &err) : 0;
+	if (r == 0 && a->opts.chunked && a->opts.uncompressed)
+		r = pf_fail_kind(
+			&err, PF_ERR_INVALID, 0, "--uncompressed and --zstd-chunked exclude each other");
+	if (r < 0) {
 		(void)pf_store_error("checkpoint export", &err);
 		return -1;
 	}
@@ -228,7 +238,7 @@ static int print_plan(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct p
 static int check_sealed(const struct pf_ckpt *c, const struct export_args *a, struct pf_err *err)
 {
 	if (!c->sealed || pf_store.decrypt ||
-		(a->opts.form != PF_CKPT_TAR && !a->complete && !a->opts.uncompressed))
+		(a->opts.form != PF_CKPT_TAR && !a->complete && !a->opts.uncompressed && !a->opts.chunked))
 		return 0;
 	return pf_fail_kind(err, PF_ERR_INVALID, 0,
 		"checkpoint %.60s is encrypted, and so is what leaves the store: --decrypt says that it may "
@@ -286,8 +296,10 @@ int pf_cmd_checkpoint_export(int argc, char **argv)
 		pf_ckpt_heavy_open(pf_store.store, false, false, &h, &err) < 0 ||
 		load(&h, a.spec, a.sandbox, &c, &err) < 0)
 		return pf_store_error("checkpoint export", &err);
-	if ((a.plan ? print_plan(&h, &c, &err) : run_export(&h, &c, &a, &s, &err)) < 0)
+	if ((a.plan ? print_plan(&h, &c, &err) : run_export(&h, &c, &a, &s, &err)) < 0) {
+		cJSON_Delete(s.without_table);
 		return pf_store_error("checkpoint export", &err);
+	}
 	if (a.plan)
 		return 0;
 	PF_JSON cJSON *j = cJSON_CreateObject();
@@ -298,6 +310,10 @@ int pf_cmd_checkpoint_export(int argc, char **argv)
 	cJSON_AddBoolToObject(j, "sealed", c.sealed && !pf_store.decrypt);
 	pf_json_add_int(j, "blobs", s.blobs);
 	pf_json_add_int(j, "bytes", s.bytes);
+	if (a.opts.chunked)
+		pf_json_add_int(j, "tables", s.tables);
+	if (s.without_table)
+		cJSON_AddItemToObject(j, "without_table", s.without_table);
 	print_json(j);
 	return 0;
 }
