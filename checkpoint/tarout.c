@@ -316,7 +316,8 @@ struct pf_tarout *pf_tarout_layer(int fd, int level, int threads, struct pf_err 
 
 struct pf_tarout *pf_tarout_frames(int fd, int level, struct pf_err *err)
 {
-	return new_layer(fd, level, 0, err);
+	/* In small pieces level 3 is 3 % smaller than our own choice for hardly more time. */
+	return new_layer(fd, level ? level : 3, 0, err);
 }
 
 struct pf_tarout *pf_tarout_spool(int fd, struct pf_err *err)

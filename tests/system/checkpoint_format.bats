@@ -290,3 +290,92 @@ tamper() {
 	[ "$(jq -c '.config|[.Env,.Cmd,.WorkingDir,.User]' <<<"$output")" = \
 		'[["A=b","PATH=/bin"],["/bin/entry","arg"],"/gone-dir","12:34"]' ]
 }
+
+# table EXPRESSION: jq, of the entries by name that the last check of $T/z left.
+table() {
+	jq -e "$1" "$T/z.table" >/dev/null || { echo "not so: $1"; jq . "$T/z.table"; false; }
+}
+
+@test "with --zstd-chunked a file is had by ranges of the blob, and the table says what the tar says" {
+	local chunked="$BATS_TEST_DIRNAME/../lib/zstd_chunked.py"
+	fill
+	rm "$T/upper/sparse"
+	: >"$T/upper/empty"
+	printf weird >"$T/upper/$(printf 'a"b\\c\nd')"
+	# Large enough for several chunks, one of zeros among them.
+	/usr/bin/python3 -c 'import random, sys
+r = random.Random(1)
+sys.stdout.buffer.write(r.randbytes(600000) + bytes(100000) + r.randbytes(5000))' >"$T/upper/large"
+	touch -d '1960-01-01 00:00:00 UTC' "$T/upper/dir/sub"
+	snapshot first
+	run store checkpoint export first --to "oci:$T/z" --zstd-chunked
+	[ "$status" -eq 0 ]
+	[ "$(jq -c '[.tables, .without_table]' <<<"$output")" = '[1,null]' ]
+	run /usr/bin/python3 "$chunked" check "$T/z" dir/file changed
+	[ "$status" -eq 0 ] || { echo "$output"; false; }
+	[ "$output" = $'data\nnew' ]
+	table '."./".type == "dir" and ."dir/".uid == 1000 and ."dir/".gid == 1001 and ."umläut".size == 1'
+	table '."dir/sub/hard".type == "hardlink" and ."dir/sub/hard".linkName == "dir/file"'
+	table '."dir/sub/soft".type == "symlink" and ."dir/sub/soft".linkName == "../file"'
+	table '."changed".mode == 2541 and .".wh.gone-dir".type == "reg" and .empty.size == null'
+	table '."dir/file".modtime == "2024-05-06T07:08:09.123456789Z" and ."dir/sub/".modtime == "1960-01-01T00:00:00Z"'
+	table '."dir/file".xattrs."user.note" == "aGVsbG8=" and .capable.xattrs."security.capability" != null'
+	table '."a\"b\\c\nd".size == 5 and .large.chunkSize > 0'
+	# The same bytes each time, also out of another store, and the same checkpoint comes back.
+	STORE="$T/other" store checkpoint import "oci:$T/z" >"$T/imported"
+	[ "$(jq -r .checkpoint "$T/imported")" = "$(jq -r .checkpoint <<<"$RESULT")" ]
+	STORE="$T/other" store checkpoint export first --to "oci:$T/z2" --zstd-chunked >/dev/null
+	diff -r "$T/z" "$T/z2"
+	# Others read it as what it is to them: zstd.
+	skopeo copy -q "oci:$T/z:first" "oci-archive:$T/copied.tar:first"
+	STORE="$T/third" store checkpoint import "oci-archive:$T/copied.tar" >/dev/null
+	# What stands behind the tar is nobody's business; what is not the tar is refused, and nothing remains.
+	local how i=0
+	for how in "no table" "another table" "frames to skip everywhere"; do
+		cp -r "$T/z" "$T/f$((++i))"
+		/usr/bin/python3 "$chunked" forge "$T/f$i" "$how"
+		STORE="$T/s$i" run store checkpoint import "oci:$T/f$i"
+		[ "$status" -eq 0 ] || { echo "$how: $output"; false; }
+		[ "$(jq -r .checkpoint <<<"$output")" = "$(jq -r .checkpoint <<<"$RESULT")" ]
+	done
+	for how in "a skipped frame longer than the blob" "a second tar in the table's place" "no end"; do
+		cp -r "$T/z" "$T/f$((++i))"
+		/usr/bin/python3 "$chunked" forge "$T/f$i" "$how"
+		STORE="$T/s$i" run store checkpoint import "oci:$T/f$i"
+		[ "$status" -eq 125 ] || { echo "$how: $output"; false; }
+		STORE="$T/s$i" run store checkpoint ls --quiet
+		[ "$output" = "" ]
+	done
+}
+
+@test "--zstd-chunked: holes are zeros; a layer that no table can describe is an ordinary one, and it says why" {
+	local how chunked="$BATS_TEST_DIRNAME/../lib/zstd_chunked.py"
+	truncate -s 3M "$T/upper/sparse"
+	printf middle | dd of="$T/upper/sparse" bs=1 seek=1000000 conv=notrunc status=none
+	truncate -s 1M "$T/upper/hole"
+	snapshot holes
+	store checkpoint export holes --to "oci:$T/z" --zstd-chunked >/dev/null
+	/usr/bin/python3 "$chunked" check "$T/z"
+	table '.sparse.size == 3145728 and .sparse.chunkType == "zeros" and .hole.size == 1048576'
+	STORE="$T/other" store checkpoint import "oci:$T/z" >"$T/imported"
+	[ "$(jq -r .checkpoint "$T/imported")" = "$(jq -r .checkpoint <<<"$RESULT")" ]
+	truncate -s 300M "$T/upper/hole"
+	snapshot large
+	run store checkpoint export large --to "oci:$T/large" --zstd-chunked
+	[ "$(jq -r '[.tables, .without_table[0]] | @tsv' <<<"$output")" = \
+		"0	$(jq -r .layer <<<"$RESULT"): /hole: with it there are more than 256 MiB of holes" ]
+	rm "$T/upper/hole"
+	printf x >"$T/upper/$(printf 'n\377')"
+	snapshot bytes
+	run store checkpoint export bytes --to "oci:$T/bytes" --zstd-chunked
+	[ "$status" -eq 0 ]
+	[[ "$(jq -r '.without_table[0]' <<<"$output")" = *"not UTF-8" ]]
+	store checkpoint export bytes --to "oci:$T/plain" >/dev/null
+	diff -r "$T/bytes" "$T/plain"
+	for how in "oci:$T/no --uncompressed" "tar:$T/no"; do
+		# shellcheck disable=SC2086
+		run store checkpoint export bytes --zstd-chunked --to $how
+		[ "$status" -eq 125 ]
+		[[ "$output" == *--zstd-chunked* ]]
+	done
+}
