@@ -287,3 +287,40 @@ refused"
 	output=$(chroot "$PD/bundle/rootfs" /bin/sh -c "$SEEN")
 	assert_equal "$output" "$WANT"
 }
+
+@test "podman pull fetches of a layer with a table of contents only the files that it lacks" {
+	local tree="$PD/tree" n missing at
+	local store=("$BUILD/libexec/pinfold/pinfold-store" --store "$PD/chunked")
+	need curl
+	mkdir -p "$tree/dir" "$PD/nothing"
+	head -c 1500000 /dev/urandom >"$tree/large"
+	head -c 100000 /dev/urandom >"$tree/dir/same"
+	ln -s dir/same "$tree/link"
+	# Pulling in pieces is the storage configuration's to allow.
+	printf '%s\n' '[storage]' 'driver = "overlay"' "graphroot = \"$PD/root\"" "runroot = \"$PD/run\"" \
+		'[storage.options.pull_options]' 'enable_partial_images = "true"' >"$PD/storage.conf"
+	local -x CONTAINERS_STORAGE_CONF="$PD/storage.conf"
+	PF_DIR="$PD" PIDS=()
+	registry
+	for n in 1 2; do
+		# The second time a piece in the middle is another, and there is one file more.
+		[ "$n" = 1 ] || printf changed | tee "$tree/new" | dd of="$tree/large" bs=1 seek=700000 conv=notrunc status=none
+		printf '{"sandbox_id":"s%s","name":"c%s","base_image":{"ref":"%s","digest":"dir:%s"}}\n' "$n" "$n" "$PD/nothing" "$PD/nothing" |
+			"${store[@]}" snapshot-write --upper-fd 9 9<"$tree" >/dev/null
+		"$PINFOLD" --store "$PD/chunked" checkpoint push --plain-http --zstd-chunked "c$n" "127.0.0.1:$PORT/chunked:$n" >/dev/null
+		# This podman knows the annotations by an older name.
+		skopeo inspect --raw --tls-verify=false "docker://127.0.0.1:$PORT/chunked:$n" | sed 's/io\.github\.containers\.zstd-chunked/io.containers.zstd-chunked/g' |
+			curl -fsS -X PUT -H 'content-type: application/vnd.oci.image.manifest.v1+json' --data-binary @- "http://127.0.0.1:$PORT/v2/chunked/manifests/old$n"
+		pod --log-level=debug pull --tls-verify=false "127.0.0.1:$PORT/chunked:old$n"
+		assert_status 0
+		missing=$(sed -n 's/.*Missing \([0-9]*\) bytes out of.*/\1/p' <<<"$stderr")
+		case $n in
+		1) [ "$missing" = 1600000 ] ;;
+		2) [ "$missing" -gt 7 ] && [ "$missing" -lt 600000 ] ;;
+		esac
+		pod image mount "127.0.0.1:$PORT/chunked:old$n"
+		assert_status 0
+		at=$output
+		nsenter -t "$HOLDER" -m diff -r --no-dereference "$tree" "$at"
+	done
+}
