@@ -323,4 +323,7 @@ refused"
 		at=$output
 		nsenter -t "$HOLDER" -m diff -r --no-dereference "$tree" "$at"
 	done
+	# What was sent in this form is not packed and sent again.
+	output=$("$PINFOLD" --store "$PD/chunked" checkpoint push --plain-http --json --zstd-chunked c1 "127.0.0.1:$PORT/chunked:1")
+	assert_json '.tables == 1 and .blobs_moved == 0'
 }

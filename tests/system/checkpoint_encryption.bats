@@ -257,7 +257,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 @test "what is encrypted leaves in clear only with --decrypt, and what comes in is encrypted where the store wants it" {
 	make_canary
 	pinfold snapshot "$ID" --name s --encrypt --key "file:$KEY" >/dev/null
-	for form in "tar:$PF_DIR/out" "oci:$PF_DIR/out --uncompressed"; do
+	for form in "tar:$PF_DIR/out" "oci:$PF_DIR/out --uncompressed" "oci:$PF_DIR/out --zstd-chunked"; do
 		# shellcheck disable=SC2086
 		pf checkpoint export s --to $form --key "file:$KEY"
 		assert_equal "$status" 125
