@@ -281,7 +281,10 @@ int pf_layer_has_toc(struct pf_ckpt_heavy *h, const struct pf_digest *layer, cha
 		const char *because = check_entry(&c, l, e);
 		if (!because)
 			continue;
-		*why = pf_asprintf("/%s: %s", pf_layer_path(l), because);
+		PF_BUF struct pf_buf text = {0};
+		pf_quote_name(&text, "/", pf_layer_path(l), strlen(pf_layer_path(l)));
+		pf_buf_printf(&text, ": %s", because);
+		*why = pf_take(text.data);
 		break;
 	}
 	pf_layer_close(l);

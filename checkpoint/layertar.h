@@ -15,7 +15,7 @@
 int pf_layer_tar(
 	struct pf_ckpt_heavy *h, const struct pf_digest *layer, struct pf_tarout *o, struct pf_err *err);
 
-/* Whether it can have a table of contents: 1; 0 and *why (malloc'ed: "/path: …") if not; -1. */
+/* Whether it can have a table of contents: 1; 0 and *why (malloc'ed, one line: "/path: …") if not; -1. */
 int pf_layer_has_toc(struct pf_ckpt_heavy *h, const struct pf_digest *layer, char **why, struct pf_err *err);
 /* The same by t, to the end of the tar, and *notes as pf_toc_finish() gives them. What is a hole is zeros
  * here: the readers of such tables know no sparse files, and OCI advises against them. */

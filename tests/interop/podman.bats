@@ -326,4 +326,9 @@ refused"
 	# What was sent in this form is not packed and sent again.
 	output=$("$PINFOLD" --store "$PD/chunked" checkpoint push --plain-http --json --zstd-chunked c1 "127.0.0.1:$PORT/chunked:1")
 	assert_json '.tables == 1 and .blobs_moved == 0'
+	: >"$tree/$(printf 'n\377')"
+	printf '{"sandbox_id":"s3","name":"c3","base_image":{"ref":"%s","digest":"dir:%s"}}\n' "$PD/nothing" "$PD/nothing" |
+		"${store[@]}" snapshot-write --upper-fd 9 9<"$tree" >/dev/null
+	output=$("$PINFOLD" --store "$PD/chunked" checkpoint push --plain-http --json --zstd-chunked c3 "127.0.0.1:$PORT/chunked:3")
+	assert_json '.tables == 0 and .blobs_moved == 2 and (.without_table | length) == 1'
 }
