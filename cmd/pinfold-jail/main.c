@@ -167,6 +167,14 @@ static int usage_error(const char *given)
 	return 125;
 }
 
+static int lacks_value(const char *option)
+{
+	PF_FREE char *text = pf_asprintf("option %s needs a value; try: pinfold-jail --help", option);
+
+	pf_jail_message("error", text);
+	return 125;
+}
+
 struct given {
 	struct pf_jail *j;
 	cJSON *doc; /* see jail/config.h */
@@ -395,12 +403,47 @@ static int run(struct given *g)
 	return fflush(stdout) == 0 ? code : 125;
 }
 
+/* Returns -1 when there is a command to be run, else the exit code. */
+static int read_options(struct given *g, int argc, char **argv)
+{
+	struct pf_err err = PF_ERR_INIT;
+	int64_t fd;
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "+:C:e:vh", options, NULL)) != -1) {
+		switch (c) {
+		case 'h':
+			fputs(help, stdout);
+			return 0;
+		case O_SERVE:
+			return pf_parse_int("--serve", optarg, 3, INT_MAX, &fd, &err) < 0
+				       ? report(&err)
+				       : pf_jail_serve((int)fd);
+		case O_VERSION:
+			printf("pinfold-jail %s\n", PF_VERSION);
+			return 0;
+		case ':':
+			return lacks_value(argv[optind - 1]);
+		case '?':
+			return usage_error(argv[optind - 1]);
+		default:
+			if (take(g, c, optarg, &err) < 0)
+				return report(&err);
+		}
+	}
+	if (optind >= argc) {
+		pf_jail_message("error", "no command given; try: pinfold-jail --help");
+		return 125;
+	}
+	return -1;
+}
+
 int main(int argc, char **argv)
 {
 	struct pf_jail j;
-	struct given g = {.j = &j, .doc = cJSON_CreateObject(), .tty = -1};
+	struct given g = {.j = &j, .doc = NULL, .tty = -1};
 	struct pf_err err = PF_ERR_INIT;
-	int c, code;
 
 	if (pf_open_stdio() < 0)
 		return 125;
@@ -411,45 +454,19 @@ int main(int argc, char **argv)
 	}
 	pf_jail_init(&j);
 	j.warn = warn;
-	opterr = 0;
-	while ((c = getopt_long(argc, argv, "+:C:e:vh", options, NULL)) != -1) {
-		if (c == 'h') {
-			fputs(help, stdout);
-			return 0;
-		}
-		if (c == O_SERVE) {
-			int64_t fd;
-			return pf_parse_int("--serve", optarg, 3, INT_MAX, &fd, &err) < 0
-				       ? report(&err)
-				       : pf_jail_serve((int)fd);
-		}
-		if (c == O_VERSION) {
-			printf("pinfold-jail %s\n", PF_VERSION);
-			return 0;
-		}
-		if (c == ':') {
-			PF_FREE char *text = pf_asprintf(
-				"option %s needs a value; try: pinfold-jail --help", argv[optind - 1]);
-			pf_jail_message("error", text);
-			return 125;
-		}
-		if (c == '?')
-			return usage_error(argv[optind - 1]);
-		if (take(&g, c, optarg, &err) < 0)
-			return report(&err);
+	g.doc = cJSON_CreateObject();
+	int code = read_options(&g, argc, argv);
+	if (code < 0) {
+		if (g.verbose)
+			j.say = say;
+		for (int i = optind; i < argc; i++)
+			cJSON_AddItemToArray(list(g.doc, "command"), cJSON_CreateString(argv[i]));
+		j.capture = g.json;
+		j.keep_stdin = true;
+		j.tty = !g.json &&
+			(g.tty == 1 || (g.tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
+		code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	}
-	if (optind >= argc) {
-		pf_jail_message("error", "no command given; try: pinfold-jail --help");
-		return 125;
-	}
-	if (g.verbose)
-		j.say = say;
-	for (int i = optind; i < argc; i++)
-		cJSON_AddItemToArray(list(g.doc, "command"), cJSON_CreateString(argv[i]));
-	j.capture = g.json;
-	j.keep_stdin = true;
-	j.tty = !g.json && (g.tty == 1 || (g.tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
-	code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	pf_jail_done(&j);
 	cJSON_Delete(g.doc);
 	return code;
