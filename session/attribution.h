@@ -4,8 +4,9 @@
 
 #include <stdint.h>
 
-/* cgroup_fd: the sandbox's v2 directory, whose leaves are its execs. *exec is the leaf's name, *process the
- * names of what runs in it, at most four, "sh,curl"; malloc'ed, or NULL when they are not known. */
-void pf_attribute(int cgroup_fd, uint64_t cgroup_id, char **exec, char **process);
+/* cgroup: the sandbox's v2 directory, whose leaves are its execs. proc: a procfs of its process ids, which
+ * are not the caller's. *exec is the leaf's name, *process the names of what runs in it, at most four,
+ * "sh,curl"; malloc'ed, or NULL when they are not known. */
+void pf_attribute(const char *cgroup, const char *proc, uint64_t cgroup_id, char **exec, char **process);
 
 #endif

@@ -236,10 +236,8 @@ static int bounds(struct pf_err *err)
 	return 0;
 }
 
-static int become(uid_t uid, struct pf_err *err)
+static int become(uid_t uid, bool first, struct pf_err *err)
 {
-	bool first = pf_in_first_userns();
-
 	/* The bounding set needs root's capabilities, the change of user must come before the rest goes. */
 	if (pf_caps_apply_bounding(0) < 0 || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0)
 		return pf_fail(err, errno, "capabilities");
@@ -250,7 +248,7 @@ static int become(uid_t uid, struct pf_err *err)
 	return 0;
 }
 
-int pf_confine_gate(uid_t uid, int cut, struct pf_err *err)
+int pf_confine_gate(uid_t uid, bool first_userns, int cut, struct pf_err *err)
 {
 	const char *const *const lists[] = {refused, starting, pf_confine_bystander, gate_refused};
 	cJSON *syscalls;
@@ -268,7 +266,7 @@ int pf_confine_gate(uid_t uid, int cut, struct pf_err *err)
 	refuse_if(syscalls, "fcntl", 1, "SCMP_CMP_MASKED_EQ", F_SETFL);
 	/* abort() is for itself. */
 	refuse_if(syscalls, "tgkill", 0, "SCMP_CMP_NE", getpid());
-	if (bounds(err) < 0 || become(uid, err) < 0 || privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 ||
+	if (bounds(err) < 0 || become(uid, first_userns, err) < 0 || privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 ||
 		load(list, err) < 0)
 		return pf_wrap(err, "confine the gate");
 	return 0;

@@ -27,9 +27,10 @@ int pf_confine_keeper(bool starts_tls, struct pf_err *err);
 
 /* A gate: all of that, and another user id and no groups, of capabilities what changes the packet filter
  * alone, no new sockets but of IP, no ioctl, no memory, processes or core files without bounds. In a user
- * namespace that does not have uid, the user stays who he is. Of all files that of the descriptor cut alone
- * can be made shorter (-1: none). */
-int pf_confine_gate(uid_t uid, int cut, struct pf_err *err);
+ * namespace that does not have uid, the user stays who he is; first_userns: this is none such
+ * (pf_in_first_userns, which needs the host's /proc). Of all files that of the descriptor cut alone can be
+ * made shorter (-1: none). */
+int pf_confine_gate(uid_t uid, bool first_userns, int cut, struct pf_err *err);
 
 /* pinfold-jail, which is both, of whoever called it. */
 int pf_confine_jail(struct pf_err *err);

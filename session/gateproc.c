@@ -3,11 +3,13 @@
  * A session has two processes outside: the keeper, which is root's, answers root alone and holds cgroups,
  * files and process 1; and this one, which holds the sockets of the gate and reads names, packets, TLS and
  * HTTP heads that a payload wrote. It is forked before there is a payload and has nothing of the keeper's but
- * the log and one socket; when its own sockets are open it becomes a user that nobody else is, and keeps one
- * capability, that over the packet filter, in a filter of system calls that leaves it nothing else to use it
- * for (confine.h).
+ * the log and one socket; when its own sockets are open and there is a box it takes leave of the host's files
+ * and processes (view.h; its process ids it has had from the beginning), becomes a user that nobody else is,
+ * and keeps one capability, that over the packet filter, in a filter of system calls that leaves it nothing
+ * else to use it for (confine.h). What the box sends meanwhile waits in the sockets.
  *
- *     keeper → gate   {"op":"box"} + cgroup        {"op":"tls"[,"error"]} [+ socket to pinfold-tls]
+ *     keeper → gate   {"op":"box"} + cgroup, {"op":"box"} + process 1                   at the beginning
+ *                     {"op":"tls"[,"error"]} [+ socket to pinfold-tls]
  *                     {"op":"policy"|"policy-test"|"policy-set",…}           answered with one
  *     gate → keeper   {"op":"netns"} + namespace, {"op":"ready"}; or {"op":"failed","error"}   at the
  * beginning
@@ -39,6 +41,7 @@
 #include "session/audit.h"
 #include "session/confine.h"
 #include "session/control.h"
+#include "session/view.h"
 
 /* For an answer: loading a policy of many thousand names takes a tenth of a second. */
 #define ANSWER_MS 15000
@@ -48,7 +51,7 @@
 
 struct gate {
 	struct pf_gate *gate;
-	int sock, cgroup;
+	int sock;
 	struct pf_audit_lines log;
 };
 
@@ -69,11 +72,8 @@ static void on_idle(void *arg)
 
 static void on_whois(void *arg, uint64_t cgroup_id, char **exec, char **process)
 {
-	const struct gate *g = arg;
-
-	*exec = *process = NULL;
-	if (g->cgroup >= 0)
-		pf_attribute(g->cgroup, cgroup_id, exec, process);
+	(void)arg;
+	pf_attribute(PF_VIEW_CGROUP, PF_VIEW_PROC, cgroup_id, exec, process);
 }
 
 static int say(const struct gate *g, const char *op, const char *error, int fd)
@@ -141,12 +141,6 @@ static bool on_keeper(void *arg)
 		return err.errnum == EAGAIN || err.errnum == EINTR;
 	if (!op)
 		return false;
-	if (strcmp(op, "box") == 0) {
-		if (g->cgroup >= 0)
-			close(g->cgroup);
-		g->cgroup = pf_take_fd(&fd);
-		return true;
-	}
 	if (strcmp(op, "tls") == 0) {
 		/* One that cannot be watched is as one that cannot be started: it is asked for again. */
 		if (pf_gate_tls(g->gate, pf_take_fd(&fd),
@@ -163,13 +157,27 @@ static bool on_keeper(void *arg)
 	return err.kind == PF_ERR_INVALID && say(g, "answer", err.msg, -1) == 0;
 }
 
-/* What resolving a name reads, and who made a connection. */
-static int confine(uid_t uid, struct pf_err *err)
+/* false: the keeper is gone, since there is no box. */
+static bool await_box(const struct gate *g, int *cgroup, int *pidfd)
 {
-	static const char *const ro[] = {"/etc", "/proc", "/sys/fs/cgroup", "/usr", "/lib", "/lib64",
-		"/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", NULL};
+	int *const fds[] = {cgroup, pidfd};
 
-	if (pf_confine_files(NULL, ro, NULL, NULL, err) < 0 || pf_confine_gate(uid, -1, err) < 0)
+	for (size_t i = 0; i < 2; i++) {
+		struct pf_err ignored = PF_ERR_INIT;
+		PF_JSON cJSON *msg = pf_control_recv(g->sock, fds[i], &ignored);
+		if (!msg)
+			return false;
+	}
+	return true;
+}
+
+static int confine(uid_t uid, int cgroup, int pidfd, struct pf_err *err)
+{
+	static const char *const ro[] = {"/", NULL};
+	bool first = pf_in_first_userns();
+
+	if (pf_view_enter(cgroup, pidfd, err) < 0 || pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ||
+		pf_confine_gate(uid, first, -1, err) < 0)
 		return -1;
 	/* Becoming another user has undone it. */
 	return prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ? pf_fail(err, errno, "gate") : 0;
@@ -177,7 +185,7 @@ static int confine(uid_t uid, struct pf_err *err)
 
 __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params *p, int sock)
 {
-	struct gate g = {.sock = sock, .cgroup = -1, .log = {.fd = p->audit}};
+	struct gate g = {.sock = sock, .log = {.fd = p->audit}};
 	int *const keep[] = {&g.sock, &g.log.fd};
 	struct pf_err err = PF_ERR_INIT;
 	const struct pf_gate_opts opts = {.audit = on_verdict,
@@ -188,7 +196,7 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 		.wake_tls = on_wake_tls,
 		.creds = p->creds,
 		.made = on_made};
-	int netns = -1;
+	int netns = -1, cgroup = -1, pidfd = -1;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	(void)prctl(PR_SET_NAME, "pinfold-gate", 0, 0, 0);
@@ -207,7 +215,14 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 		_exit(125);
 	}
 	close(netns);
-	if (confine(p->uid, &err) < 0 || pf_gate_run(g.gate, g.sock, on_keeper, on_idle, &g, &err) < 0) {
+	if (!await_box(&g, &cgroup, &pidfd))
+		_exit(0);
+	int r = confine(p->uid, cgroup, pidfd, &err);
+	if (cgroup >= 0)
+		close(cgroup);
+	if (pidfd >= 0)
+		close(pidfd);
+	if (r < 0 || pf_gate_run(g.gate, g.sock, on_keeper, on_idle, &g, &err) < 0) {
 		struct pf_err ignored = PF_ERR_INIT;
 		cJSON *line = cJSON_CreateObject();
 		cJSON_AddStringToObject(line, "error", err.msg);
@@ -227,7 +242,8 @@ int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g,
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return pf_fail(err, errno, "line to the gate");
-	g->pid = fork();
+	struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
+	g->pid = pf_clone3(&args);
 	if (g->pid == 0)
 		gate_main(p, pair[1]);
 	int saved = errno;
@@ -296,9 +312,9 @@ static int tell(const struct pf_gateproc *g, const char *op, const char *error, 
 	return pf_control_send(g->sock, msg, fd, err);
 }
 
-int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, struct pf_err *err)
+int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, int pidfd, struct pf_err *err)
 {
-	return cgroup < 0 ? 0 : tell(g, "box", NULL, cgroup, err);
+	return tell(g, "box", NULL, cgroup, err) < 0 ? -1 : tell(g, "box", NULL, pidfd, err);
 }
 
 int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct pf_err *err)

@@ -36,8 +36,9 @@ int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g,
 int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err);
 /* And wait until the rules are in force. */
 int pf_gateproc_ready(struct pf_gateproc *g, struct pf_err *err);
-/* Where its connections come from, so that the log can name the exec: the box's v2 cgroup. */
-int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, struct pf_err *err);
+/* Where its connections come from, so that the log can name the exec: the box's v2 cgroup (or -1) and its
+ * process 1. Before that it handles no packet; without it, it ends when pf_gateproc_hang_up says so. */
+int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, int pidfd, struct pf_err *err);
 /* The socket to pinfold-tls; or -1, and why there is none. */
 int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct pf_err *err);
 

@@ -47,9 +47,6 @@ static int make_root(void *arg, int userns_fd, struct pf_err *err)
 		return -1;
 	if (pf_gateproc_ready(&k->gate, err) < 0)
 		return pf_wrap(err, "egress gate");
-	/* Not before: one that has failed is asked for its reason, and told nothing. */
-	if (pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), err) < 0)
-		return -1;
 	/* A file that the box is about to be shown. */
 	return pf_keeper_tls_trust(k, err) < 0 ? -1 : pf_take_fd(&root);
 }
@@ -119,7 +116,11 @@ int pf_keeper_build(struct keeper *k, struct pf_err *err)
 	box.cgroup = k->init_leaf;
 	box.netns_fd = netns;
 	box.init_fd = init;
-	return pf_box_create(&box, &k->box, err);
+	/* Not before: one that has failed is asked for its reason, and told nothing. */
+	return pf_box_create(&box, &k->box, err) < 0 ||
+			       pf_gateproc_box(&k->gate, pf_cgroup_fd(k->cgroup), k->box.pidfd, err) < 0
+		       ? -1
+		       : 0;
 }
 
 void pf_keeper_undo(struct keeper *k)

@@ -33,11 +33,13 @@
 #include "base/json.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "base/sys.h"
 #include "netpolicy/gate.h"
 #include "netpolicy/tlslink.h"
 #include "session/audit.h"
 #include "session/confine.h"
 #include "session/control.h"
+#include "session/view.h"
 
 /* Pods come and go without anybody who tidies up after each: their logs end somewhere. */
 #define MAX_LOG ((off_t)16 << 20)
@@ -274,13 +276,14 @@ static int open_all(struct keeper *k, int *made, struct pf_err *err)
 	return k->gate ? 0 : -1;
 }
 
-/* Of files it needs what resolving a name reads. */
 static int confine(const struct keeper *k, uid_t uid, struct pf_err *err)
 {
-	static const char *const ro[] = {"/etc", "/proc", "/usr", "/lib", "/lib64", "/run/systemd/resolve",
-		"/run/resolvconf", "/run/NetworkManager", NULL};
+	static const char *const ro[] = {"/", NULL};
+	bool first = pf_in_first_userns();
 
-	return pf_confine_files(NULL, ro, NULL, NULL, err) < 0 ? -1 : pf_confine_gate(uid, k->rewrite, err);
+	return pf_view_enter(-1, -1, err) < 0 || pf_confine_files(NULL, ro, NULL, NULL, err) < 0
+		       ? -1
+		       : pf_confine_gate(uid, first, k->rewrite, err);
 }
 
 static int stay(struct keeper *k, uid_t uid, struct pf_err *err)
@@ -370,7 +373,8 @@ int pf_podkeeper_start(const struct pf_podkeeper *k, pid_t *pid, int *sock, int 
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return pf_fail(err, errno, "line to the egress keeper");
-	*pid = fork();
+	struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
+	*pid = pf_clone3(&args);
 	if (*pid == 0)
 		keeper_main(k, pair[1]);
 	int saved = errno;

@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/proc.h"
 #include "session/confine.h"
 
 static char dir[] = "/tmp/pf-confine-XXXXXX";
@@ -90,7 +91,7 @@ static int gate(void)
 	snprintf(path, sizeof(path), "%s/log", dir);
 	int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	CHECK(log >= 0 && write(log, "line\n", 5) == 5 && unlink(path) == 0);
-	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, -1, &err) == 0);
+	CHECK(netlink >= 0 && pf_confine_gate(GATE_UID, pf_in_first_userns(), -1, &err) == 0);
 	CHECK(getuid() == GATE_UID && geteuid() == GATE_UID && getgid() == GATE_UID &&
 		getgroups(0, NULL) == 0);
 	CHECK(setresuid(0, 0, 0) < 0 && errno == EPERM);
@@ -139,7 +140,7 @@ static int pod(void)
 	snprintf(path, sizeof(path), "%s/log", dir);
 	int log = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), other = dup(log);
 	CHECK(log >= 0 && other >= 0 && write(log, "line\n", 5) == 5 && unlink(path) == 0);
-	CHECK(pf_confine_gate(GATE_UID, log, &err) == 0);
+	CHECK(pf_confine_gate(GATE_UID, pf_in_first_userns(), log, &err) == 0);
 	CHECK(ftruncate(other, 0) < 0 && errno == EPERM);
 	CHECK(syscall(SYS_ftruncate, (1UL << 32) | (unsigned)other, 0) < 0 && errno == EPERM);
 	return ftruncate(log, 0) == 0 && lseek(log, 0, SEEK_END) == 0 ? 0 : 199;
