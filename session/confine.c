@@ -266,8 +266,8 @@ int pf_confine_gate(uid_t uid, bool first_userns, int cut, struct pf_err *err)
 	refuse_if(syscalls, "fcntl", 1, "SCMP_CMP_MASKED_EQ", F_SETFL);
 	/* abort() is for itself. */
 	refuse_if(syscalls, "tgkill", 0, "SCMP_CMP_NE", getpid());
-	if (bounds(err) < 0 || become(uid, first_userns, err) < 0 || privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 ||
-		load(list, err) < 0)
+	if (bounds(err) < 0 || become(uid, first_userns, err) < 0 ||
+		privileges(PF_CAP_BIT(CAP_NET_ADMIN), 0, err) < 0 || load(list, err) < 0)
 		return pf_wrap(err, "confine the gate");
 	return 0;
 }

@@ -6,7 +6,7 @@
  * the log and one socket; when its own sockets are open and there is a box it takes leave of the host's files
  * and processes (view.h; its process ids it has had from the beginning), becomes a user that nobody else is,
  * and keeps one capability, that over the packet filter, in a filter of system calls that leaves it nothing
- * else to use it for (confine.h). What the box sends meanwhile waits in the sockets.
+ * else to use it for (confine.h). Until then it reads nothing that the box has sent.
  *
  *     keeper → gate   {"op":"box"} + cgroup, {"op":"box"} + process 1                   at the beginning
  *                     {"op":"tls"[,"error"]} [+ socket to pinfold-tls]
@@ -46,6 +46,8 @@
 /* For an answer: loading a policy of many thousand names takes a tenth of a second. */
 #define ANSWER_MS 15000
 #define END_MS 2000
+/* Confining takes as long as a tenth of a create: it is put behind that, unless there is something to do. */
+#define CREATOR_MS 20
 
 /* ---- the gate ---- */
 
@@ -171,6 +173,17 @@ static bool await_box(const struct gate *g, int *cgroup, int *pidfd)
 	return true;
 }
 
+/* Until nobody waits for the box any more; what comes before that is the end of the wait. false: the keeper
+ * is gone. Nothing is read here. */
+static bool let_creator_pass(const struct gate *g)
+{
+	struct pollfd p[] = {
+		{.fd = pf_gate_fd(g->gate), .events = POLLIN}, {.fd = g->sock, .events = POLLIN}};
+
+	(void)poll(p, 2, CREATOR_MS);
+	return !(p[1].revents & POLLHUP);
+}
+
 static int confine(uid_t uid, int cgroup, int pidfd, struct pf_err *err)
 {
 	static const char *const ro[] = {"/", NULL};
@@ -215,7 +228,7 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 		_exit(125);
 	}
 	close(netns);
-	if (!await_box(&g, &cgroup, &pidfd))
+	if (!await_box(&g, &cgroup, &pidfd) || !let_creator_pass(&g))
 		_exit(0);
 	int r = confine(p->uid, cgroup, pidfd, &err);
 	if (cgroup >= 0)

@@ -8,6 +8,8 @@ teardown_file() { world_end; }
 setup() { world_setup; }
 teardown() { common_teardown; }
 
+# Done when whoever made the sandbox is not waiting any more, or a packet has come.
+confined() { [ "$(status_of "$1" Seccomp)" = 2 ]; }
 status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 
 @test "the gate is a user that nobody else is, with one capability, no programs, no files, and one descriptor of the keeper's" {
@@ -27,12 +29,44 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 	assert_equal "$(awk '/^Max (core|processes|locked)/ {print $(NF - 1)}' "$limits" | xargs)" "0 0 0"
 	# Its descriptors: sockets, epoll, the log. Neither workspace nor lock nor cgroup files that can be written.
 	local odd
-	odd=$(find "/proc/$gate/fd" -type l -printf '%l\n' | grep -v -E '^(socket:|anon_inode:\[eventpoll\]|/dev/null$|/sys/fs/cgroup/|pipe:)' || true)
+	odd=$(find "/proc/$gate/fd" -type l -printf '%l\n' | grep -v -E '^(socket:|anon_inode:\[eventpoll\]|/dev/null$|pipe:)' || true)
 	assert_equal "$odd" "$STORE/logs/$ID.jsonl"
 	# Two sandboxes' gates are two users.
 	other=$uid
 	sandbox '{"allowed_hosts":["web.one.test"]}'
+	wait_for 20 confined "$(gate_pid)"
 	[ "$(status_of "$(gate_pid)" Uid)" != "$other" ]
+}
+
+@test "of the host's files the gate sees what resolving a name takes, all of it read-only, of its processes none" {
+	sandbox '{"allowed_hosts":["web.one.test"]}'
+	local gate root ns
+	gate=$(gate_pid)
+	# Nothing was sent yet: what is put behind the making of the box comes all the same.
+	wait_for 20 confined "$gate"
+	root="/proc/$gate/root"
+	for ns in mnt pid; do
+		[ "$(readlink "/proc/$gate/ns/$ns")" != "$(readlink "/proc/self/ns/$ns")" ] || show "$ns: the host's"
+		[ "$(readlink "/proc/$gate/ns/$ns")" != "$(readlink "/proc/$(state_of .pid)/ns/$ns")" ] || show "$ns: the sandbox's"
+	done
+	assert_equal "$(awk '/^NSpid/ {print $NF}' "/proc/$gate/status")" 1
+	assert_equal "$(find "$root/" -mindepth 1 -maxdepth 1 -printf '%f\n' | grep -v -x -E 'lib|lib64|run|mnt|nix' | sort | xargs)" \
+		"cgroup dev etc proc usr var"
+	assert_equal "$(find "$root/dev" "$root/var" -mindepth 1 -printf '%f %Y\n' | sort | grep -v '^run ' | xargs)" "urandom c"
+	assert_equal "$(awk '$6 !~ /^ro,nosuid/ || $5 ~ /^\/(home|root|tmp|sys)/' "/proc/$gate/mountinfo")" ""
+	run ! touch "$root/x" "$root/etc/x" "$root/cgroup/init/cgroup.procs" "$root/usr/x"
+	[ "$(grep -c 'Read-only file system' <<<"$output")" = 4 ] || show
+	# The control group is the sandbox's, without a way up; of processes there are the sandbox's.
+	[ -d "$root/cgroup/init" ] && [ "$(stat -c %i "$root/cgroup/..")" = "$(stat -c %i "$root/")" ]
+	assert_equal "$(find "$root/proc/" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' | xargs)" 1
+	assert_equal "$(cat "$root/proc/1/comm")" "$(cat "/proc/$(state_of .pid)/comm")"
+	# And works so.
+	expect_dial ok web.one.test 7
+	set_policy '{"allowed_hosts":["bücher.one.test","only4.one.test"]}'
+	expect_dials <<-END
+		ok only4.one.test 7
+		no_name web.one.test 7
+	END
 }
 
 @test "a gate that fails while the box is being made: create says why, and nothing of it is left" {

@@ -243,6 +243,11 @@ inside"
 	assert_equal "$(cat "/proc/$keeper/comm")" pinfold-keeper
 	# A user that no other is: the namespace's number says which.
 	assert_equal "$(stat -c %u "/proc/$keeper/task")" $((1879179264 + $(stat -Lc %i "/proc/$(oci state "$POD" | jq .pid)/ns/net") - 0xF0000000))
+	# Its files and processes are not the node's.
+	[ "$(readlink "/proc/$keeper/ns/mnt")" != "$(readlink "/proc/$DAEMON/ns/mnt")" ]
+	assert_equal "$(awk '/^NSpid/ {print $NF}' "/proc/$keeper/status")" 1
+	assert_equal "$(awk '$6 !~ /^ro,nosuid/' "/proc/$keeper/mountinfo")" ""
+	[ ! -e "/proc/$keeper/root/proc" ] && [ ! -e "/proc/$keeper/root/root" ]
 	exec_sync "$TRY; try http://good.example.com/cgi-bin/who"
 	assert_out from
 	kill -9 "$keeper"

@@ -26,6 +26,7 @@
 
 #include "base/proc.h"
 #include "session/confine.h"
+#include "session/view.h"
 
 static char dir[] = "/tmp/pf-confine-XXXXXX";
 
@@ -146,6 +147,23 @@ static int pod(void)
 	return ftruncate(log, 0) == 0 && lseek(log, 0, SEEK_END) == 0 ? 0 : 199;
 }
 
+/* In it a gate still resolves names and finds random numbers, and nothing else of the host. */
+static int view(void)
+{
+	struct pf_err err = PF_ERR_INIT;
+	char bytes[8];
+
+	CHECK(access(dir, F_OK) == 0 && pf_view_enter(-1, -1, &err) == 0);
+	CHECK(access(dir, F_OK) < 0 && access("/proc/self", F_OK) < 0 && access("/sys", F_OK) < 0);
+	CHECK(access("/etc/hosts", R_OK) == 0 && access("/usr/lib", X_OK) == 0);
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes));
+	CHECK(open("/x", O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS);
+	CHECK(open("/etc/x", O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EROFS);
+	CHECK(mkdir("/usr/x", 0700) < 0 && errno == EROFS);
+	return chdir("/..") == 0 && access("usr", F_OK) == 0 ? 0 : 199;
+}
+
 /* It is root still; what it starts is what it may start. */
 static int keeper(void)
 {
@@ -210,6 +228,12 @@ static void test_gate(void **state)
 	assert_int_equal(in_child(pod), 0);
 }
 
+static void test_view(void **state)
+{
+	(void)state;
+	assert_int_equal(in_child(view), 0);
+}
+
 static void test_keeper(void **state)
 {
 	(void)state;
@@ -221,7 +245,7 @@ static void test_keeper(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_files), cmocka_unit_test(test_nothing),
-		cmocka_unit_test(test_gate), cmocka_unit_test(test_keeper)};
+		cmocka_unit_test(test_gate), cmocka_unit_test(test_view), cmocka_unit_test(test_keeper)};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
