@@ -14,7 +14,7 @@
 
 #define NAMES 4
 /* Processes that are looked at, the youngest: who floods the sandbox with them does not stop the gate. */
-#define LOOKS 128
+#define LOOKS 256
 
 /* The youngest processes, in order; how many. */
 static size_t processes(int proc, int pids[LOOKS])

@@ -292,6 +292,13 @@ static int stay(struct keeper *k, uid_t uid, struct pf_err *err)
 	return k->listen < 0 ? -1 : confine(k, uid, err);
 }
 
+/* Process 1 of its namespace has no default for it. */
+static void on_term(int sig)
+{
+	(void)sig;
+	_exit(0);
+}
+
 static void settle(void)
 {
 	struct rlimit files;
@@ -306,6 +313,7 @@ static void settle(void)
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
 	(void)signal(SIGINT, SIG_IGN);
+	(void)signal(SIGTERM, on_term);
 	umask(077);
 }
 

@@ -263,6 +263,12 @@ inside"
 	exec_sync 'nc -l -p 1 -s 127.0.0.1 & timeout 2 wget -qO- http://198.18.0.1/ 2>&1; kill $!'
 	remove_pod
 	[ ! -e "/proc/$keeper" ] || [ "$(cut -d' ' -f3 "/proc/$keeper/stat")" = Z ]
+	# One that is told to end, as at the end of the machine's day, does.
+	policy_pod t
+	keeper=$(egress "$POD" keeper)
+	kill -TERM "$keeper"
+	wait_for 20 sh -c "[ ! -e /proc/$keeper ] || [ \"\$(cut -d' ' -f3 /proc/$keeper/stat)\" = Z ]"
+	remove_pod
 }
 
 @test "policy show and set, and the log, work by container id; the keeper and all files go with the pod" {
