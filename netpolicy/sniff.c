@@ -6,11 +6,12 @@
  * second name in the SNI list) the answer is BAD. What is not TLS and not HTTP is opaque and passes: it went
  * to the host it was dialled for.
  *
- * A first line is a request's if it ends in HTTP/x.y, whatever is before that: servers differ in what they
- * take for a method and for a blank, so a line that only the most lenient of them reads as a request is BAD.
- * So is a request without a version that names a host, which some answer for that host, and the header of the
- * PROXY protocol, behind which a connection begins anew. Protocols with text commands (SMTP, FTP, IMAP,
- * Redis) are not held up longer than one line. */
+ * A first line that begins with a word of printable characters is a request's if it ends in HTTP/x.y,
+ * whatever else is before that: servers differ in what they take for a method and for a blank, so a line that
+ * only the most lenient of them reads as a request is BAD. With another byte in its first word it is a binary
+ * protocol's, which must not wait for a line that never ends. So is a request without a version that names a
+ * host, which some answer for that host, and the header of the PROXY protocol, behind which a connection
+ * begins anew. Protocols with text commands (SMTP, FTP, IMAP, Redis) are not held up longer than one line. */
 #include "netpolicy/sniff.h"
 
 #include <string.h>
@@ -319,14 +320,15 @@ static enum beginning begins(const char *s, size_t len)
 
 /* A first line without its end. Nothing is said of it before it is there, whatever is in it: a server may
  * take a control byte for a blank. But a carriage return inside of it is an end of line to somebody, and no
- * text protocol has one. One that begins oddly is mostly another protocol's, which may have no lines at all.
- */
+ * text protocol has one. One that begins oddly is mostly another protocol's, which may have no lines at all;
+ * one word without an end may still be a method, and is refused at the limit as any other head. */
 static enum pf_sniff_kind open_line(const char *line, size_t len, bool odd)
 {
 	const char *cr = memchr(line, '\r', len);
 
 	if (odd || !(memchr(line, ' ', len) || memchr(line, '\t', len)))
-		return memchr(line, '\0', len) || len >= PF_SNIFF_MAX ? PF_SNIFF_OPAQUE : PF_SNIFF_MORE;
+		return memchr(line, '\0', len) || (odd && len >= PF_SNIFF_MAX) ? PF_SNIFF_OPAQUE
+									       : PF_SNIFF_MORE;
 	return cr && cr + 1 < line + len ? PF_SNIFF_BAD : PF_SNIFF_MORE;
 }
 

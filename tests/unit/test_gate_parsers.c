@@ -239,6 +239,10 @@ static void test_http_heads(void **state)
 	memset(big, '{', PF_SNIFF_MAX);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX - 1).kind, PF_SNIFF_MORE);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_OPAQUE);
+	/* A method may be as long as that to somebody. */
+	memset(big, 'X', PF_SNIFF_MAX);
+	assert_int_equal(sniff(big, PF_SNIFF_MAX - 1).kind, PF_SNIFF_MORE);
+	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_BAD);
 	memset(big, '\n', PF_SNIFF_MAX);
 	assert_int_equal(sniff(big, PF_SNIFF_MAX).kind, PF_SNIFF_BAD);
 	/* The second version of the PROXY protocol, behind which a connection begins anew. */
