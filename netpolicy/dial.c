@@ -20,7 +20,7 @@
 #define TOTAL_US 15000000
 #define MORE (PF_DIAL_PARALLEL - 1)
 /* From the beginning what the connection will want, so that it is said once. */
-#define WATCH (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define WATCH (EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET)
 
 static bool is_pending(const struct pf_conn *c)
 {
@@ -155,6 +155,8 @@ static void try_one(struct pf_conn *c, struct pf_src *src, const union pf_sa *sa
 	 */
 	(void)setsockopt(src->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	(void)setsockopt(src->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	/* An urgent byte goes on in its place among the others. */
+	(void)setsockopt(src->fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
 /* One more, or as many as fail at once. */

@@ -104,6 +104,8 @@ int pf_gate_socket(bool v6, int type, uint16_t port, struct pf_err *err)
 	/* Whatever is accepted here has it too. */
 	if (type == SOCK_STREAM && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		return pf_fail(err, errno, "TCP_NODELAY");
+	if (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on)) < 0)
+		return pf_fail(err, errno, "SO_OOBINLINE");
 	if (bind(fd, &sa.sa, pf_sa_len(&sa.sa)) < 0)
 		return pf_fail(err, errno, "bind to port %u of the sandbox's loopback", port);
 	if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)

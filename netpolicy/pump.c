@@ -132,9 +132,9 @@ static int copy(struct pf_conn *c, struct pf_flow *f, struct pf_end *from, struc
 		from->readable = false;
 	if (n <= 0)
 		return n == 0 || errno == EAGAIN || errno == EINTR ? 1 : -1;
-	/* Less than there was room for: it was all, and what comes is an event of its own; unless that is the
-	 * end, which may have been told already. */
-	if ((size_t)n < want && !from->ending)
+	/* Less than there was room for: it was all, and what comes is an event of its own; unless that has
+	 * been told already. */
+	if ((size_t)n < want && !from->unsure)
 		from->readable = false;
 	f->bulk = n == FEW;
 	pf_meter_take(c->gate, c->rule, (uint64_t)n);
@@ -196,15 +196,14 @@ static int step(struct pf_conn *c, struct pf_flow *f, struct pf_end *from, struc
 		f->bulk = (size_t)n >= FEW / 4;
 		return 1;
 	}
-	if (n == 0) {
-		f->eof = true;
+	/* Nothing more, or nothing before an urgent byte, which no splice takes or passes: reading tells. */
+	if (n == 0 || (errno == EAGAIN && from->unsure)) {
+		f->bulk = false;
 		return 1;
 	}
-	if (errno == EAGAIN) {
+	if (errno == EAGAIN)
 		from->readable = false;
-		return 1;
-	}
-	return errno == EINTR ? 1 : -1;
+	return errno == EAGAIN || errno == EINTR ? 1 : -1;
 }
 
 void pf_pump(struct pf_conn *c)

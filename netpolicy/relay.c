@@ -352,8 +352,8 @@ static void read_head(struct pf_conn *c)
 		bool line_end = memchr(c->head + c->head_len, '\n', (size_t)n) != NULL;
 		bool first = c->head_len == 0;
 		/* Less than there was room for: it was all, and what comes is an event of its own; unless
-		 * that is the end, which may have been told already. */
-		if ((size_t)n < c->head_cap - c->head_len && !c->client.ending)
+		 * that has been told already. */
+		if ((size_t)n < c->head_cap - c->head_len && !c->client.unsure)
 			c->client.readable = false;
 		c->head_len += (size_t)n;
 		/* A head can only become complete with a line; asking for every byte would cost its square.
@@ -477,10 +477,11 @@ static void on_pump(struct pf_timer *t)
 
 void pf_end_note(struct pf_end *e, uint32_t events)
 {
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		e->readable = true;
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		e->ending = true;
+	/* A read ends before an urgent byte, whatever is behind it. */
+	if (events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		e->unsure = true;
 	if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
 		e->writable = true;
 }
@@ -722,7 +723,7 @@ static void take(struct pf_gate *g, int fd, bool v6, const union pf_sa *peer)
 	g->conns = c;
 	g->n_conns++;
 	c->peer = peer;
-	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0)
+	if (pf_loop_add(&g->loop, &c->client.src, EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET) < 0)
 		pf_conn_abort(c, "error", "epoll", strerror(errno));
 	else
 		admit(c);

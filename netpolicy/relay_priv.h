@@ -14,7 +14,7 @@
 struct pf_end {
 	struct pf_src src;
 	bool readable, writable; /* as far as the edge-triggered events told */
-	bool ending;             /* an end or an error was told of */
+	bool unsure;             /* a short read was not all: an end, an error or urgent data was told of */
 };
 
 /* One direction of the flow. */

@@ -134,7 +134,7 @@ void pf_web_read(struct pf_conn *c)
 			c->client.src.fd, c->head + c->head_len, c->head_cap - c->head_len, MSG_DONTWAIT);
 		if (n > 0) {
 			/* As in read_head. */
-			if (c->head_len + (size_t)n < c->head_cap && !c->client.ending)
+			if (c->head_len + (size_t)n < c->head_cap && !c->client.unsure)
 				c->client.readable = false;
 			c->head_len += (size_t)n;
 			judge_all(c);

@@ -521,6 +521,67 @@ static void test_bulk_both_ways(void **state)
 	assert_int_equal(log_count("\"close\"", "\"bytes_out\":67108864", "\"bytes_in\":67108864"), 1);
 }
 
+/* FTP's ABOR and telnet's synch are urgent: a read of what is there ends before such a byte, and a splice
+ * never passes it. All of it is sent while the gate sleeps. */
+static int try_urgent(void *arg)
+{
+	static char bulk[40000], in[80000];
+	int sync = *(int *)arg, judged, fresh;
+	size_t got = 0;
+	ssize_t n;
+	char c;
+
+	memset(bulk, 'b', sizeof(bulk));
+	CHECK((judged = dial_name("web.example.test", PORT_ECHO, 1)) >= 0);
+	CHECK((fresh = dial_name("web.example.test", PORT_COUNT, 1)) >= 0);
+	CHECK(strcmp(exchange(judged, "ping\n", 5), "ping\n") == 0);
+	CHECK(write(sync, "1", 1) == 1 && read(sync, &c, 1) == 1);
+	CHECK(send(judged, bulk, sizeof(bulk), 0) == (ssize_t)sizeof(bulk));
+	CHECK(send(judged, "\xff", 1, MSG_OOB) == 1 && send(judged, "ABOR\r\n", 6, 0) == 6);
+	CHECK(send(fresh, "\xff\xf4\xff", 3, MSG_OOB) == 3 && send(fresh,
+								      "\xf2"
+								      "ABOR\r\n",
+								      7, 0) == 7);
+	CHECK(shutdown(fresh, SHUT_WR) == 0);
+	CHECK(write(sync, "2", 1) == 1 && read(sync, &c, 1) == 1);
+	while (got < sizeof(bulk) + 7 && (n = recv(judged, in + got, sizeof(in) - got, 0)) > 0)
+		got += (size_t)n;
+	CHECK(got == sizeof(bulk) + 7 && memcmp(in, bulk, sizeof(bulk)) == 0);
+	CHECK(memcmp(in + sizeof(bulk),
+		      "\xff"
+		      "ABOR\r\n",
+		      7) == 0);
+	CHECK(strcmp(exchange(fresh, NULL, 0), "10") == 0);
+	return 0;
+}
+
+static void test_urgent_data(void **state)
+{
+	int netns, sync[2];
+	char c;
+
+	(void)state;
+	NEED_WORLD();
+	struct pf_gate *g = gate_of("{\"allowed_hosts\":[\"web.example.test\"]," RESOLVER "}", &netns);
+	assert_non_null(g);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sync), 0);
+	sandbox_keep = sync[1];
+	pid_t pid = sandbox_start(netns, try_urgent, &sync[1]);
+	sandbox_keep = -1;
+	close(sync[1]);
+	struct pollfd p = {.fd = sync[0], .events = POLLIN};
+	while (poll(&p, 1, 0) == 0)
+		gate_step(g, sync[0], 100);
+	assert_int_equal(read(sync[0], &c, 1), 1);
+	assert_int_equal(write(sync[0], "1", 1), 1);
+	assert_int_equal(read(sync[0], &c, 1), 1);
+	assert_int_equal(write(sync[0], "1", 1), 1);
+	assert_int_equal(sandbox_wait(g, pid), 0);
+	pf_gate_close(g);
+	close(sync[0]);
+	close(netns);
+}
+
 /* The sandbox side of a change of policy: two connections, one of which must die and one live on. */
 static int try_shrink(void *arg)
 {
@@ -754,6 +815,7 @@ int main(void)
 		cmocka_unit_test(test_first_bytes),
 		cmocka_unit_test(test_half_close_and_server_first),
 		cmocka_unit_test(test_bulk_both_ways),
+		cmocka_unit_test(test_urgent_data),
 		cmocka_unit_test(test_policy_change_and_close),
 		cmocka_unit_test(test_nothing_allowed),
 		cmocka_unit_test(test_unrestricted),
