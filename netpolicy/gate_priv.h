@@ -147,14 +147,14 @@ bool pf_room_for(const struct pf_gate *g, unsigned int n);
 bool pf_room_borrow(struct pf_gate *g, unsigned int n);
 void pf_room_return(struct pf_gate *g, unsigned int n);
 
-/* relay.c: out of descriptors; stop accepting for a tenth of a second. */
+/* accept.c: out of descriptors; stop accepting for a tenth of a second. */
 void pf_gate_pause_accept(struct pf_gate *g);
 
 /* dnsserver.c. open is called inside the namespace. */
 int pf_dnsserver_open(struct pf_gate *g, struct pf_err *err);
 void pf_dnsserver_close(struct pf_gate *g);
 
-/* relay.c. open is called inside the namespace. */
+/* accept.c, called inside the namespace; relay_end.c. */
 int pf_relay_open(struct pf_gate *g, struct pf_err *err);
 /* After a change of policy: reset what is no longer admitted. */
 void pf_relay_recheck(struct pf_gate *g);

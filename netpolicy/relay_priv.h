@@ -1,4 +1,4 @@
-/* One relayed connection; shared by relay.c (admission), dial.c (connecting),
+/* One relayed connection; shared by accept.c (listening), relay.c (admission), dial.c (connecting),
  * web.c (HTTP requests) and pump.c (moving bytes). */
 #ifndef PF_NETPOLICY_RELAY_PRIV_H
 #define PF_NETPOLICY_RELAY_PRIV_H
@@ -99,6 +99,9 @@ struct pf_conn {
 };
 
 /* relay.c */
+/* A client is there, and wants to go to orig; fd is taken, peer is looked at before this round is over. */
+void pf_conn_begin(struct pf_gate *g, int fd, const union pf_sa *peer, const union pf_sa *orig);
+void pf_reset_on_close(int fd);
 /* End with a reset to both sides and one line in the log. verdict "deny" or "error". */
 void pf_conn_abort(struct pf_conn *c, const char *verdict, const char *reason, const char *detail);
 /* End with a reset to both sides and no line in the log. */
