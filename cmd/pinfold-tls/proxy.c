@@ -126,40 +126,7 @@ static void finish(struct conn *c, const char *error)
 	pf_loop_free(&t->loop, c);
 }
 
-/* ---- the log, and refusing */
-
-static void report(struct conn *c, const struct request *r, const char *verdict, const char *reason)
-{
-	PF_BUF struct pf_buf msg = {0};
-	size_t path = r->target_len;
-	char text[260];
-
-	/* Without the query: it may hold what is nobody else's business. */
-	for (size_t i = 0; i < r->target_len; i++)
-		if (r->target[i] == '?' || r->target[i] == '#') {
-			path = i;
-			break;
-		}
-	/* By hand: there is one for each request. */
-	pf_buf_printf(&msg,
-		"{\"op\":\"request\",\"id\":%lld,\"verdict\":\"%s\",\"reason\":\"%s\",\"method\":",
-		(long long)c->id, verdict, reason);
-	snprintf(text, sizeof(text), "%.*s", (int)(r->method_len < 32 ? r->method_len : 32), r->method);
-	pf_json_quoted(&msg, text);
-	/* A path that is no UTF-8 would make no JSON. */
-	snprintf(text, sizeof(text), "%.*s", (int)(path < 256 ? path : 256), r->target);
-	for (char *p = text; *p; p++)
-		if (*p < ' ' || *p > '~')
-			*p = '?';
-	pf_buf_str(&msg, ",\"path\":");
-	pf_json_quoted(&msg, text);
-	if (r->used) {
-		pf_buf_str(&msg, ",\"credential\":");
-		pf_json_quoted(&msg, r->used);
-	}
-	pf_buf_str(&msg, "}");
-	tls_send_text(c->t, msg.data);
-}
+/* ---- refusing */
 
 static void refuse(struct conn *c, struct request *r, const char *head, size_t len)
 {
@@ -172,7 +139,7 @@ static void refuse(struct conn *c, struct request *r, const char *head, size_t l
 		.revision = pf_policy_revision(c->t->policy),
 		.retry_s = r->retry_s};
 
-	report(c, r, f.status == 502 ? "error" : "deny", r->reason);
+	request_report(c->t, c->id, r, f.status == 502 ? "error" : "deny", r->reason);
 	release_body(c);
 	fifo_done(&c->held);
 	fifo_done(&c->body);
@@ -183,75 +150,6 @@ static void refuse(struct conn *c, struct request *r, const char *head, size_t l
 
 /* ---- requests */
 
-/* Why the rule does not have this request; false: r says why. */
-static bool judge(struct conn *c, struct request *r)
-{
-	struct tls *t = c->t;
-	const struct pf_rule *rule = NULL, *all;
-	size_t n;
-	enum pf_verdict v = pf_policy_host(t->policy, c->name, c->port, &rule);
-
-	if (v != PF_VERDICT_ALLOW) {
-		r->reason = pf_verdict_reason(v);
-		return false;
-	}
-	if (!rule->scope)
-		return true;
-	if (!pf_scope_method(rule->scope, r->method, r->method_len)) {
-		r->reason = "method";
-		snprintf(r->text, sizeof(r->text),
-			"%.*s is not among the methods that this sandbox's network policy allows for %.200s.",
-			(int)(r->method_len < 32 ? r->method_len : 32), r->method, c->name);
-		return false;
-	}
-	if (!pf_scope_path(rule->scope, r->target, r->target_len)) {
-		r->reason = "path";
-		snprintf(r->text, sizeof(r->text),
-			"This path is not among those that this sandbox's network policy allows for %.200s.",
-			c->name);
-		return false;
-	}
-	all = pf_policy_rules(t->policy, &n);
-	int64_t wait = pf_quota_take(&t->rule_quotas[rule - all], rule->scope->requests_per_hour);
-	if (wait) {
-		r->status = 429;
-		r->reason = "rate";
-		r->retry_s = wait;
-		snprintf(r->text, sizeof(r->text),
-			"This sandbox's network policy allows %lld requests an hour for %.200s.",
-			(long long)rule->scope->requests_per_hour, c->name);
-		return false;
-	}
-	return true;
-}
-
-static void split_line(struct request *r, const char *head, size_t len)
-{
-	struct pf_http_line line = {0};
-	size_t at = 0;
-
-	if (!pf_http_next(head, len, &at, &line))
-		return;
-	const char *end = line.name + line.name_len, *p = memchr(line.name, ' ', line.name_len);
-	r->method = line.name;
-	r->method_len = p ? (size_t)(p - line.name) : line.name_len;
-	r->target = p ? p + 1 : end;
-	p = memchr(r->target, ' ', (size_t)(end - r->target));
-	r->target_len = (size_t)((p ? p : end) - r->target);
-	/* An absolute target names the host once more (sniff.c made sure that it is the same): scopes are
-	 * about what comes after it. */
-	p = memmem(r->target, r->target_len, "://", 3);
-	if (r->target_len && r->target[0] != '/' && p) {
-		const char *stop = r->target + r->target_len;
-		/* Without a path it is '?' or '#' that ends the host, and no path of a scope. */
-		p += 3;
-		while (p < stop && *p != '/' && *p != '?' && *p != '#')
-			p++;
-		r->target = p;
-		r->target_len = (size_t)(stop - p);
-	}
-}
-
 /* Send the request on. head is complete; the body, if it was held, too. */
 static void send_request(struct conn *c, struct request *r, const char *head, size_t len, int64_t length)
 {
@@ -261,7 +159,7 @@ static void send_request(struct conn *c, struct request *r, const char *head, si
 		if (c->rechunk)
 			c->used = r->used; /* told when it is known what its body needs */
 		else
-			report(c, r, "allow", "allowed");
+			request_report(c->t, c->id, r, "allow", "allowed");
 		fifo_add(&c->out, fifo_data(&fresh), fifo_size(&fresh));
 	} else {
 		refuse(c, r, head, len);
@@ -292,7 +190,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 	pf_sniff((const uint8_t *)head, len, &s);
 	if (s.kind == PF_SNIFF_HTTP)
 		pf_http_hide_h2c(head, len);
-	split_line(&r, head, len);
+	request_read(&r, head, len);
 	if (s.kind != PF_SNIFF_HTTP || s.h2c || pf_http_request(&c->request, head, len) < 0) {
 		r.reason = "malformed_head";
 		refuse(c, &r, head, len);
@@ -305,7 +203,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 		r.reason = "host_mismatch";
 	} else if (c->request.parser.method == HTTP_CONNECT) {
 		r.reason = "method";
-	} else if (judge(c, &r) && !reserve_body(c, &r)) {
+	} else if (request_judge(c->t, &r) && !reserve_body(c, &r)) {
 		r.status = 429;
 		r.reason = "rate";
 		r.retry_s = 1;
@@ -351,7 +249,7 @@ static void end_held_body(struct conn *c)
 	release_body(c);
 	c->held = (struct fifo){0};
 	c->hold_body = false;
-	split_line(&r, fifo_data(&head), fifo_size(&head));
+	request_read(&r, fifo_data(&head), fifo_size(&head));
 	if (inject_body(c->t, &r, fifo_data(&c->body), fifo_size(&c->body), &fresh)) {
 		send_request(c, &r, fifo_data(&head), fifo_size(&head), (int64_t)fifo_size(&fresh));
 		if (!c->closing)
@@ -401,7 +299,7 @@ static void pass_chunks(struct conn *c)
 	char size[24];
 	size_t took;
 
-	split_line(&r, fifo_data(&c->held), fifo_size(&c->held));
+	request_read(&r, fifo_data(&c->held), fifo_size(&c->held));
 	if (!inject_part(c->t, &r, fifo_data(&c->body), fifo_size(&c->body), last, &fresh, &took)) {
 		fifo_done(&fresh);
 		cut_off(c, &r);
@@ -417,7 +315,7 @@ static void pass_chunks(struct conn *c)
 	fifo_done(&fresh);
 	if (last) {
 		fifo_add(&c->out, "0\r\n\r\n", 5);
-		report(c, &r, "allow", "allowed");
+		request_report(c->t, c->id, &r, "allow", "allowed");
 		c->rechunk = false;
 		fifo_done(&c->held);
 	}

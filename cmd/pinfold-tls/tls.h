@@ -122,6 +122,18 @@ struct request {
 	char text[400];
 };
 
+/* ---- request.c */
+
+/* What a head's first line says. */
+void request_read(struct request *r, const char *head, size_t len);
+/* Whether the policy has it; false: r says why not. Counts it. */
+bool request_judge(struct tls *t, struct request *r);
+/* Tell the gate, for the log, under this connection's id. */
+void request_report(
+	struct tls *t, int64_t id, const struct request *r, const char *verdict, const char *reason);
+
+/* ---- inject.c, with requests */
+
 /* Whether some credential may stand in bodies to this host. */
 bool inject_wants_body(const struct tls *t, const struct request *r);
 /* Write the head to out with the placeholders of this host's credentials replaced; all others go as they are.
