@@ -208,6 +208,10 @@ static int load(struct tls *t, int fd, bool with_credentials, struct pf_err *err
 	pf_policy_unref(t->policy);
 	t->policy = p;
 	resume_forget();
+	/* Connections that stay have it still, and a ticket that comes on one of them is of the old policy.
+	 */
+	if (t->upstream)
+		SSL_CTX_sess_set_new_cb(t->upstream, NULL);
 	SSL_CTX_free(t->upstream);
 	t->upstream = NULL;
 	return 0;

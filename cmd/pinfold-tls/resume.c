@@ -38,7 +38,8 @@ static struct kept *place(const unsigned char *context)
 	return &kept[context[0] % PLACES];
 }
 
-/* OpenSSL has verified the server. 1: the session is ours. */
+/* OpenSSL has verified the server; when, resume_offer has noted: a ticket may come as late as it likes. 1:
+ * the session is ours. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
 	unsigned int len;
@@ -49,8 +50,6 @@ static int on_session(SSL *ssl, SSL_SESSION *session)
 	struct kept *k = place(context);
 	forget(k);
 	*k = (struct kept){.session = session, .verified = (int64_t)(intptr_t)SSL_get_app_data(ssl)};
-	if (!SSL_session_reused(ssl))
-		k->verified = now_s();
 	return 1;
 }
 
@@ -75,7 +74,7 @@ int resume_offer(SSL *ssl, const char *name, uint16_t port)
 		forget(k);
 	const unsigned char *had = k->session ? SSL_SESSION_get0_id_context(k->session, &len) : NULL;
 	if (!had || len != SSL_MAX_SID_CTX_LENGTH || memcmp(had, context, len) != 0)
-		return 0;
+		return SSL_set_app_data(ssl, (char *)(intptr_t)now_s()) == 1 ? 0 : -1;
 	int r = SSL_set_session(ssl, k->session) == 1 &&
 				SSL_set_app_data(ssl, (char *)(intptr_t)k->verified) == 1
 			? 0

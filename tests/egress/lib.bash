@@ -9,7 +9,7 @@
 # and has then a world of its own (world.sh): pinfold runs in the namespace that plays the host, and what leaves
 # that is captured. In the world are, on every address of the internet: HTTP(S) on 80 and 443 for any name, TLS
 # on 8443, echo on 7, 853, 5432 and 8080, a greeting and echo on 22, a counter of bytes on 9, HTTP that tells what
-# it was asked on 8000 (8444 with TLS), UDP sinks and on port 5000 of some addresses an echo in upper
+# it was asked on 8000 (8444 with TLS; 8446: with tickets that wait; 8445 reads no body), UDP sinks and on port 5000 of some addresses an echo in upper
 # case; the names are those of world.sh.
 # shellcheck shell=bash
 

@@ -4,10 +4,12 @@ usage: servers.py internet|host DIR
 """
 import asyncio
 import json
+import os
 import resource
 import socket
 import ssl
 import sys
+import threading
 
 place, directory = sys.argv[1:]
 # The soft limit is what select(2) can bear.
@@ -91,6 +93,44 @@ async def web(reader, writer, port):
         await writer.drain()
 
 
+async def late(reader, writer, port):
+    """What port 8444 says after the handshake, the tickets first, comes when the file "tickets" is there."""
+    up_reader, up_writer = await asyncio.open_connection("127.0.0.1", 8444)
+    spoke = shaken = False
+
+    async def back():
+        nonlocal spoke
+        while data := await up_reader.read(65536):
+            spoke = True
+            while shaken and not os.path.exists(f"{directory}/tickets"):
+                await asyncio.sleep(0.05)
+            writer.write(data)
+
+    answers = asyncio.ensure_future(back())
+    while data := await reader.read(65536):
+        shaken = spoke
+        up_writer.write(data)
+    up_writer.close()
+    await answers
+
+
+def stuck(listener, tls):
+    """Read the head of a request, say so, and read no more."""
+    def serve(s):
+        try:
+            s = tls.wrap_socket(s, server_side=True)
+            s.recv(4096)
+            s.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            threading.Event().wait()
+        except OSError:
+            pass
+
+    # What the kernel takes for us is little, and inherited.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    while True:
+        threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+
 async def tell(reader, writer, port):
     hear("tcp", port, b"connected")
     writer.write(b"host-service\n")
@@ -146,6 +186,9 @@ async def main():
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(f"{directory}/cert.pem", f"{directory}/key.pem")
         await listen(web, 8444, tls=tls)
+        await listen(late, 8446)
+        listener = socket.create_server(("", 8445), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
+        threading.Thread(target=stuck, args=(listener, tls), daemon=True).start()
         await listen(count, 9)
         for port in (123, 443, 853, 4433, 9999):
             await loop.create_datagram_endpoint(lambda port=port: Sink(port), sock=both_families(port))

@@ -111,6 +111,27 @@ resumed": true'
 	assert_out "a.cdn.test:8444 did not prove who it is"
 }
 
+@test "a ticket that comes on an old connection after the policy has changed is not believed either" {
+	local policy='{"allowed_hosts":[{"host":"a.cdn.test","methods":["GET"]}]}'
+	ending "$policy"
+	probe 'import http.client
+c = http.client.HTTPSConnection("a.cdn.test", 8446, context=ssl.create_default_context(), timeout=60)
+c.request("GET", "/late")
+# To the end: of a connection that breaks no session is used again.
+if b"/late" in c.getresponse().read():
+    open("/workspace/answered", "w").close()' &
+	wait_for 20 grep -q 'GET /late' "$WORLD/heard"
+	set_policy "$policy"
+	# pinfold-tls has it, then.
+	inside curl -sS https://a.cdn.test:8444/
+	assert_out "a.cdn.test:8444 did not prove who it is"
+	: >"$WORLD/tickets"
+	wait $!
+	pinfold exec "$ID" -- test -e /workspace/answered
+	inside curl -sS https://a.cdn.test:8446/
+	assert_out "a.cdn.test:8446 did not prove who it is"
+}
+
 @test "a large download comes whole, and with little memory" {
 	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"}]}'
 	inside sh -c 'curl -sS --limit-rate 2G https://a.cdn.test/big | head -c 200000000 | wc -c'
