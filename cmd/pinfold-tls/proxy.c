@@ -8,9 +8,9 @@
  *
  * Bounded: 32 KiB of a request's head, 64 KiB of an answer's, 16 KiB of a body each way; buffers are there
  * only while something is in them. A body in which placeholders are to be replaced is collected up to 1 MiB,
- * because its length stands before it, and of all connections up to 64 MiB; longer ones go as they are. One
- * in chunks streams, in chunks of our own, and when it turns out to need a secret that it may not have, its
- * request is cut off.
+ * because its length stands before it, and of all connections up to 64 MiB, until the server has taken them;
+ * longer ones go as they are. One in chunks streams, in chunks of our own, and when it turns out to need a
+ * secret that it may not have, its request is cut off.
  *
  * The certificate that the client is shown is made for the name that it connected to; the upstream's is
  * verified for the same name; and Host must be that name. So what a rule or a credential says of a host holds
@@ -61,7 +61,7 @@ struct conn {
 	enum request_state state;
 	struct end client, up;
 	struct fifo in, out, rin, rout, held, body; /* body: all of it, or what is still to be looked at */
-	uint64_t reserved;                          /* for a body that is held */
+	uint64_t reserved;                          /* for bodies that are held, or not taken yet */
 	struct pf_http request, answer;
 	bool counted[256]; /* credentials, in this request */
 	uint64_t bytes_out, bytes_in, bytes_told;
@@ -87,6 +87,16 @@ static void tell_bytes(struct conn *c)
 	pf_json_add_int(msg, "bytes_out", (int64_t)c->bytes_out);
 	pf_json_add_int(msg, "bytes_in", (int64_t)c->bytes_in);
 	tls_send(c->t, msg);
+}
+
+/* Bodies that are collected count until the server has taken them, or nobody wants them any more. */
+static bool reserve(struct conn *c, uint64_t len)
+{
+	if (len > HELD_ALL_MAX - c->t->held)
+		return false;
+	c->t->held += len;
+	c->reserved += len;
+	return true;
 }
 
 static void release_body(struct conn *c)
@@ -140,7 +150,7 @@ static void refuse(struct conn *c, struct request *r, const char *head, size_t l
 		.retry_s = r->retry_s};
 
 	request_report(c->t, c->id, r, f.status == 502 ? "error" : "deny", r->reason);
-	release_body(c);
+	c->hold_body = false;
 	fifo_done(&c->held);
 	fifo_done(&c->body);
 	fifo_add(&c->rout, answer, pf_refusal_write(&f, head, len, answer));
@@ -175,10 +185,16 @@ static bool reserve_body(struct conn *c, const struct request *r)
 	if (c->request.done || (c->request.parser.flags & F_CHUNKED) || len > HELD_BODY_MAX ||
 		!inject_wants_body(c->t, r))
 		return true;
-	if (len > HELD_ALL_MAX - c->t->held)
-		return false;
-	c->t->held += c->reserved = len;
-	return true;
+	c->hold_body = reserve(c, len);
+	return c->hold_body;
+}
+
+static void too_many_bodies(struct request *r)
+{
+	r->status = 429;
+	r->reason = "rate";
+	r->retry_s = 1;
+	snprintf(r->text, sizeof(r->text), "Too many bodies wait for a credential at a time.");
 }
 
 static void begin_request(struct conn *c, char *head, size_t len)
@@ -197,6 +213,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 		return;
 	}
 	c->keep_alive = c->request.keep_alive;
+	c->hold_body = false;
 	if (c->deny) {
 		r.reason = c->deny;
 	} else if (s.has_name && strcmp(s.name, c->name) != 0) {
@@ -204,10 +221,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 	} else if (c->request.parser.method == HTTP_CONNECT) {
 		r.reason = "method";
 	} else if (request_judge(c->t, &r) && !reserve_body(c, &r)) {
-		r.status = 429;
-		r.reason = "rate";
-		r.retry_s = 1;
-		snprintf(r.text, sizeof(r.text), "Too many bodies wait for a credential at a time.");
+		too_many_bodies(&r);
 	} else if (!r.reason && c->up_error) {
 		r.status = 502;
 		r.reason = "upstream_tls";
@@ -222,9 +236,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 	c->in_answer = false;
 	c->no_body = c->request.parser.method == HTTP_HEAD;
 	c->state = c->request.done ? REQ_DONE : REQ_BODY;
-	bool wanted = c->state == REQ_BODY && inject_wants_body(c->t, &r);
-	c->hold_body = c->reserved > 0;
-	if (wanted && (c->request.parser.flags & F_CHUNKED)) {
+	if (c->state == REQ_BODY && (c->request.parser.flags & F_CHUNKED) && inject_wants_body(c->t, &r)) {
 		fifo_add(&c->held, head, len);
 		c->rechunk = true;
 		c->used = NULL;
@@ -241,16 +253,28 @@ static void begin_request(struct conn *c, char *head, size_t len)
 			fifo_add(&c->rout, "HTTP/1.1 100 Continue\r\n\r\n", 25);
 }
 
+static bool inject_held(struct conn *c, struct request *r, struct fifo *fresh)
+{
+	size_t had = fifo_size(&c->body);
+
+	if (!inject_body(c->t, r, fifo_data(&c->body), had, fresh))
+		return false;
+	/* A secret may be longer than what stands for it. */
+	if (fifo_size(fresh) <= had || reserve(c, fifo_size(fresh) - had))
+		return true;
+	too_many_bodies(r);
+	return false;
+}
+
 static void end_held_body(struct conn *c)
 {
 	struct request r = {.name = c->name, .port = c->port, .secure = c->secure, .counted = c->counted};
 	struct fifo fresh = {0}, head = c->held;
 
-	release_body(c);
 	c->held = (struct fifo){0};
 	c->hold_body = false;
 	request_read(&r, fifo_data(&head), fifo_size(&head));
-	if (inject_body(c->t, &r, fifo_data(&c->body), fifo_size(&c->body), &fresh)) {
+	if (inject_held(c, &r, &fresh)) {
 		send_request(c, &r, fifo_data(&head), fifo_size(&head), (int64_t)fifo_size(&fresh));
 		if (!c->closing)
 			fifo_add(&c->out, fifo_data(&fresh), fifo_size(&fresh));
@@ -514,6 +538,9 @@ static void settle(struct conn *c)
 		/* Closing with unread bytes would reset the connection, and the answer with it. */
 		end_shut(&c->client);
 		end_close(&c->t->loop, &c->up, false);
+		fifo_done(&c->out);
+		fifo_done(&c->body);
+		release_body(c);
 		pf_loop_timer(&c->t->loop, &c->timer, pf_now_us() + LINGER_US);
 	}
 	if (c->client.shut) {
@@ -565,6 +592,8 @@ static void drive(struct conn *c)
 	while (moved && !c->dead && rounds++ < ROUNDS) {
 		moved = 0;
 		int a = flush(&c->out, &c->up, &c->bytes_out), b = flush(&c->rout, &c->client, &c->bytes_in);
+		if (!c->hold_body && !fifo_size(&c->out))
+			release_body(c);
 		int in = wants_client(c) ? fill(&c->in, &c->client,
 						   c->state == REQ_HEAD ? PF_SNIFF_MAX + CHUNK : CHUNK)
 					 : 0;

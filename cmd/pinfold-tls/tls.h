@@ -27,7 +27,7 @@ struct tls {
 	SSL_CTX *server, *upstream;   /* upstream is made with the first connection that needs it */
 	int host_store;               /* the host's authorities, open for reading; -1: there are none */
 	struct conn *conns;
-	uint64_t held;      /* bytes of bodies that are collected, promised ones included */
+	uint64_t held;      /* bytes of bodies that are collected: promised, here, or not yet taken */
 	struct pf_buf told; /* messages to the gate that are still to be sent, each with its NUL */
 	struct pf_timer retry;
 };
