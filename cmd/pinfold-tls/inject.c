@@ -113,8 +113,8 @@ static bool grant(struct tls *t, struct request *r, struct pf_cred *k)
 		return refuse(r, 403, "credential_expired");
 	}
 	/* Its answer is what was sent. */
-	if ((r->method_len == 5 && strncasecmp(r->method, "TRACE", 5) == 0) ||
-		(r->method_len == 5 && strncasecmp(r->method, "TRACK", 5) == 0)) {
+	if (r->method_len == 5 &&
+		(strncasecmp(r->method, "TRACE", 5) == 0 || strncasecmp(r->method, "TRACK", 5) == 0)) {
 		snprintf(r->text, sizeof(r->text),
 			"Credential %s is not sent with %.5s, whose answer repeats it.", k->name, r->method);
 		return refuse(r, 403, "credential_scope");
@@ -300,7 +300,9 @@ void hide_secrets(
 			if (!k->secret || k->secret_len < SECRET_SHORT || !pf_cred_bound(k, name, port))
 				continue;
 			const char *at = memmem(head, (size_t)(end - head), k->secret, k->secret_len);
-			if (at && (!first || at < first)) {
+			/* One secret may be how another begins. */
+			if (at && (!first || at < first ||
+					  (at == first && k->secret_len > which->secret_len))) {
 				first = at;
 				which = k;
 			}

@@ -206,11 +206,14 @@ True"
 	exec {fd}<&-
 	inside sh -c 'curl -sS -H "K: $F $D $C" https://a.cdn.test:8444/'
 	assert_json ".head.k==\"$SECRET from-fd-$SECRET from-command-$SECRET\""
-	echo "second-$SECRET" >"$PF_DIR/secret"
+	echo "new-$SECRET" >"$PF_DIR/secret"
 	pinfold policy "$ID" rotate f --credentials "$PF_DIR/bindings.json"
-	echo "third-$SECRET" | pinfold policy "$ID" rotate d -
+	echo "new-$SECRET-longer" | pinfold policy "$ID" rotate d -
 	inside sh -c 'curl -sS -H "K: $F $D" https://a.cdn.test:8444/'
-	assert_json ".head.k==\"second-$SECRET third-$SECRET\""
+	assert_json ".head.k==\"new-$SECRET new-$SECRET-longer\""
+	# Where one is how another begins, it is the longer one that comes back.
+	inside sh -c 'curl -sS -D - -o /dev/null -H "X-Request-Id: $D $F" https://a.cdn.test:8444/ | tr -d "\r" | grep -cx "X-Request-Id: $D $F"'
+	assert_equal "$output" 1
 	pf policy "$ID" rotate nobody "$PF_DIR/secret"
 	assert_refused "no credential 'nobody'"
 	assert_audit '.event=="secret_set" and .credential=="f"'
