@@ -79,8 +79,10 @@ void tls_flush(struct tls *t)
 			break;
 		at += len;
 	}
-	memmove(t->told.data, t->told.data + at, t->told.len - at);
-	t->told.len -= at;
+	if (at) {
+		memmove(t->told.data, t->told.data + at, t->told.len - at);
+		t->told.len -= at;
+	}
 	if (t->told.len && !t->retry.pos)
 		pf_loop_timer(&t->loop, &t->retry, pf_now_us() + RETRY_US);
 }
