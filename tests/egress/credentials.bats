@@ -67,7 +67,9 @@ BOUND='{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]}}'
 	keeper=$(state_of .pinfold.keeper)
 	tls=$(pgrep -P "$keeper" -x pinfold-tls)
 	# Neither of the others has a descriptor of it.
-	refute grep -ql secretmem "/proc/$keeper/maps" "/proc/$tls/maps"
+	local fd fds
+	fds=$(find "/proc/$keeper/fd" "/proc/$(gate_pid)/fd" -lname '/memfd:*')
+	for fd in $fds; do refute grep -qa "$SECRET" "$fd"; done
 	inside sh -c 'curl -sS -H "Authorization: Bearer $API" https://a.cdn.test:8444/; curl -sS -o /dev/null https://a.cdn.test:8444/'
 	assert_json ".head.authorization==\"Bearer $SECRET\""
 	assert_equal "$(pgrep -P "$keeper" -x pinfold-tls)" "$tls"

@@ -81,7 +81,8 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 			>"$PF_DIR/out" 2>"$PF_DIR/stderr" || status=$?
 		assert_equal "$status" 125
 		grep -q "egress gate: .*Address already in use" "$PF_DIR/stderr" || show "$(<"$PF_DIR/stderr")"
-		[ ! -e "$ROOT/$ID" ] && [ ! -e "$STORE/sandboxes/$ID" ]
+		[ ! -e "$ROOT/$ID" ]
+		[ ! -e "$STORE/sandboxes/$ID" ]
 		assert_equal "$(find /sys/fs/cgroup -type d -name "*$ID" 2>/dev/null)" ""
 	done
 	pf create "$ID" --config "$CONFIG"

@@ -35,7 +35,7 @@ limit() { # FILE…
 	/usr/bin/python3 -c 'import jsonschema' 2>/dev/null || skip "needs python3-jsonschema"
 	pinfold features | /usr/bin/python3 "$BATS_TEST_DIRNAME/features_schema.py"
 	! echo '{"ociVersionMin": "1.0", "linux": {"netdevices": {}}}' |
-		/usr/bin/python3 "$BATS_TEST_DIRNAME/features_schema.py" >"$PF_DIR/said"
+		/usr/bin/python3 "$BATS_TEST_DIRNAME/features_schema.py" >"$PF_DIR/said" || show "taken for good"
 	grep -q netdevices "$PF_DIR/said"
 }
 

@@ -94,6 +94,6 @@ teardown() {
 	run_bundle_raw
 	start_bundle 'while :; do for p in /proc/[0-9]*; do { echo x >$p/exe; } 2>/dev/null && echo "wrote $(cat $p/cmdline)"; done; done'
 	for _ in 1 2 3 4 5 6 7 8; do pf exec "$ID" /bin/script; pf exec "$ID" true; done
-	! grep -q pinfold "$PF_DIR/out"
+	! grep -q pinfold "$PF_DIR/out" || show "$(<"$PF_DIR/out")"
 	assert_equal "$(sha256sum "$PINFOLD")" "$before"
 }

@@ -66,8 +66,10 @@ tree_of() { # STORE CHECKPOINT
 	STORE="$OTHER" pf checkpoint pull --ca "$PF_DIR/tls/cert.pem" --json "localhost:$PORT/team/work:v1"
 	assert_status 0
 	assert_json ".checkpoint == \"$DIGEST\" and .name == \"work.v1\""
-	tree_of "$OTHER" work.v1 >"$PF_DIR/there" && tree_of "$STORE" "$C" >"$PF_DIR/here"
-	[ "$(wc -l <"$PF_DIR/here")" -gt 8 ] && diff "$PF_DIR/here" "$PF_DIR/there"
+	tree_of "$OTHER" work.v1 >"$PF_DIR/there"
+	tree_of "$STORE" "$C" >"$PF_DIR/here"
+	[ "$(wc -l <"$PF_DIR/here")" -gt 8 ]
+	diff "$PF_DIR/here" "$PF_DIR/there"
 	pf destroy "$ID"
 	STORE="$OTHER"
 	pf create "$ID" --from work.v1

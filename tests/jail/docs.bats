@@ -88,7 +88,8 @@ echo checking; echo log >config.log; rm Makefile'
 	assert_equal "$output" "checking
 D $(tree)/Makefile
 A $(tree)/config.log"
-	[ -e "$(tree)/Makefile" ] && [ ! -e "$(tree)/config.log" ]
+	[ -e "$(tree)/Makefile" ]
+	[ ! -e "$(tree)/config.log" ]
 	give gen.sh <<<'#!/bin/sh
 mkdir -p gen && echo made >gen/file'
 	recipe 3

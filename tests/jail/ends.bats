@@ -207,7 +207,8 @@ nothing_left() {
 	new=$(comm -13 <(sort <<<"$before") <(sort <<<"$after") | grep -iE "pinfold|jail|$JAIL_UID" || true)
 	[ -z "$new" ] || show "left:" "$new"
 	wait_for 5 no_new_cgroups
-	[ -e "$(tree)/made" ] && [ ! -e "$(tree)/d" ]
+	[ -e "$(tree)/made" ]
+	[ ! -e "$(tree)/d" ]
 	# Its cache is all that it keeps.
 	local kept
 	kept=$(find "$(home)" -mindepth 1 -maxdepth 3 -newer "$PF_DIR/cgroups" ! -path '*/tree*' -printf '%P\n' | sort | xargs)

@@ -90,7 +90,9 @@ goes_on() {
 		(["a new", "a second", "d a", "d gone", "a g", "a gone"] | sort)'
 	cd "$(tree)" || return
 	assert_equal "$(cat new second gone/g)" $'1\n2\n2\n1\n2\ng'
-	[ ! -e a ] && [ ! -e gone/sub ] && [ -e mine ]
+	[ ! -e a ]
+	[ ! -e gone/sub ]
+	[ -e mine ]
 	assert_equal "$(store inspect two | jq -r '.. | .parent? // empty' | sort -u)" \
 		"$(store ls --json | jq -r '.[] | select(.name == "one") | .checkpoint')"
 	# latest is the newest that a jail kept.

@@ -127,7 +127,8 @@ trusted() {
 	for what in "$(home)/.cache" "$(home)" "$(home)/.cache/pinfold"; do
 		pj --rw "$what" -- sh -c "echo x >$(home)/.cache/pinfold/poison || mv $(home)/.cache/pinfold $(home)/.cache/other"
 		[ "$status" != 0 ] || show "--rw $what lets the cache be written"
-		[ ! -e "$(home)/.cache/pinfold/poison" ] && [ -d "$(home)/.cache/pinfold" ]
+		[ ! -e "$(home)/.cache/pinfold/poison" ]
+		[ -d "$(home)/.cache/pinfold" ]
 	done
 	pj --rw "$(home)/.cache" -- touch "$(home)/.cache/mine"
 	assert_status 0

@@ -63,7 +63,10 @@ make_real() {
 	assert_status 0
 	cd "$(tree)" || return
 	assert_equal "$(cat new a gone/other swap x/y/z/f)" $'1\nchanged\n2\nfile\ndeep'
-	[ ! -e gone/sub ] && [ ! -e dir/b ] && [ -p pipe ] && [ -f swap ]
+	[ ! -e gone/sub ]
+	[ ! -e dir/b ]
+	[ -p pipe ]
+	[ -f swap ]
 	assert_equal "$(readlink link)" dir
 	assert_equal "$(stat -c %a a 'dir/n a m e' tool | xargs)" "640 600 755" # no set-id bit is taken over
 	[ -z "$(find . ! -user "$(stat -c %U .)")" ]
@@ -102,7 +105,8 @@ only_its_own() {
 	IN=
 	assert_status 0
 	assert_equal "$output" "A $(home)/f"
-	[ -d "$(home)/.cache/pinfold" ] && [ ! -e "$(home)/f" ]
+	[ -d "$(home)/.cache/pinfold" ]
+	[ ! -e "$(home)/f" ]
 }
 @test "what pinfold-jail itself keeps for later goes to the real home, and is no change" {
 	each only_its_own
