@@ -38,6 +38,9 @@ uint8_t *fifo_room(struct fifo *f, size_t want)
 	}
 	if (f->cap - f->len < want) {
 		size_t cap = f->len + want;
+		/* By half at least: a body that is all placeholders grows thousands of times. */
+		if (cap < f->cap + f->cap / 2)
+			cap = f->cap + f->cap / 2;
 		/* Not realloc: it would leave a copy behind. */
 		uint8_t *more = pf_calloc(1, cap);
 		if (f->p) {
