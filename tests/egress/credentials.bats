@@ -152,6 +152,10 @@ print([answer for s, answer in held] == [b"HTTP/1.1 100"] * 64 + [b"HTTP/1.1 429
 	assert_equal "$output" True
 	inside sh -c 'head -c 300000 /dev/zero | curl -sS --retry 10 --data-binary @- https://a.cdn.test:8444/'
 	assert_json '.length==300000'
+	# What a long secret makes of a body counts, too.
+	head -c 3000 /dev/zero | base64 -w0 | pinfold policy "$ID" rotate api -
+	inside sh -c 'for i in $(seq 22000); do printf %s "$MY_KEY"; done | curl -sS -o /dev/null -w "%{http_code}" --data-binary @- https://a.cdn.test:8444/'
+	assert_equal "$output" 429
 }
 
 @test "a body that streams in chunks carries it too, whatever its length and wherever it is split, and is cut off when it may not" {
