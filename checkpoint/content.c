@@ -295,39 +295,41 @@ static bool ends_bundle(const uint8_t *data, size_t len)
 	return (h >> 40) % BUNDLE_EVERY < whole;
 }
 
-static ssize_t read_at(int fd, void *buf, size_t len, int64_t off)
+/* len bytes of the file at off; *cut: it has fewer. */
+static int read_at(
+	const struct pf_content_in *in, void *buf, size_t len, int64_t off, bool *cut, struct pf_err *err)
 {
 	size_t done = 0;
 
+	if (in->read)
+		return in->read(in->ctx, buf, len, off, err);
 	while (done < len) {
-		ssize_t n = pread(fd, (char *)buf + done, len - done, off + (int64_t)done);
+		ssize_t n = pread(in->fd, (char *)buf + done, len - done, in->base + off + (int64_t)done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return -1;
-		if (n == 0)
+			return pf_fail(err, errno, "read");
+		*cut = n == 0;
+		if (*cut)
 			break;
 		done += (size_t)n;
 	}
-	return (ssize_t)done;
+	return 0;
 }
 
 /* 1: there may be holes in it. */
-static int read_small(struct pf_content_writer *w, int fd, int64_t base, size_t size, struct pf_content *out,
-	bool *cut, struct pf_err *err)
+static int read_small(struct pf_content_writer *w, const struct pf_content_in *in, size_t size,
+	struct pf_content *out, bool *cut, struct pf_err *err)
 {
 	if (w->used - w->open_at + size > PF_CHUNK_MAX && end_bundle(w, err) < 0)
 		return -1;
 	if (make_room(w, size, err) < 0)
 		return -1;
 	uint8_t *to = w->at->data + w->used;
-	ssize_t n = read_at(fd, to, size, base);
-	if (n < 0)
-		return pf_fail(err, errno, "read");
-	if ((size_t)n != size) {
-		*cut = true;
+	if (read_at(in, to, size, 0, cut, err) < 0)
+		return -1;
+	if (*cut)
 		return 0;
-	}
 	if ((int64_t)size >= PF_HOLE_MIN && has_zero_block(to, size))
 		return 1;
 	if (!w->bundle)
@@ -468,16 +470,14 @@ static int add_piece(
 }
 
 /* Read n bytes at offset `at` to where they belong in the stage, which is right unless there are zeros. */
-static int read_piece(struct pf_content_writer *w, int fd, int64_t base, size_t n, int64_t at, bool *cut,
-	struct pf_err *err)
+static int read_piece(struct pf_content_writer *w, const struct pf_content_in *in, size_t n, int64_t at,
+	bool *cut, struct pf_err *err)
 {
 	if (make_room(w, n, err) < 0)
 		return -1;
 	uint8_t *to = w->at->data + w->used;
-	ssize_t got = read_at(fd, to, n, base + at);
-	if (got < 0)
-		return pf_fail(err, errno, "read");
-	*cut = (size_t)got != n;
+	if (read_at(in, to, n, at, cut, err) < 0)
+		return -1;
 	if (*cut)
 		return 0;
 	if (w->pending > 0 || has_zero_block(to, n)) {
@@ -489,41 +489,52 @@ static int read_piece(struct pf_content_writer *w, int fd, int64_t base, size_t 
 	return data_added(w, n, err);
 }
 
-/* Where there is something to read from `at` on, by whole blocks; size when there is nothing. */
-static int next_data(
-	int fd, int64_t base, int64_t size, int64_t at, int64_t *from, int64_t *to, struct pf_err *err)
+/* Where there is something to read from offset `at` on: 1, or -1; 0: nowhere. */
+static int seek_data(const struct pf_content_in *in, int64_t size, int64_t at, int64_t *from, int64_t *to,
+	struct pf_err *err)
 {
-	int64_t data = lseek(fd, base + at, SEEK_DATA), hole;
-
-	*from = *to = size;
+	if (in->next)
+		return in->next(in->ctx, at, from, to);
+	int64_t data = lseek(in->fd, in->base + at, SEEK_DATA), hole;
 	if (data < 0 && errno == ENXIO)
 		return 0;
-	hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
-	if (hole < 0 && errno == EINVAL) {
-		*from = at;
-		return 0;
-	}
-	if (hole < 0)
+	hole = data < 0 ? -1 : lseek(in->fd, data, SEEK_HOLE);
+	if (hole < 0 && errno != EINVAL)
 		return pf_fail(err, errno, "find holes");
-	data = (data - base) & ~(int64_t)(PF_HOLE_BLOCK - 1);
-	hole = (hole - base + PF_HOLE_BLOCK - 1) & ~(int64_t)(PF_HOLE_BLOCK - 1);
+	*from = hole < 0 ? at : data - in->base;
+	*to = hole < 0 ? size : hole - in->base;
+	return 1;
+}
+
+/* The same by whole blocks; size when there is nothing. */
+static int next_data(const struct pf_content_in *in, int64_t size, int64_t at, int64_t *from, int64_t *to,
+	struct pf_err *err)
+{
+	int64_t data, hole;
+	int r = seek_data(in, size, at, &data, &hole, err);
+
+	*from = *to = size;
+	if (r <= 0)
+		return r;
+	data &= ~(int64_t)(PF_HOLE_BLOCK - 1);
+	hole = (hole + PF_HOLE_BLOCK - 1) & ~(int64_t)(PF_HOLE_BLOCK - 1);
 	*from = data < at ? at : data < size ? data : size;
 	*to = hole < size ? hole : size;
 	return 0;
 }
 
-static int read_stretches(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
-	bool *cut, struct pf_err *err)
+static int read_stretches(struct pf_content_writer *w, const struct pf_content_in *in, int64_t size,
+	bool holes, bool *cut, struct pf_err *err)
 {
 	int64_t at = 0, from = 0, to = size;
 
 	while (at < size) {
-		if (holes && next_data(fd, base, size, at, &from, &to, err) < 0)
+		if (holes && next_data(in, size, at, &from, &to, err) < 0)
 			return -1;
 		w->pending += from - at;
 		for (at = from; at < to;) {
 			size_t n = to - at < (int64_t)PIECE ? (size_t)(to - at) : PIECE;
-			if (read_piece(w, fd, base, n, at, cut, err) < 0)
+			if (read_piece(w, in, n, at, cut, err) < 0)
 				return -1;
 			if (*cut)
 				return 0;
@@ -556,7 +567,7 @@ static void end_sum(struct pf_content_writer *w, struct pf_content *out, struct 
 	}
 }
 
-static int read_large(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
+static int read_large(struct pf_content_writer *w, const struct pf_content_in *in, int64_t size, bool holes,
 	struct pf_content *out, bool *cut, struct pf_err *err)
 {
 	w->n_refs = w->n_extents = w->n_blocks = 0;
@@ -567,7 +578,7 @@ static int read_large(struct pf_content_writer *w, int fd, int64_t base, int64_t
 	w->block_at = w->used;
 	if (w->whole)
 		pf_filesum_begin(w->whole, 2);
-	if (read_stretches(w, fd, base, size, holes, cut, err) < 0 || cut_chunks(w, true, err) < 0) {
+	if (read_stretches(w, in, size, holes, cut, err) < 0 || cut_chunks(w, true, err) < 0) {
 		w->large = false;
 		return -1;
 	}
@@ -583,7 +594,7 @@ static int read_large(struct pf_content_writer *w, int fd, int64_t base, int64_t
 	return 0;
 }
 
-int pf_content_read(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
+int pf_content_read(struct pf_content_writer *w, const struct pf_content_in *in, int64_t size, bool holes,
 	struct pf_content *out, bool *cut, struct pf_err *err)
 {
 	int r = 1;
@@ -593,8 +604,8 @@ int pf_content_read(struct pf_content_writer *w, int fd, int64_t base, int64_t s
 	if (size == 0)
 		return 0;
 	if (size < PF_HOLE_MIN || (size < SMALL && !holes))
-		r = read_small(w, fd, base, (size_t)size, out, cut, err);
-	return r == 1 ? read_large(w, fd, base, size, holes, out, cut, err) : r;
+		r = read_small(w, in, (size_t)size, out, cut, err);
+	return r == 1 ? read_large(w, in, size, holes, out, cut, err) : r;
 }
 
 /* ---- what was waited for ---- */

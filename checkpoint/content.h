@@ -37,10 +37,21 @@ struct pf_content_writer *pf_content_writer_new(
 /* Before the packs' writer. NULL is fine. */
 void pf_content_writer_free(struct pf_content_writer *w);
 
-/* Read size bytes at base of fd, a multiple of PF_HOLE_BLOCK, and store them. holes: ask the file system
- * where there is nothing to be read. *out is complete only after the next pf_content_flush(): it must stay
- * where it is. *cut tells that the file was shorter than that; what is in *out then is not to be used. */
-int pf_content_read(struct pf_content_writer *w, int fd, int64_t base, int64_t size, bool holes,
+/* Where a file's data is read from. */
+struct pf_content_in {
+	int fd;       /* another file … */
+	int64_t base; /* … from here on, a multiple of PF_HOLE_BLOCK */
+	/* Or what these give, if there is a read. It fills buf, with zeros in holes. */
+	int (*read)(void *ctx, void *buf, size_t len, int64_t off, struct pf_err *err);
+	/* The next stretch that is no hole from offset `at` on; false: there is none. */
+	bool (*next)(void *ctx, int64_t at, int64_t *from, int64_t *to);
+	void *ctx;
+};
+
+/* Read size bytes and store them. holes: ask where there is nothing to be read. *out is complete only after
+ * the next pf_content_flush(): it must stay where it is. *cut tells that the file was shorter than that; what
+ * is in *out then is not to be used. */
+int pf_content_read(struct pf_content_writer *w, const struct pf_content_in *in, int64_t size, bool holes,
 	struct pf_content *out, bool *cut, struct pf_err *err);
 int pf_content_flush(struct pf_content_writer *w, struct pf_err *err);
 

@@ -34,6 +34,7 @@
 #include "checkpoint/map.h"
 #include "checkpoint/nodeio.h"
 #include "checkpoint/restat.h"
+#include "checkpoint/spool.h"
 #include "checkpoint/tree.h"
 
 /* More than any kernel's tick (10 ms at 100 Hz). */
@@ -48,7 +49,6 @@ struct taken {
 	uint64_t number; /* of its entry */
 	bool linked;
 	bool provable; /* read by the first walk, or known before */
-	int64_t spool; /* where its data is in the spool; -1: not there */
 	bool holes;    /* of the spooled file */
 };
 
@@ -58,9 +58,8 @@ struct run {
 	struct timespec since;
 	bool traceless; /* writes through a mapping move no ctime here */
 	bool frozen;    /* the second walk */
-	int spool_fd;
-	int64_t spool_end;
-	struct taken **spooled;
+	struct pf_spool *spool;
+	struct taken **spooled; /* by their numbers there */
 	size_t n_spooled, cap_spooled;
 };
 
@@ -132,53 +131,12 @@ static bool is_known(struct run *r, const struct pf_node *n, struct taken *t)
 	return true;
 }
 
-static int spool_bytes(int from, int64_t off, int to, int64_t at, int64_t len, struct pf_err *err)
-{
-	char buf[65536];
-
-	while (len > 0) {
-		loff_t in = off, out = at;
-		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)len, 0);
-		if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) {
-			n = pread(from, buf, len < (int64_t)sizeof(buf) ? (size_t)len : sizeof(buf), off);
-			if (n > 0)
-				n = pwrite(to, buf, (size_t)n, at);
-		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return pf_fail(err, n < 0 ? errno : EIO, "copy");
-		off += n;
-		at += n;
-		len -= n;
-	}
-	return 0;
-}
-
-/* Set a file's data aside, at an offset of its own in the spool, holes left out. */
+/* Set a file's data aside. */
 static int spool_file(struct run *r, const struct pf_node *n, int fd, struct taken *t, struct pf_err *err)
 {
-	int64_t base = r->spool_end, at = 0;
-
-	t->spool = base;
 	t->holes = n->blocks * 512 < n->size;
-	while (at < n->size) {
-		int64_t data = t->holes ? lseek(fd, at, SEEK_DATA) : at, hole = n->size;
-		if (data < 0 && errno == ENXIO)
-			break;
-		if (t->holes && data >= 0)
-			hole = lseek(fd, data, SEEK_HOLE);
-		if (data < 0 || hole < 0)
-			return pf_fail(err, errno, "find holes");
-		if (hole > n->size)
-			hole = n->size;
-		if (data < hole && spool_bytes(fd, data, r->spool_fd, base + data, hole - data, err) < 0)
-			return -1;
-		at = hole;
-	}
-	r->spool_end = (base + n->size + PF_HOLE_BLOCK - 1) & ~(int64_t)(PF_HOLE_BLOCK - 1);
-	if (ftruncate(r->spool_fd, r->spool_end) < 0)
-		return pf_fail(err, errno, "copy");
+	if (pf_spool_put(r->spool, fd, n->size, t->holes, err) < 0)
+		return -1;
 	if (r->n_spooled == r->cap_spooled) {
 		r->cap_spooled = r->cap_spooled ? r->cap_spooled * 2 : 64;
 		void *v = realloc(r->spooled, r->cap_spooled * sizeof(struct taken *));
@@ -207,8 +165,8 @@ static int take_file(
 	if (r->frozen && n->size > 0)
 		rc = spool_file(r, n, fd, t, err);
 	else
-		rc = pf_content_read(
-			r->k->writer, fd, 0, n->size, n->blocks * 512 < n->size, &t->content, &cut, err);
+		rc = pf_content_read(r->k->writer, &(struct pf_content_in){.fd = fd}, n->size,
+			n->blocks * 512 < n->size, &t->content, &cut, err);
 	if (rc < 0)
 		return pf_wrap(err, "/%s", path);
 	t->provable = !r->frozen;
@@ -228,7 +186,7 @@ static int take(struct run *r, struct pf_node *n, int dirfd, int selffd, const c
 	if (n->leader) /* the first name vanished before it was read */
 		return note_of(n->leader) ? 0 : gone(r, n, path, err);
 	struct taken *t = pf_arena_alloc(r->k->arena, sizeof(*t));
-	*t = (struct taken){.spool = -1};
+	*t = (struct taken){0};
 	int rc = 0;
 	if (n->kind == PF_NODE_FILE) {
 		rc = take_file(r, n, dirfd, path, t, err);
@@ -302,15 +260,6 @@ static int begin(struct run *r, struct pf_err *err)
 	return 0;
 }
 
-static int temp_file(int dirfd, struct pf_err *err)
-{
-	PF_CLOSE int fd = openat(dirfd, "spool", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-
-	if (fd < 0 || unlinkat(dirfd, "spool", 0) < 0)
-		return pf_fail(err, errno, "temporary file");
-	return pf_take_fd(&fd);
-}
-
 /* Everything between freeze and thaw, and these. */
 static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, const struct pf_tree *first,
 	struct pf_tree **second, struct pf_err *err)
@@ -358,8 +307,10 @@ static int read_spool(struct run *r, struct pf_err *err)
 
 	for (size_t i = 0; i < r->n_spooled; i++) {
 		struct taken *t = r->spooled[i];
-		if (pf_content_read(r->k->writer, r->spool_fd, t->spool, t->content.size, t->holes,
-			    &t->content, &cut, err) < 0)
+		struct pf_content_in in;
+		if (pf_spool_get(r->spool, (int64_t)i, &in, err) < 0 ||
+			pf_content_read(
+				r->k->writer, &in, t->content.size, t->holes, &t->content, &cut, err) < 0)
 			return -1;
 		if (cut)
 			return pf_fail(err, EIO, "read the spool");
@@ -472,15 +423,14 @@ static int take_all(struct run *r, struct pf_err *err)
 
 int pf_take_tree(struct pf_take *k, struct pf_err *err)
 {
-	struct run r = {.k = k, .out = k->out, .spool_fd = -1};
+	struct run r = {.k = k, .out = k->out};
 
 	if (begin(&r, err) < 0)
 		return -1;
-	if (k->src->live && (r.spool_fd = temp_file(k->tmp_fd, err)) < 0)
+	if (k->src->live && pf_spool_new(k->tmp_fd, pf_packs_sealed(k->packs), &r.spool, err) < 0)
 		return -1;
 	int rc = take_all(&r, err);
-	if (r.spool_fd >= 0)
-		close(r.spool_fd);
+	pf_spool_free(r.spool);
 	free(r.spooled);
 	return rc;
 }

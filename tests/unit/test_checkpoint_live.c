@@ -7,6 +7,7 @@
 #include <sys/mount.h>
 #include <sys/vfs.h>
 
+#include "checkpoint/heavy.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
 #include "checkpoint/write.h"
@@ -59,9 +60,25 @@ static int setup(void **state)
 	return 0;
 }
 
+/* The same with checkpoints that are sealed: what is set aside is encrypted. */
+static int setup_sealed(void **state)
+{
+	static char spec[sizeof(env.dir) + 16];
+
+	(void)setup(state);
+	tree_text(env.fd, "key", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+	assert_int_equal(fchmodat(env.fd, "key", 0600, 0), 0);
+	snprintf(spec, sizeof(spec), "file:%s/key", env.dir);
+	pf_ckpt_use_key(spec, 1);
+	pf_ckpt_open_manifest = pf_ckpt_heavy_open_manifest;
+	return 0;
+}
+
 static int teardown(void **state)
 {
 	(void)state;
+	pf_ckpt_use_key(NULL, -1);
+	pf_ckpt_open_manifest = NULL;
 	env_remove(&env);
 	return 0;
 }
@@ -89,6 +106,7 @@ static void check_restored(struct box *b, struct pf_ckpt_result *r)
 	if (pf_ckpt_prepare(env.store, r->digest.s, NULL, &st, &err) < 0 ||
 		pf_ckpt_resolve(env.store, r->digest.s, NULL, &c, &err) < 0)
 		fail_msg("prepare: %s", err.msg);
+	assert_int_equal(c.sealed, pf_ckpt_open_manifest != NULL);
 	PF_FREE char *dir = pf_ckpt_layer_dir(env.store, &c.layers[0]);
 	PF_CLOSE int back = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	PF_FREE char *got = tree_describe(back);
@@ -179,6 +197,11 @@ static void edits_between_the_passes(void **state)
 	assert_true(r.layer.live.changed < 60); /* the 300 odd names are not taken again */
 	check_restored(&b, &r);
 	close(b.fd);
+}
+
+static void edits_of_a_sealed_one(void **state)
+{
+	edits_between_the_passes(state);
 }
 
 static void scribble(struct box *b)
@@ -361,6 +384,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(quiet_tree_is_packed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(edits_between_the_passes, setup, teardown),
+		cmocka_unit_test_setup_teardown(edits_of_a_sealed_one, setup_sealed, teardown),
 		cmocka_unit_test_setup_teardown(mapped_writes_are_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(failures_thaw, setup, teardown),
