@@ -90,7 +90,9 @@ struct download {
 	int fd;
 	EVP_MD_CTX *hash;
 	int64_t have, size;
-	bool ranged; /* the rest was asked for, and nothing has come yet */
+	bool ranged;     /* the rest was asked for, and nothing has come yet */
+	bool too_much;   /* why on_blob would not go on … */
+	int write_errno; /* … or this */
 };
 
 static int start_again(struct download *d)
@@ -113,8 +115,14 @@ static bool on_blob(void *arg, const char *data, size_t len)
 		status == 200 && start_again(d) < 0)
 		return false;
 	d->ranged = false;
-	if ((int64_t)len > d->size - d->have || pf_write_all(d->fd, data, len) < 0 ||
-		EVP_DigestUpdate(d->hash, data, len) != 1)
+	d->too_much = (int64_t)len > d->size - d->have;
+	if (d->too_much)
+		return false;
+	if (pf_write_all(d->fd, data, len) < 0) {
+		d->write_errno = errno;
+		return false;
+	}
+	if (EVP_DigestUpdate(d->hash, data, len) != 1)
 		return false;
 	d->have += (int64_t)len;
 	reg_progress(d->r, (int64_t)len, false);
@@ -138,13 +146,13 @@ static int download(struct download *d, const char *url, const char *digest, str
 		struct reg_reply a = {0};
 
 		snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)d->have);
-		int64_t before = d->have;
-		d->ranged = before > 0;
+		d->ranged = d->have > 0;
 		if (reg_send(d->r, &q, &a, err) < 0)
-			return d->have > before || *err->msg
-				       ? pf_wrap(err, "more than its %lld bytes, or no room",
-						 (long long)d->size)
-				       : -1;
+			return d->write_errno ? pf_fail(err, d->write_errno, "write it")
+			       : d->too_much  ? pf_fail_kind(err, PF_ERR_CORRUPT, 0,
+							"%s sent more than its %lld bytes", d->r->ref.host,
+							(long long)d->size)
+					      : -1;
 		bool cut = a.cut;
 		int rc = a.status == 200 || a.status == 206 ? 0 : reg_refused(d->r, &a, digest, err);
 		reg_reply_done(&a);

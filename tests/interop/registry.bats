@@ -21,6 +21,7 @@ teardown() {
 		kill "$pid" 2>/dev/null || true
 		wait "$pid" 2>/dev/null || true
 	done
+	! mountpoint -q "$OTHER/checkpoints" || wait_for 30 umount "$OTHER/checkpoints"
 	common_teardown
 }
 
@@ -351,4 +352,29 @@ hostile() { # MODE
 	pf checkpoint push "$C"
 	assert_status 125
 	[ -z "$(ls -A "$STORE/checkpoints/tmp")" ]
+}
+
+@test "a pull onto a full disk says so and leaves nothing, wherever it ends, and works when there is room" {
+	local size
+	registry
+	checkpoint 4
+	pf checkpoint push --plain-http "$C" "127.0.0.1:$PORT/team/work:v1"
+	assert_status 0
+	STORE="$OTHER"
+	mkdir -p -m 700 "$STORE/checkpoints"
+	mount -t tmpfs -o size=1m,mode=700 pf-test "$STORE/checkpoints" 2>/dev/null || skip "cannot mount here"
+	# Of the blobs one does not fit; they do, and what is in them does not.
+	for size in 1m 6m; do
+		mount -o "remount,size=$size" "$STORE/checkpoints"
+		pf checkpoint pull --plain-http "127.0.0.1:$PORT/team/work:v1"
+		assert_status 125
+		assert_err "No space left on device"
+		assert_equal "$(pinfold checkpoint ls --quiet)" ""
+		assert_equal "$(find "$STORE/checkpoints" -mindepth 1 -type f ! -name '*lock' ! -name format ! -name index.json)" ""
+		assert_equal "$(find "$STORE/checkpoints/tmp" -mindepth 1)" ""
+	done
+	mount -o remount,size=32m "$STORE/checkpoints"
+	pf checkpoint pull --plain-http "127.0.0.1:$PORT/team/work:v1"
+	assert_status 0
+	pinfold checkpoint verify --all >/dev/null
 }
