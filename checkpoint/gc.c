@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,18 @@ int pf_ckpt_each_user(int storefd,
 	return errno ? pf_fail(err, errno, "sandboxes") : 0;
 }
 
+/* What the one can do who reads the error. Returns -1. */
+static int remedy(struct pf_err *err, const char *fmt, ...)
+{
+	size_t n = strlen(err->msg);
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(err->msg + n, sizeof(err->msg) - n, fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
 struct mark {
 	struct pf_ckpt_heavy *h;
 	struct keep *k;
@@ -117,7 +130,11 @@ static int mark_one(struct mark *m, const char *digest, struct pf_err *err)
 
 static int mark_user(void *ctx, const char *sandbox, const char *digest, struct pf_err *err)
 {
-	return mark_one(ctx, digest, err) < 0 ? pf_wrap(err, "sandbox %s", sandbox) : 0;
+	if (mark_one(ctx, digest, err) == 0)
+		return 0;
+	if (err->kind == PF_ERR_CORRUPT)
+		(void)remedy(err, " (`pinfold destroy %s` lets go of it)", sandbox);
+	return pf_wrap(err, "sandbox %s", sandbox);
 }
 
 static int mark(struct pf_ckpt_heavy *h, struct keep *k, struct pf_err *err)
@@ -128,9 +145,15 @@ static int mark(struct pf_ckpt_heavy *h, struct keep *k, struct pf_err *err)
 
 	if (!index)
 		return -1;
-	cJSON_ArrayForEach(entry,
-		pf_ckpt_index_entries(index)) if (mark_one(&m, pf_ckpt_index_str(entry, "digest"), err) <
-						  0) return -1;
+	cJSON_ArrayForEach(entry, pf_ckpt_index_entries(index))
+	{
+		const char *digest = pf_ckpt_index_str(entry, "digest");
+		if (mark_one(&m, digest, err) < 0)
+			return err->kind != PF_ERR_CORRUPT
+				       ? -1
+				       : remedy(err, " (`pinfold checkpoint rm %.12s` gives it up)",
+						 digest + strlen("sha256:"));
+	}
 	if (pf_ckpt_each_user(h->storefd, mark_user, &m, err) < 0)
 		return -1;
 	if (k->n > 1)
@@ -155,6 +178,40 @@ static int sweep(int storefd, const char *dir,
 			fn(dfd, e->d_name, ctx, err) < 0)
 			return -1;
 	return errno ? pf_fail(err, errno, "%s", dir) : 0;
+}
+
+/* ---- a full disk ---- */
+
+static int drop_cache(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	if (unlinkat(dfd, name, 0) < 0)
+		return pf_fail(err, errno, "remove files/%s", name);
+	*(bool *)ctx = true;
+	return 0;
+}
+
+static bool no_room(const struct pf_err *failed)
+{
+	return failed->errnum == ENOSPC || failed->errnum == EDQUOT;
+}
+
+/* What was to be written found no room, and there is some now: the indexes of unchanged files have gone,
+ * which are made again (filesindex.h). */
+static bool made_room(int storefd, const struct pf_err *failed)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	bool any = false;
+
+	if (no_room(failed))
+		(void)sweep(storefd, "files", drop_cache, &any, &ignored);
+	return any;
+}
+
+int pf_ckpt_index_shrink(int storefd, const cJSON *index, struct pf_err *err)
+{
+	if (pf_ckpt_index_write(storefd, index, err) == 0)
+		return 0;
+	return made_room(storefd, err) ? pf_ckpt_index_write(storefd, index, err) : -1;
 }
 
 struct sweep {
@@ -276,6 +333,12 @@ static bool is_live(void *ctx, const struct pf_chunk_id *id)
 	return x->cap > 0 && x->used[ids_slot(x, id->b)];
 }
 
+static int whose_layer(struct pf_err *err)
+{
+	return remedy(err, " (`pinfold checkpoint verify --all` names the checkpoints that need it; "
+			   "`pinfold checkpoint rm` gives them up)");
+}
+
 struct mark_chunks {
 	struct pf_ckpt_heavy *h;
 	bool sealed;
@@ -296,7 +359,7 @@ static int mark_layer(int dfd, const char *name, void *ctx, struct pf_err *err)
 	snprintf(id.s, sizeof(id.s), "sha256:%.64s", name);
 	struct pf_layer_reader *l = pf_layer_open_as(m->h, &id, m->sealed, err);
 	if (!l)
-		return -1;
+		return whose_layer(err);
 	const struct pf_layer_doc *d = pf_layer_document(l);
 	for (size_t i = 0; i < d->n_tree; i++)
 		ids_add(m->ids, d->tree[i]);
@@ -308,7 +371,7 @@ static int mark_layer(int dfd, const char *name, void *ctx, struct pf_err *err)
 			ids_add(m->ids, refs[i].id);
 	}
 	pf_layer_close(l);
-	return r;
+	return r < 0 ? whose_layer(err) : 0;
 }
 
 static void keep_all(struct pf_ckpt_gc_stats *stats, const struct pf_err *why)
@@ -378,13 +441,21 @@ static int sweep_chunks(
 		keep_all(stats, &why);
 		return 0;
 	}
-	if (pf_ckpt_tmp_make_locked(h->storefd, tmp, &tmp_fd, err) < 0)
+	if (pf_ckpt_tmp_make_locked(h->storefd, tmp, &tmp_fd, err) < 0 &&
+		(!made_room(h->storefd, err) || pf_ckpt_tmp_make_locked(h->storefd, tmp, &tmp_fd, err) < 0))
 		return -1;
 	int r = pf_packs_sweep(p, tmp_fd, is_live, &ids, &opts, &swept, err);
 	pf_ckpt_tmp_remove(h->storefd, tmp, &tmp_fd);
 	stats->chunks += swept.chunks_removed;
 	stats->bytes += swept.bytes_freed;
-	return r;
+	if (r == 0 || !no_room(err))
+		return r;
+	/* Whole packs have gone. Without room for a new one the others stay as they are, until there is some.
+	 */
+	if (swept.chunks_waiting > 0)
+		snprintf(stats->because, sizeof(stats->because),
+			"packs that are needed in part could not be written anew: %.800s", err->msg);
+	return 0;
 }
 
 int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats *stats, struct pf_err *err)
@@ -454,7 +525,7 @@ int pf_ckpt_remove(
 	if (!index)
 		return -1;
 	pf_ckpt_index_remove(index, digest.s);
-	if (pf_ckpt_index_write(h.storefd, index, err) < 0)
+	if (pf_ckpt_index_shrink(h.storefd, index, err) < 0)
 		return -1;
 	return pf_ckpt_gc_locked(&h, false, stats, err);
 }

@@ -2,6 +2,7 @@
 #ifndef PF_CHECKPOINT_GC_H
 #define PF_CHECKPOINT_GC_H
 
+#include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -12,7 +13,7 @@ struct pf_ckpt_gc_stats {
 	int64_t manifests, layers, chunks, unpacked, temps; /* removed */
 	int64_t bytes;      /* that manifests, layers' documents and packs have become smaller by */
 	bool kept_all;      /* something could not be read, so nothing that may belong to it was removed */
-	char because[1000]; /* what that was; "" if nothing */
+	char because[1000]; /* what that was, or what else kept it from freeing all; "" if nothing */
 };
 
 /* Remove abandoned temporary directories, and manifests, layers, chunks and unpacked layers that neither a
@@ -22,6 +23,10 @@ int pf_ckpt_gc(const char *store, struct pf_ckpt_gc_stats *stats, struct pf_err 
 /* The same on an open store (exclusive), whose lock the caller holds too. Its handles of packs are stale
  * after that. all: look at the packs even if no layer was removed. */
 int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats *stats, struct pf_err *err);
+
+/* pf_ckpt_index_write() of an index with fewer entries, also where the disk is full: what can be made again
+ * goes for it. Both locks are held (packs.lock exclusive). */
+int pf_ckpt_index_shrink(int storefd, const cJSON *index, struct pf_err *err);
 
 /* Call fn for every sandbox that was created from a checkpoint, with that one's digest. */
 int pf_ckpt_each_user(int storefd,

@@ -298,16 +298,19 @@ int pf_packs_sweep(struct pf_packs *p, int tmpfd, bool (*live)(void *ctx, const 
 	decide(&w);
 	for (size_t i = 0; i < p->n_packs; i++) {
 		struct fate *f = &w.fates[i];
-		if (f->remove || f->rewrite)
+		if (f->remove)
 			stats->chunks_removed += f->k->x.count - f->live_chunks;
+		else if (f->rewrite)
+			stats->chunks_waiting += f->k->x.count - f->live_chunks;
 		if (opts->dry_run && f->remove) {
 			stats->packs_removed++;
 			stats->bytes_freed += (int64_t)f->k->file_bytes;
 		}
 	}
-	if (opts->dry_run)
-		return 0;
-	if (remove_stray_keys(&w, err) < 0 || remove_marked(&w, err) < 0)
+	if (!opts->dry_run &&
+		(remove_stray_keys(&w, err) < 0 || remove_marked(&w, err) < 0 || rewrite(&w, tmpfd, err) < 0))
 		return -1;
-	return rewrite(&w, tmpfd, err);
+	stats->chunks_removed += stats->chunks_waiting;
+	stats->chunks_waiting = 0;
+	return 0;
 }

@@ -57,7 +57,7 @@ static int remove_entries(int storefd, const struct pf_ckpt_prune *p, struct pf_
 	for (size_t i = 0; i < p->n; i++)
 		if (!p->v[i].kept)
 			pf_ckpt_index_remove(index, p->v[i].digest.s);
-	return pf_ckpt_index_write(storefd, index, err);
+	return pf_ckpt_index_shrink(storefd, index, err);
 }
 
 static int choose(
@@ -105,8 +105,9 @@ int pf_ckpt_prune(const char *store, const struct pf_ckpt_prune_rules *rules, st
 	*out = (struct pf_ckpt_prune){0};
 	if (pf_ckpt_heavy_open(store, false, !rules->dry_run, &h, err) < 0)
 		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
-	lock = pf_ckpt_lock(h.storefd, err);
-	if (lock < 0)
+	/* The index is replaced whole: nothing has to stand still to be looked at. */
+	lock = rules->dry_run ? -1 : pf_ckpt_lock(h.storefd, err);
+	if (lock < 0 && !rules->dry_run)
 		return -1;
 	int r = choose(h.storefd, rules, out, err);
 	if (r == 0 && out->removed > 0 && !rules->dry_run) {

@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/path.h"
 #include "base/proc.h"
+#include "checkpoint/memdir.h"
 #include "checkpoint/unpacklayer.h"
 
 static int make_dir(int dirfd, const char *path, mode_t mode, struct pf_err *err)
@@ -103,4 +106,68 @@ int pf_ckpt_prepare(const char *store, const char *digest, const char *image_dig
 	return pf_ckpt_heavy_open(store, false, false, &h, err) < 0
 		       ? -1
 		       : pf_ckpt_prepare_in(&h, digest, image_digest, stats, err);
+}
+
+/* ---- to be read alone ---- */
+
+bool pf_ckpt_read_only(int storefd)
+{
+	struct statvfs fs;
+
+	return fstatvfs(storefd, &fs) == 0 && (fs.f_flag & ST_RDONLY);
+}
+
+/* Layer i in the directory in memory, as "i". */
+static int unpack_in_memory(
+	struct pf_ckpt_heavy *h, int mem, size_t i, const struct pf_ckpt_layer *l, struct pf_err *err)
+{
+	struct pf_unpacked got;
+	char name[24];
+
+	snprintf(name, sizeof(name), "%zu", i);
+	PF_CLOSE int fs = make_dir(mem, name, 0755, err);
+	PF_CLOSE int links = fs < 0 ? -1 : make_dir(mem, "links", 0700, err);
+	if (links < 0)
+		return -1;
+	if (pf_ckpt_layer_unpack(h, &l->id, fs, links, 0, &got, err) < 0)
+		return err->errnum == ENOSPC ? pf_wrap(err, "the machine's memory is too small for it") : -1;
+	return pf_rm_rf_at(mem, "links", err) < 0 ? -1 : pf_take_fd(&fs);
+}
+
+static int open_unpacked(const struct pf_ckpt_heavy *h, const struct pf_digest *id, struct pf_err *err)
+{
+	char name[96], path[128];
+
+	snprintf(path, sizeof(path), "unpacked/%s/fs", pf_ckpt_unpacked_name(id, name));
+	int fd = openat(h->storefd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? pf_fail(err, errno, "%s", path) : fd;
+}
+
+int pf_ckpt_open_layers(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, int *fds, struct pf_err *err)
+{
+	bool read_only = pf_ckpt_read_only(h->storefd);
+	struct pf_err cannot = PF_ERR_INIT;
+	PF_CLOSE int mem = read_only || c->sealed ? pf_memdir(&cannot) : -1;
+	size_t n = 0;
+
+	if (mem < 0 && read_only) {
+		*err = cannot;
+		return pf_wrap(err, "the store is read-only");
+	}
+	for (; n < c->n_layers; n++) {
+		struct pf_ckpt_prepare_stats stats = {0};
+		const struct pf_ckpt_layer *l = &c->layers[n];
+		fds[n] = l->unpacked ? open_unpacked(h, &l->id, err)
+			 : mem >= 0  ? unpack_in_memory(h, mem, n, l, err)
+			 : seen_before(c, n) || prepare_layer(h, l, &stats, err) == 0
+				 ? open_unpacked(h, &l->id, err)
+				 : -1;
+		if (fds[n] < 0)
+			break;
+	}
+	if (n == c->n_layers)
+		return 0;
+	while (n > 0)
+		close(pf_take_fd(&fds[--n]));
+	return pf_wrap(err, "checkpoint %.19s", c->digest.s);
 }

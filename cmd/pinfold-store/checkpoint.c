@@ -224,6 +224,8 @@ static size_t verify_these(struct pf_ckpt_heavy *h, int argc, char **argv, const
 	const cJSON *e;
 	size_t bad = argc == 0 && !index;
 
+	if (bad > 0)
+		(void)pf_store_error("checkpoint verify", err);
 	cJSON_ArrayForEach(e, pf_ckpt_index_entries(index)) bad +=
 		verify_one(h, pf_ckpt_index_str(e, "digest"), pf_ckpt_index_str(e, "name"), good, out) < 0;
 	for (int i = 0; i < argc; i++) {
@@ -289,16 +291,16 @@ static cJSON *gc_json(const struct pf_ckpt_gc_stats *s)
 	pf_json_add_int(j, "temps", s->temps);
 	pf_json_add_int(j, "bytes", s->bytes);
 	cJSON_AddBoolToObject(j, "kept_all", s->kept_all);
-	if (s->kept_all)
+	if (*s->because)
 		cJSON_AddStringToObject(j, "because", s->because);
 	return j;
 }
 
-/* What was left to be done goes unseen in JSON. */
-static void tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s)
+void pf_checkpoint_tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s)
 {
-	if (s->kept_all)
-		fprintf(stderr, "pinfold: checkpoint %s: nothing was freed that it might need: %s\n", verb,
+	if (*s->because)
+		fprintf(stderr, "pinfold: checkpoint %s: %s: %s\n", verb,
+			s->kept_all ? "nothing was freed that it might need" : "not all was freed",
 			s->because);
 }
 
@@ -345,13 +347,13 @@ static int cmd_rm(int argc, char **argv)
 		s.unpacked += one.unpacked;
 		s.temps += one.temps;
 		s.bytes += one.bytes;
-		if (one.kept_all)
+		if (*one.because)
 			memcpy(s.because, one.because, sizeof(s.because));
 		s.kept_all |= one.kept_all;
 	}
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
-	tell_kept("rm", &s);
+	pf_checkpoint_tell_kept("rm", &s);
 	return 0;
 }
 
@@ -375,7 +377,7 @@ static int cmd_gc(int argc, char **argv)
 	s.unpacked += unsealed;
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
-	tell_kept("gc", &s);
+	pf_checkpoint_tell_kept("gc", &s);
 	return 0;
 }
 

@@ -14,6 +14,10 @@ int pf_cmd_checkpoint_rotate_key(int argc, char **argv);
 int pf_cmd_manifest_open(int argc, char **argv);
 extern const char pf_encryption_help[], pf_rotate_help[];
 
+/* On standard error, that a collection kept what it could not judge, if so. */
+struct pf_ckpt_gc_stats;
+void pf_checkpoint_tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s);
+
 /* Deep trees need a descriptor per level: raise the soft limit to the hard one. */
 void pf_checkpoint_raise_nofile(void);
 

@@ -42,34 +42,40 @@ static void side_done(struct side *s)
 	*s = (struct side){0};
 }
 
+static void add_fd(struct side *s, int fd)
+{
+	int *fds = realloc(s->fds, (s->n + 1) * sizeof(*fds));
+
+	if (!fds)
+		abort();
+	s->fds = fds;
+	s->fds[s->n++] = fd;
+}
+
 static int add_dir(struct side *s, int dirfd, const char *path, struct pf_err *err)
 {
 	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
 		return pf_fail(err, errno, "layer %s", path);
-	int *fds = realloc(s->fds, (s->n + 1) * sizeof(*fds));
-	if (!fds)
-		abort();
-	s->fds = fds;
-	s->fds[s->n++] = fd;
+	add_fd(s, fd);
 	return 0;
 }
 
 static int add_checkpoint(struct side *s, const char *spec, struct pf_err *err)
 {
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	PF_CKPT struct pf_ckpt c = {0};
-	struct pf_ckpt_prepare_stats stats;
 
-	if (pf_ckpt_resolve(pf_store.store, spec, NULL, &c, err) < 0 ||
-		(!s->image && pf_ckpt_check_foreign_base(&c, err) < 0) ||
-		pf_ckpt_prepare(pf_store.store, c.digest.s, NULL, &stats, err) < 0)
+	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, err) < 0 ||
+		pf_ckpt_resolve_at(h.storefd, spec, NULL, &c, err) < 0 ||
+		(!s->image && pf_ckpt_check_foreign_base(&c, err) < 0))
 		return -1;
-	for (size_t i = 0; i < c.n_layers; i++) {
-		PF_FREE char *dir = pf_ckpt_layer_dir(pf_store.store, &c.layers[i]);
-		if (add_dir(s, AT_FDCWD, dir, err) < 0)
-			return -1;
-	}
+	PF_FREE int *fds = pf_calloc(c.n_layers + 1, sizeof(*fds));
+	if (pf_ckpt_open_layers(&h, &c, fds, err) < 0)
+		return -1;
+	for (size_t i = 0; i < c.n_layers; i++)
+		add_fd(s, fds[i]);
 	if (!s->image)
 		s->image = pf_strdup(c.base_image_ref);
 	return 0;

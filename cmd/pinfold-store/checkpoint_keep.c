@@ -77,8 +77,12 @@ static void prune_json(const struct pf_ckpt_prune *p, bool dry_run)
 		cJSON_AddItemToArray(p->v[i].kept ? kept : gone, e);
 	}
 	cJSON_AddBoolToObject(j, "dry_run", dry_run);
-	if (!dry_run)
+	if (!dry_run) {
 		pf_json_add_int(j, "bytes", p->gc.bytes);
+		cJSON_AddBoolToObject(j, "kept_all", p->gc.kept_all);
+	}
+	if (*p->gc.because)
+		cJSON_AddStringToObject(j, "because", p->gc.because);
 	print_json(j);
 }
 
@@ -137,6 +141,7 @@ int pf_cmd_checkpoint_prune(int argc, char **argv)
 		prune_json(&p, rules.dry_run);
 	else
 		prune_text(&p, rules.dry_run);
+	pf_checkpoint_tell_kept("prune", &p.gc);
 	pf_ckpt_prune_done(&p);
 	return 0;
 }

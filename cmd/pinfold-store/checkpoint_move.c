@@ -15,6 +15,7 @@
 #include "checkpoint/layer.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
+#include "checkpoint/unsealed.h"
 #include "cmd/pinfold-store/checkpoint.h"
 #include "cmd/pinfold-store/progress.h"
 #include "cmd/pinfold-store/verbs.h"
@@ -246,11 +247,26 @@ static int check_sealed(const struct pf_ckpt *c, const struct export_args *a, st
 		a->spec);
 }
 
+/* A tar is made of layers that are stacked, and these are mounted from the store. */
+static int unpack_for_tar(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct pf_err *err)
+{
+	struct pf_ckpt_prepare_stats prepared;
+
+	for (size_t i = 0; i < c->n_layers; i++)
+		if (!c->layers[i].unpacked && pf_ckpt_read_only(h->storefd))
+			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				"the store is read-only, and layers of this checkpoint are not unpacked in "
+				"it: "
+				"export --to oci:DIR needs none");
+	return pf_ckpt_prepare_in(h, c->digest.s, NULL, &prepared, err);
+}
+
 static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct export_args *a,
 	struct pf_ckpt_export_stats *s, struct pf_err *err)
 {
-	struct pf_ckpt_prepare_stats prepared;
+	struct pf_err ignored = PF_ERR_INIT;
 	struct pf_image img = {0};
+	int64_t dropped;
 	PF_JSON cJSON *refs = a->refs ? pf_json_load(a->refs, err) : NULL, *config = NULL;
 	char **dirs = pf_calloc(c->n_layers + 1, sizeof(*dirs));
 	int r = a->refs && !refs ? -1 : check_sealed(c, a, err);
@@ -260,7 +276,7 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 		a->opts.base_layers = img.layers;
 	}
 	if (r == 0 && a->opts.form == PF_CKPT_TAR)
-		r = pf_ckpt_prepare_in(h, c->digest.s, NULL, &prepared, err);
+		r = unpack_for_tar(h, c, err);
 	for (size_t i = 0; i < c->n_layers; i++)
 		dirs[i] = pf_ckpt_layer_dir(pf_store.store, &c->layers[i]);
 	a->opts.unpacked = dirs;
@@ -275,6 +291,9 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 	if (r == 0)
 		r = pf_ckpt_export(h, c, a->to, &a->opts, s, err);
 	pf_show_end();
+	/* What was unpacked of a sealed one has served. */
+	if (c->sealed && a->opts.form == PF_CKPT_TAR && !pf_ckpt_read_only(h->storefd))
+		(void)pf_ckpt_drop_unsealed(pf_store.store, &dropped, &ignored);
 	pf_strv_free(dirs);
 	pf_image_done(&img);
 	return r;

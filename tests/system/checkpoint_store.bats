@@ -17,7 +17,9 @@ setup() {
 }
 
 teardown() {
-	[ -n "${T:-}" ] && rm -rf "$T"
+	[ -n "${T:-}" ] || return 0
+	! mountpoint -q "$STORE" || wait_for 30 umount "$STORE"
+	rm -rf "$T"
 }
 
 store() {
@@ -261,4 +263,125 @@ more" ]
 	run store checkpoint ls
 	[ "$status" -eq 125 ]
 	[[ "$output" == *"version 3"* ]]
+}
+
+# Sets DIGEST to that of the checkpoint of that name, MANIFEST to its file.
+manifest_of() { # NAME
+	DIGEST=$(jq -r --arg n "$1" '.checkpoints[] | select(.name == $n).digest' "$STORE/checkpoints/index.json")
+	MANIFEST="$STORE/checkpoints/manifests/${DIGEST#sha256:}"
+}
+
+# Runs the store's program; sets status, output and stderr.
+try() {
+	status=0
+	output=$(store "$@" 2>"$T/stderr") || status=$?
+	stderr=$(<"$T/stderr")
+}
+
+packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
+
+@test "what cannot be read keeps every chunk until it is given up, and what says so says how" {
+	local n before how
+	for n in one two three; do
+		head -c 60000 /dev/urandom >"$T/upper/data"
+		snapshot $n
+	done
+	before=$(packs)
+	# The manifest of one has a bit flipped, that of another is gone.
+	for how in 'printf X | dd of="$MANIFEST" bs=1 seek=40 conv=notrunc status=none' 'rm "$MANIFEST"'; do
+		manifest_of two
+		[ -e "$T/kept" ] || cp "$MANIFEST" "$T/kept"
+		eval "$how"
+		try checkpoint gc
+		assert_status 0
+		assert_json '.kept_all and .chunks == 0 and .layers == 0 and .manifests == 0'
+		assert_err "${DIGEST:7:12}"
+		assert_err "pinfold checkpoint rm ${DIGEST:7:12}"
+		assert_equal "$(packs)" "$before"
+	done
+	# Also where something else goes: whether it is needed is not known.
+	try checkpoint prune --keep-last 1 --json
+	assert_status 0
+	assert_json '[.removed[].name] == ["one"] and .kept_all and (.because | contains("pinfold checkpoint rm"))'
+	assert_err "pinfold checkpoint rm ${DIGEST:7:12}"
+	assert_equal "$(packs)" "$before"
+	# Once the file is back nothing is lost.
+	cp "$T/kept" "$MANIFEST"
+	store checkpoint verify two three >/dev/null
+	rm "$MANIFEST"
+	# What was told works, and frees what only that one and those removed before had.
+	try checkpoint rm "${DIGEST:7:12}"
+	assert_status 0
+	assert_json '(.kept_all | not) and .layers == 2 and .chunks > 0'
+	try checkpoint gc
+	assert_json '.kept_all | not'
+	store checkpoint verify --all >/dev/null
+	assert_equal "$(store checkpoint ls --json | jq -r '[.[].name] | join(" ")')" three
+	# A layer's document: verify names the checkpoint.
+	head -c 60000 /dev/urandom >"$T/upper/data"
+	snapshot four
+	before=$(packs)
+	manifest_of three
+	echo junk >"$STORE/checkpoints/layers/$(jq -r '.layers[0].id' "$MANIFEST" | cut -d: -f2)"
+	try checkpoint gc
+	assert_json .kept_all
+	assert_err "checkpoint verify --all"
+	assert_equal "$(packs)" "$before"
+	try checkpoint verify --all
+	assert_status 125
+	assert_json '[.[] | select(.good | not).name] == ["three"]'
+	try checkpoint rm three
+	assert_json '(.kept_all | not) and .chunks > 0'
+	store checkpoint verify --all >/dev/null
+	echo junk >"$STORE/checkpoints/index.json"
+	try checkpoint verify --all
+	assert_status 125
+	assert_err index.json
+}
+
+@test "a store that is mounted read-only is listed, verified, compared and exported, and nothing is written to it" {
+	fill
+	snapshot one
+	echo newer >"$T/upper/changed"
+	snapshot two
+	(umask 077; openssl rand -hex 32 >"$T/key")
+	echo newest >"$T/upper/changed"
+	export PINFOLD_KEY="file:$T/key"
+	printf '{"sandbox_id":"s1","name":"sealed","base_image":{"ref":"%s","digest":"dir:%s"}}\n' "$T/image" "$T/image" |
+		PINFOLD_ENCRYPT=yes store snapshot-write --upper-fd 9 9<"$T/upper" >/dev/null
+	before=$(cd "$STORE" && find . -printf '%p %T@ %C@ %s\n' | sort)
+	mount --bind "$STORE" "$STORE" 2>/dev/null || skip "cannot mount here"
+	mount -o remount,ro,bind "$STORE"
+	store checkpoint verify --all >/dev/null
+	assert_equal "$(store checkpoint ls --json | jq -r '[.[] | select(.damaged | not).name] | join(" ")')" \
+		"one two sealed"
+	store checkpoint inspect one >/dev/null
+	try checkpoint stats --json
+	assert_json '.checkpoints == 3 and .damaged == 0'
+	try checkpoint prune --keep-last 1 --dry-run --json
+	assert_json '[.removed[].name] | index("one") != null'
+	store checkpoint export one --to "oci:$T/oci" >/dev/null
+	store checkpoint export sealed --to "oci-archive:$T/sealed.tar" >/dev/null
+	if [ "$(printf '6.6\n%s\n' "$(uname -r)" | sort -V | head -n 1)" = 6.6 ]; then
+		try diff one two
+		assert_status 0
+		assert_out "+newer"
+		try diff two sealed
+		assert_out "+newest"
+	fi
+	# What would have to write says what stands in the way.
+	for verb in "checkpoint gc" "checkpoint rm one" "checkpoint prune --keep-last 1" "checkpoint export one --to tar:$T/tar" \
+		"checkpoint prepare one" "checkpoint import oci:$T/oci"; do
+		# shellcheck disable=SC2086
+		try $verb
+		assert_status 125
+		[[ "$stderr" == *[Rr]ead-only* ]] || show "$verb"
+	done
+	umount "$STORE"
+	assert_equal "$(cd "$STORE" && find . -printf '%p %T@ %C@ %s\n' | sort)" "$before"
+	# What was exported is all there.
+	STORE="$T/second"
+	store checkpoint import "oci:$T/oci" >/dev/null
+	store checkpoint import "oci-archive:$T/sealed.tar" >/dev/null
+	store checkpoint verify --all >/dev/null
 }
