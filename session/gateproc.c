@@ -178,10 +178,10 @@ static bool await_box(const struct gate *g, int *cgroup, int *pidfd)
 static bool let_creator_pass(const struct gate *g)
 {
 	struct pollfd p[] = {
-		{.fd = pf_gate_fd(g->gate), .events = POLLIN}, {.fd = g->sock, .events = POLLIN}};
+		{.fd = pf_gate_fd(g->gate), .events = POLLIN}, {.fd = g->sock, .events = POLLIN | POLLRDHUP}};
 
 	(void)poll(p, 2, CREATOR_MS);
-	return !(p[1].revents & POLLHUP);
+	return !(p[1].revents & (POLLHUP | POLLRDHUP));
 }
 
 static int confine(uid_t uid, int cgroup, int pidfd, struct pf_err *err)
@@ -267,6 +267,7 @@ int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g,
 		return pf_fail(err, saved, "start the gate");
 	}
 	g->sock = pair[0];
+	g->last = -1;
 	return 0;
 }
 
@@ -382,8 +383,29 @@ bool pf_gateproc_hear(struct pf_gateproc *g)
 
 void pf_gateproc_hang_up(struct pf_gateproc *g)
 {
-	if (g->sock >= 0)
-		close(pf_take_fd(&g->sock));
+	if (g->sock < 0)
+		return;
+	(void)shutdown(g->sock, SHUT_WR);
+	g->last = pf_take_fd(&g->sock);
+}
+
+/* Its end of the line is closed early in its exit, before its mounts go. */
+void pf_gateproc_last_words(struct pf_gateproc *g)
+{
+	int64_t until = pf_now_us() + (int64_t)END_MS * 1000;
+	char wish[64];
+
+	while (g->last >= 0) {
+		struct pollfd p = {.fd = g->last, .events = POLLIN};
+		int64_t left = (until - pf_now_us()) / 1000;
+		int r = left > 0 ? poll(&p, 1, (int)left) : 0;
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r <= 0)
+			(void)kill(g->pid, SIGKILL);
+		if (r <= 0 || recv(g->last, wish, sizeof(wish), MSG_DONTWAIT) <= 0)
+			close(pf_take_fd(&g->last));
+	}
 }
 
 void pf_gateproc_end(struct pf_gateproc *g)
@@ -391,6 +413,8 @@ void pf_gateproc_end(struct pf_gateproc *g)
 	siginfo_t si = {0};
 
 	pf_gateproc_hang_up(g);
+	if (g->last >= 0)
+		close(pf_take_fd(&g->last));
 	if (g->pid <= 0)
 		return;
 	PF_CLOSE int pidfd = pidfd_open(g->pid, 0);

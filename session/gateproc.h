@@ -23,11 +23,12 @@ struct pf_gateproc_params {
 struct pf_gateproc {
 	pid_t pid; /* 0: none */
 	int sock;  /* readable: pf_gateproc_hear; -1: none */
+	int last;  /* the same after pf_gateproc_hang_up */
 	/* The gate wants pinfold-tls. Called from pf_gateproc_hear and pf_gateproc_ask. */
 	void (*wake_tls)(void *arg);
 	void *arg;
 };
-#define PF_GATEPROC_NONE ((struct pf_gateproc){.sock = -1})
+#define PF_GATEPROC_NONE ((struct pf_gateproc){.sock = -1, .last = -1})
 
 /* Fork it. It makes the namespace and loads the rules while the caller goes on. */
 int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g, struct pf_err *err);
@@ -51,7 +52,9 @@ bool pf_gateproc_hear(struct pf_gateproc *g);
 
 /* Tell it to end: it writes the last lines of its log. */
 void pf_gateproc_hang_up(struct pf_gateproc *g);
-/* And wait for that. */
+/* Wait until they are. */
+void pf_gateproc_last_words(struct pf_gateproc *g);
+/* And until it has ended. */
 void pf_gateproc_end(struct pf_gateproc *g);
 
 #endif

@@ -97,7 +97,7 @@ void pf_keeper_finish(struct keeper *k)
 	free(k->p->state->stop_reason);
 	k->p->state->stop_reason = pf_strdup(k->stop_reason);
 
-	pf_gateproc_end(&k->gate);
+	pf_gateproc_last_words(&k->gate);
 	cJSON *line = cJSON_CreateObject();
 	cJSON_AddStringToObject(line, "reason", k->stop_reason);
 	pf_json_add_int(line, "exit_code", k->p->state->exit_code);
@@ -109,6 +109,7 @@ void pf_keeper_finish(struct keeper *k)
 	pf_keeper_log(k, "stop", line);
 	(void)pf_cgroup_remove(k->cgroup, 2000, &err);
 	(void)pf_keeper_save_state(k, PF_STATUS_STOPPED, &err);
+	pf_gateproc_end(&k->gate);
 	if (k->autosave.pid > 0) {
 		enum pf_config_on on = occasion(k, &si);
 		struct pf_err why = PF_ERR_INIT;
