@@ -66,7 +66,7 @@ UNIT_BIN    := $(UNIT_SRC:%.c=$(BUILD)/%)
 HELPER_SRC  := $(filter-out tests/helpers/faultinject.c,$(wildcard tests/helpers/*.c))
 HELPER_BIN  := $(HELPER_SRC:%.c=$(BUILD)/%) $(BUILD)/tests/helpers/faultinject.so
 
-PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/libexec/pinfold/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd \
+PROGRAMS := $(BUILD)/bin/pinfold $(BUILD)/bin/pinfold-jail $(BUILD)/bin/pinfold-bwrap $(BUILD)/libexec/pinfold/pinfold-store $(BUILD)/libexec/pinfold/pinfold-systemd \
 	$(BUILD)/libexec/pinfold/pinfold-tls $(BUILD)/libexec/pinfold/pinfold-worker $(BUILD)/libexec/pinfold/pinfold-tool \
 	$(if $(REGISTRY_OBJ),$(BUILD)/libexec/pinfold/pinfold-registry)
 
@@ -88,11 +88,7 @@ $(BUILD)/obj/cmd/pinfold-init: cmd/pinfold-init/init.c
 $(BUILD)/obj/cmd/init-blob.o: cmd/pinfold-init/blob.S $(BUILD)/obj/cmd/pinfold-init
 	$(Q)$(CC) -DPF_INIT_FILE='"$(BUILD)/obj/cmd/pinfold-init"' -c -o $@ $<
 
-# What is started as pinfold: as small as process 1, and starts the program.
-$(BUILD)/bin/pinfold: cmd/pinfold-first/first.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(INIT_CFLAGS) -o $@ $<
-$(BUILD)/libexec/pinfold/pinfold: $(PINFOLD_OBJ) $(LIBS)
+$(BUILD)/bin/pinfold: $(PINFOLD_OBJ) $(LIBS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(PINFOLD_OBJ) -Wl,--start-group $(LIBS) -Wl,--end-group $(CORE_LIBS)
 $(BUILD)/bin/pinfold-bwrap: $(BWRAP_OBJ) $(LIBS)

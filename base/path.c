@@ -285,8 +285,6 @@ void pf_program_was(const char *path)
 
 char *pf_program_dir(struct pf_err *err)
 {
-	/* What is started as bin/pinfold is its first stage (cmd/pinfold-first). */
-	static const char behind[] = "/libexec/pinfold/pinfold";
 	char buf[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", buf, sizeof(buf) - 1);
 
@@ -297,9 +295,6 @@ char *pf_program_dir(struct pf_err *err)
 	buf[n] = '\0';
 	if (program_was && strlen(program_was) < sizeof(buf))
 		strcpy(buf, program_was);
-	size_t len = strlen(buf), end = sizeof(behind) - 1;
-	if (len >= end && strcmp(buf + len - end, behind) == 0)
-		strcpy(buf + len - end, "/bin/pinfold");
 	char *slash = strrchr(buf, '/');
 	if (!slash) {
 		pf_fail(err, ENOENT, "where this program is: %s", buf);

@@ -38,8 +38,7 @@ bool pf_path_below(const char *path, const char *dir);
  * Believed when it is the same file. */
 void pf_program_was(const char *path);
 
-/* The directory of the running program's own file (dirname of /proc/self/exe), malloc'ed; PREFIX/bin for
- * pinfold, which lies in PREFIX/libexec/pinfold behind its first stage. */
+/* The directory of the running program's own file (dirname of /proc/self/exe), malloc'ed. */
 char *pf_program_dir(struct pf_err *err);
 
 #endif

@@ -18,28 +18,19 @@
 
 extern char **environ;
 
-static bool tried;
-
-void pf_self_begin(void)
-{
-	const char *was = getenv(TRIED);
-
-	tried = was != NULL;
-	if (!was)
-		return;
-	pf_program_was(was);
-	(void)unsetenv(TRIED);
-}
-
 int pf_self_guard(char *const argv[], struct pf_err *err)
 {
 	struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
 	struct statvfs st;
 	char path[PATH_MAX];
 
-	if (statvfs("/proc/self/exe", &st) == 0 && (st.f_flag & ST_RDONLY))
+	if (statvfs("/proc/self/exe", &st) == 0 && (st.f_flag & ST_RDONLY)) {
+		if (getenv(TRIED))
+			pf_program_was(getenv(TRIED));
+		(void)unsetenv(TRIED);
 		return 0;
-	if (tried)
+	}
+	if (getenv(TRIED))
 		return pf_fail(err, 0, "our own program file cannot be protected from the container");
 	PF_CLOSE int fd = open_tree(AT_FDCWD, "/proc/self/exe", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	if (fd < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &ro, sizeof(ro)) < 0)

@@ -7,10 +7,6 @@
 
 #include "base/err.h"
 
-/* Takes what the start from there left in the environment (cmd/pinfold-first does it before we run, so that
- * we start but once; pf_self_guard otherwise). Call it first of all. */
-void pf_self_begin(void);
-
 /* Start this program anew from there, unless it runs from a read-only mount already. Returns 0 when there is
  * nothing to do; -1 when it cannot be done; and not at all when it is done: argv is run from its beginning.
  * Call it before anything is made. */

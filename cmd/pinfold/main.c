@@ -17,7 +17,6 @@
 #include "base/units.h"
 #include "checkpoint/store.h"
 #include "cmd/pinfold/oci.h"
-#include "sandbox/selfguard.h"
 #include "sandbox/spec.h"
 #include "session/session.h"
 
@@ -344,7 +343,6 @@ int main(int argc, char **argv)
 	(void)signal(SIGCHLD, SIG_DFL);
 	umask(022);
 	pf_globals.argv = argv;
-	pf_self_begin();
 	/* Started by a descriptor (selfguard.h) we would be named after its number. */
 	(void)prctl(PR_SET_NAME, "pinfold", 0, 0, 0);
 	open_standard_fds();

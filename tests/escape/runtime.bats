@@ -30,16 +30,15 @@ teardown() { common_teardown; }
 
 @test "the host's binary cannot be overwritten by way of /proc/PID/exe (CVE-2019-5736)" {
 	create_sandbox
-	# What was started, and what it started.
-	local sum files=("$PINFOLD" "${PINFOLD%/bin/*}/libexec/pinfold/pinfold")
-	sum=$(sha256sum "${files[@]}")
+	local sum
+	sum=$(sha256sum <"$PINFOLD")
 	# The command is the joiner itself, by a script whose interpreter it is.
 	inside sh -c 'printf "#!/proc/self/exe\n" >/tmp/s && chmod 755 /tmp/s && cp /tmp/s /tmp/sh'
 	inside sh -c 'i=0; while [ $i -lt 3000 ]; do for p in /proc/[0-9]*; do case $(readlink $p/exe 2>/dev/null) in *pinfold|*pinfold*deleted*) : 2>/dev/null >>$p/exe && echo OPENED $p;; esac; done; i=$((i+100)); done' &
 	local writer=$! i
 	for i in 1 2 3 4 5 6; do pf exec "$ID" -- /tmp/s --version; done
 	wait "$writer" || true
-	assert_equal "$(sha256sum "${files[@]}")" "$sum"
+	assert_equal "$(sha256sum <"$PINFOLD")" "$sum"
 	# And process 1's program is sealed.
 	inside sh -c 'echo x >>/proc/1/exe'
 	[ "$status" != 0 ]

@@ -84,8 +84,8 @@ teardown() {
 }
 
 @test "the payload cannot write the runtime's file (CVE-2019-5736)" {
-	local before files=("$PINFOLD" "${PINFOLD%/bin/*}/libexec/pinfold/pinfold")
-	before=$(sha256sum "${files[@]}")
+	local before
+	before=$(sha256sum "$PINFOLD")
 	ln -sf /proc/self/exe "$BUNDLE/rootfs/bin/self"
 	printf '#!/proc/self/exe\n' >"$BUNDLE/rootfs/bin/script"
 	chmod 755 "$BUNDLE/rootfs/bin/script"
@@ -94,10 +94,6 @@ teardown() {
 	run_bundle_raw
 	start_bundle 'while :; do for p in /proc/[0-9]*; do { echo x >$p/exe; } 2>/dev/null && echo "wrote $(cat $p/cmdline)"; done; done'
 	for _ in 1 2 3 4 5 6 7 8; do pf exec "$ID" /bin/script; pf exec "$ID" true; done
-	# Nor when the program is started without its first stage, which else makes the mount.
-	PINFOLD="${files[1]}" pf exec "$ID" /bin/script
-	PINFOLD="${files[1]}" pf exec "$ID" true
-	assert_status 0
 	! grep -q pinfold "$PF_DIR/out" || show "$(<"$PF_DIR/out")"
-	assert_equal "$(sha256sum "${files[@]}")" "$before"
+	assert_equal "$(sha256sum "$PINFOLD")" "$before"
 }

@@ -200,14 +200,13 @@ teardown() {
 	# Where an ordinary user gets to, with all that he runs.
 	USER_DIR=$(mktemp -d /tmp/pfu.XXXXXX)
 	mv "$BUNDLE/rootfs" "$USER_DIR/"
-	mkdir -p "$USER_DIR"/{bin,libexec/pinfold,root}
-	cp "$PINFOLD" "$USER_DIR/bin"
-	cp "$BUILD/libexec/pinfold/pinfold" "$USER_DIR/libexec/pinfold"
+	cp "$PINFOLD" "$USER_DIR/pinfold"
+	mkdir "$USER_DIR/root"
 	chown -R 65534:65534 "$USER_DIR" "$tree$part"
 	cat >"$USER_DIR/user" <<-'END'
-		cd "$1" && bin/pinfold spec --rootless && jq '.process.terminal = false | .linux.cgroupsPath = $p
+		cd "$1" && ./pinfold spec --rootless && jq '.process.terminal = false | .linux.cgroupsPath = $p
 			| .process.args = ["sh", "-c", "id; cat /proc/self/uid_map; echo x >/dev/null && echo wrote; touch /t || echo read-only"]' \
-			--arg p "$2/c" config.json >new.json && mv new.json config.json && exec bin/pinfold --root "$1/root" run c
+			--arg p "$2/c" config.json >new.json && mv new.json config.json && exec ./pinfold --root "$1/root" run c
 	END
 	status=0
 	output=$(sh -c 'echo $$ >"$1/caller/cgroup.procs"; shift

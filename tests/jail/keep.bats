@@ -9,7 +9,7 @@ setup_file() {
 	prefix=${JAIL_BIN%/bin}
 	mkdir -p "$prefix/libexec/pinfold"
 	cp "$BUILD/bin/pinfold" "$JAIL_BIN"
-	cp "$BUILD/libexec/pinfold/pinfold" "$BUILD/libexec/pinfold/pinfold-store" "$prefix/libexec/pinfold"
+	cp "$BUILD/libexec/pinfold/pinfold-store" "$prefix/libexec/pinfold"
 }
 teardown_file() { jail_file_end; }
 setup() {
