@@ -190,8 +190,7 @@ const char *pf_nearest(const char *word, const char *const *list)
 	return best_d <= limit ? best : NULL;
 }
 
-/* What a terminal obeys: the control characters of ASCII, and those of Latin-1 in UTF-8. */
-static bool control(const char *s, size_t len, size_t i)
+bool pf_is_control(const char *s, size_t len, size_t i)
 {
 	unsigned char c = (unsigned char)s[i], next = i + 1 < len ? (unsigned char)s[i + 1] : 0;
 	unsigned char before = i > 0 ? (unsigned char)s[i - 1] : 0;
@@ -202,12 +201,13 @@ static bool control(const char *s, size_t len, size_t i)
 
 void pf_one_line(char *s)
 {
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s, next = (unsigned char)s[1];
-		if (c < 0x20 || c == 0x7f)
-			*s = c == '\n' || c == '\t' ? ' ' : '?';
-		else if (c == 0xc2 && next >= 0x80 && next <= 0x9f)
-			s[0] = s[1] = '?';
+	for (size_t i = 0, len = strlen(s); i < len; i++) {
+		if (!pf_is_control(s, len, i))
+			continue;
+		bool pair = (unsigned char)s[i] == 0xc2;
+		s[i] = s[i] == '\n' || s[i] == '\t' ? ' ' : '?';
+		if (pair)
+			s[++i] = '?';
 	}
 }
 
@@ -216,7 +216,7 @@ void pf_quote_name(struct pf_buf *out, const char *prefix, const char *s, size_t
 	bool plain = pf_utf8_valid(s, len);
 
 	for (size_t i = 0; i < len; i++)
-		plain = plain && !control(s, len, i) && s[i] != '"' && s[i] != '\\';
+		plain = plain && !pf_is_control(s, len, i) && s[i] != '"' && s[i] != '\\';
 	if (!plain)
 		pf_buf_str(out, "\"");
 	pf_buf_str(out, prefix);

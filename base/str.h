@@ -29,8 +29,10 @@ void *pf_calloc(size_t n, size_t size);
 bool pf_starts_with(const char *s, const char *prefix);
 bool pf_ends_with(const char *s, const char *suffix);
 
-/* Make of a text that others wrote one line that holds nothing which a terminal would obey, U+0080 to U+009F
- * included; in place. */
+/* Whether a terminal obeys the byte at i: a control character of ASCII, or half of one of those of Latin-1 in
+ * UTF-8, U+0080 to U+009F. */
+bool pf_is_control(const char *s, size_t len, size_t i);
+/* Make of a text that others wrote one line that holds nothing which a terminal would obey; in place. */
 void pf_one_line(char *s);
 /* Append a name as git shows it: as it is, or, if it holds such characters, '"', '\\' or what is no UTF-8, in
  * "…" with three octal digits for what cannot be shown. prefix is inside of the quotes and plain. */

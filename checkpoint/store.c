@@ -317,11 +317,11 @@ static int read_layers(int storefd, struct pf_ckpt *out, struct pf_err *err)
 	return 0;
 }
 
-/* What goes to a terminal as it is: no control character, those of U+0080 to U+009F included. */
+/* What goes to a terminal as it is. */
 static bool plain(const char *s)
 {
-	for (const unsigned char *p = (const unsigned char *)s; *p; p++)
-		if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f))
+	for (size_t i = 0, len = strlen(s); i < len; i++)
+		if (pf_is_control(s, len, i))
 			return false;
 	return true;
 }

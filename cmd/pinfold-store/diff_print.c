@@ -56,16 +56,6 @@ void pf_diff_printer_free(struct pf_diff_printer *p)
 
 /* ---- pieces ---- */
 
-/* What a terminal obeys: the control characters of ASCII, and those of Latin-1 in UTF-8. */
-static bool control(const char *s, size_t len, size_t i)
-{
-	unsigned char c = (unsigned char)s[i], next = i + 1 < len ? (unsigned char)s[i + 1] : 0;
-	unsigned char before = i > 0 ? (unsigned char)s[i - 1] : 0;
-
-	return c < 0x20 || c == 0x7f || (c == 0xc2 && next >= 0x80 && next < 0xa0) ||
-	       (before == 0xc2 && c >= 0x80 && c < 0xa0);
-}
-
 static void print_quoted(const char *prefix, const char *s, size_t len)
 {
 	PF_BUF struct pf_buf b = {0};
@@ -109,7 +99,8 @@ static int print_line(void *ctx, char mark, const char *text, size_t len, struct
 	if (!p->terminal)
 		fwrite(text, 1, len, stdout);
 	for (size_t i = 0; p->terminal && i < len; i++)
-		if ((control(text, len, i) && text[i] != '\t') || ((unsigned char)text[i] >= 0x80 && !valid))
+		if ((pf_is_control(text, len, i) && text[i] != '\t') ||
+			((unsigned char)text[i] >= 0x80 && !valid))
 			printf("\\%03o", (unsigned char)text[i]);
 		else
 			putchar(text[i]);
