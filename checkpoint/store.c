@@ -576,15 +576,13 @@ int pf_ckpt_check_no_jail(const struct pf_ckpt *c, struct pf_err *err)
 		*c->name ? c->name : c->digest.s);
 }
 
-int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err)
+int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, const char *remedy, struct pf_err *err)
 {
 	if (!c->foreign || c->base_image_ref[0] != '/')
 		return 0;
 	return pf_fail_kind(err, PF_ERR_INVALID, 0,
-		"checkpoint %.19s came from elsewhere and stands on %.200s, a directory there: say with "
-		"--image "
-		"what it shall stand on here",
-		c->digest.s, c->base_image_ref);
+		"checkpoint %.19s came from elsewhere and stands on %.200s, a directory there%s%s",
+		c->digest.s, c->base_image_ref, remedy ? ": " : "", remedy ? remedy : "");
 }
 
 int pf_ckpt_check_base(const struct pf_ckpt *c, const char *image_digest, struct pf_err *err)

@@ -106,8 +106,8 @@ int pf_ckpt_parse(int storefd, const struct pf_digest *digest, const char *name,
 int pf_ckpt_check_no_jail(const struct pf_ckpt *c, struct pf_err *err);
 
 /* Refuse a foreign checkpoint that says to stand on a directory of whoever made it: here that would be one of
- * ours. */
-int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, struct pf_err *err);
+ * ours. remedy: ends the error text; NULL: none. */
+int pf_ckpt_check_foreign_base(const struct pf_ckpt *c, const char *remedy, struct pf_err *err);
 
 /* Refuse a checkpoint that was made on another image: digest is that of the image the caller resolved. */
 int pf_ckpt_check_base(const struct pf_ckpt *c, const char *image_digest, struct pf_err *err);

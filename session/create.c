@@ -213,7 +213,9 @@ static int find_image(struct making *m, struct pf_err *err)
 		if (note)
 			warn(m, pf_take(note));
 	} else {
-		if (m->has_ckpt && !m->opts->trust && pf_ckpt_check_foreign_base(&m->ckpt, err) < 0)
+		if (m->has_ckpt && !m->opts->trust &&
+			pf_ckpt_check_foreign_base(
+				&m->ckpt, "say with --image what it shall stand on here", err) < 0)
 			return -1;
 		ref = pf_strdup(m->has_ckpt && *m->ckpt.base_image_ref ? m->ckpt.base_image_ref : "host");
 	}

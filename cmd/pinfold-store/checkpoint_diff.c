@@ -69,7 +69,7 @@ static int add_checkpoint(struct side *s, const char *spec, struct pf_err *err)
 
 	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, err) < 0 ||
 		pf_ckpt_resolve_at(h.storefd, spec, NULL, &c, err) < 0 ||
-		(!s->image && pf_ckpt_check_foreign_base(&c, err) < 0))
+		(!s->image && pf_ckpt_check_foreign_base(&c, NULL, err) < 0))
 		return -1;
 	PF_FREE int *fds = pf_calloc(c.n_layers + 1, sizeof(*fds));
 	if (pf_ckpt_open_layers(&h, &c, fds, err) < 0)

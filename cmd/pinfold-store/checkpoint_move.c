@@ -67,7 +67,7 @@ static cJSON *image_config(const struct pf_image *img)
  * outside its layers. */
 static int base_image(const struct pf_ckpt *c, struct pf_image *img, struct pf_err *err)
 {
-	if (pf_ckpt_check_foreign_base(c, err) < 0 ||
+	if (pf_ckpt_check_foreign_base(c, NULL, err) < 0 ||
 		pf_image_resolve(pf_store.store, c->base_image_ref, img, err) < 0)
 		return pf_wrap(err, "--complete needs the base image");
 	if (pf_ckpt_check_base(c, img->digest, err) < 0)
