@@ -289,21 +289,6 @@ static struct out_pack *reserve(struct pf_packs_writer *w, struct pf_pack_entry 
 	return o;
 }
 
-static int pwrite_all(int fd, const uint8_t *data, size_t len, uint64_t at)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, data, len, (off_t)at);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -1;
-		data += n;
-		at += (size_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* Put a frame into the current pack. Called with the lock, which is given up meanwhile. scratch takes len and
  * a tag; it may be NULL in the plain domain. */
 static int append(struct pf_packs_writer *w, struct pf_pack_entry *e, const uint8_t *frame, size_t len,
@@ -321,7 +306,7 @@ static int append(struct pf_packs_writer *w, struct pf_pack_entry *e, const uint
 		r = pf_aead_seal(o->key, PF_SEAL_USE_CHUNK, e->offset, NULL, 0, frame, len, scratch, err);
 		frame = scratch;
 	}
-	if (r == 0 && pwrite_all(o->fd, frame, e->stored, e->offset) < 0)
+	if (r == 0 && pf_pwrite_all(o->fd, frame, e->stored, e->offset) < 0)
 		r = pf_fail(err, errno, "new pack %s", o->name);
 	pthread_mutex_lock(&w->lock);
 	if (--o->pending == 0 && o->full)

@@ -155,21 +155,6 @@ static int complete(const struct pf_file_todo *t, int fd, const struct pf_file_b
 
 /* ---- data ---- */
 
-static int write_at(int fd, const uint8_t *p, size_t len, int64_t off, struct pf_err *err)
-{
-	while (len > 0) {
-		ssize_t n = pwrite(fd, p, len, off);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return pf_fail(err, errno, "write");
-		p += n;
-		off += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* Where in a file a byte of its data goes. */
 struct place {
 	size_t extent;
@@ -192,8 +177,8 @@ static int write_data(const struct pf_tree_entry *e, struct place *p, int fd, co
 	while (len > 0) {
 		const struct pf_extent *x = &e->extents[p->extent];
 		size_t n = (int64_t)len > x->len - p->in_extent ? (size_t)(x->len - p->in_extent) : len;
-		if (write_at(fd, data, n, x->off + p->in_extent, err) < 0)
-			return -1;
+		if (pf_pwrite_all(fd, data, n, x->off + p->in_extent) < 0)
+			return pf_fail(err, errno, "write");
 		data += n;
 		len -= n;
 		p->in_extent += (int64_t)n;
