@@ -95,7 +95,6 @@ void pf_file_born_look(int destfd, struct pf_file_born *b)
 {
 	struct pf_err ignored = PF_ERR_INIT;
 	PF_FREE char *status = NULL;
-	struct stat st;
 	size_t len;
 
 	*b = (struct pf_file_born){.uid = geteuid(), .gid = getegid()};
@@ -106,24 +105,29 @@ void pf_file_born_look(int destfd, struct pf_file_born *b)
 	if (!line)
 		return;
 	b->umask = (mode_t)strtoul(line + 7, NULL, 8);
-	/* A group of its own is what a directory hands down by set-group-id, or by the mount option. */
-	b->known = fstat(destfd, &st) == 0 && st.st_gid == b->gid && !(st.st_mode & S_ISGID);
+	b->known = true;
+}
+
+/* What a new file in the directory has by itself; NULL: nothing is known. A group that is not ours is handed
+ * down by the directory where the file system is mounted with grpid. */
+static const struct pf_file_born *born_in(const struct pf_file_born *b, const struct pf_file_todo *t)
+{
+	return b->known && t->dir_gid == b->gid ? b : NULL;
 }
 
 /* Whether a file that is created with this mode has it. */
 static bool born_with(const struct pf_file_born *b, unsigned mode)
 {
-	return b->known && !(mode & (07000 | b->umask));
+	return b && !(mode & (07000 | b->umask));
 }
 
 int pf_file_set_meta(
 	const struct pf_tree_entry *e, int fd, const struct pf_file_born *born, struct pf_err *err)
 {
 	/* Owner before mode (chown clears setuid), both before attributes (chown clears capabilities). */
-	if (!(born && born->known && e->uid == born->uid && e->gid == born->gid) &&
-		fchown(fd, e->uid, e->gid) < 0)
+	if (!(born && e->uid == born->uid && e->gid == born->gid) && fchown(fd, e->uid, e->gid) < 0)
 		return pf_fail(err, errno, "chown");
-	if (!(born && born_with(born, e->mode)) && fchmod(fd, e->mode) < 0)
+	if (!born_with(born, e->mode) && fchmod(fd, e->mode) < 0)
 		return pf_fail(err, errno, "chmod");
 	for (size_t i = 0; i < e->n_xattrs; i++)
 		if ((e->type != PF_TREE_DIR || strcmp(e->xattrs[i].name, PF_FILE_INHERITED_ACL) != 0) &&
@@ -271,8 +275,8 @@ static int make_member(struct pf_file_maker *m, const struct member *g, struct p
 {
 	const struct pf_tree_entry *e = &g->t->e;
 	bool good = e->n_extents == 0 || (!g->careful && memcmp(g->sum, e->sum, sizeof(g->sum)) == 0);
-	bool direct = born_with(m->born, e->mode);
-	PF_CLOSE int fd = create(g->t, direct ? e->mode : 0600, err);
+	const struct pf_file_born *born = born_in(m->born, g->t);
+	PF_CLOSE int fd = create(g->t, born_with(born, e->mode) ? e->mode : 0600, err);
 	struct place p = {0, 0};
 
 	if (fd < 0)
@@ -281,7 +285,7 @@ static int make_member(struct pf_file_maker *m, const struct member *g, struct p
 		return -1;
 	if (!good && write_carefully(m, g->t, fd, err) < 0)
 		return -1;
-	return complete(g->t, fd, m->born, err);
+	return complete(g->t, fd, born, err);
 }
 
 static void sum_group(struct pf_file_maker *m)

@@ -13,7 +13,7 @@
 #include "checkpoint/packs.h"
 #include "checkpoint/tree.h"
 
-/* What a new file in the directory that is unpacked into has by itself. */
+/* What a new file has by itself in a directory of our own group that is not set-group-id. */
 struct pf_file_born {
 	uid_t uid;
 	gid_t gid;
@@ -23,9 +23,10 @@ struct pf_file_born {
 /* destfd: where the tree goes. An access list that it would hand down is taken off it. */
 void pf_file_born_look(int destfd, struct pf_file_born *b);
 
-/* A file to be made. All borrowed. */
+/* A file to be made. All borrowed. The directory must not be set-group-id yet. */
 struct pf_file_todo {
 	int dirfd;
+	gid_t dir_gid;
 	const char *name, *path; /* path: for errors */
 	struct pf_tree_entry e;
 	const struct pf_ref *refs;

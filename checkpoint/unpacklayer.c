@@ -40,6 +40,7 @@
 struct dir {
 	struct dir *parent;
 	int fd;
+	gid_t gid;
 	mode_t mode;
 	struct timespec mtime;
 	char *acl; /* that is inherited; NULL: none */
@@ -144,8 +145,12 @@ static int put_dir(struct unpack *u, const struct pf_tree_entry *e, int rootfd, 
 		(errno != EPERM || fsetxattr(fd, "user.overlay.opaque", "y", 1, 0) < 0))
 		return pf_fail(err, errno, "mark a directory as opaque");
 	struct dir *d = pf_calloc(1, sizeof(*d));
-	*d = (struct dir){
-		.parent = u->at, .fd = pf_take_fd(&fd), .mode = e->mode, .mtime = e->mtime, .users = 1};
+	*d = (struct dir){.parent = u->at,
+		.fd = pf_take_fd(&fd),
+		.gid = e->gid,
+		.mode = e->mode,
+		.mtime = e->mtime,
+		.users = 1};
 	for (size_t i = 0; i < e->n_xattrs; i++)
 		if (strcmp(e->xattrs[i].name, PF_FILE_INHERITED_ACL) == 0) {
 			d->acl_len = e->xattrs[i].len;
@@ -348,6 +353,7 @@ static int queue_file(
 	struct unpack *u, const struct pf_layer_reader *l, const struct pf_tree_entry *e, struct pf_err *err)
 {
 	struct pf_file_todo t = {.dirfd = u->at->fd,
+		.dir_gid = u->at->gid,
 		.name = e->name,
 		.path = pf_layer_path(l),
 		.e = *e,

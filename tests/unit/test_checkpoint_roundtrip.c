@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 
 #include "base/json.h"
+#include "base/proc.h"
 #include "checkpoint/gc.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
@@ -93,6 +94,56 @@ static void everything_comes_back(void **state)
 	assert_int_equal(fstat(back, &s2), 0);
 	assert_int_equal(s1.st_mode, s2.st_mode);
 	assert_int_equal(s1.st_mtim.tv_nsec, s2.st_mtim.tv_nsec);
+	pf_ckpt_result_done(&r);
+}
+
+static int setup_grpid(void **state)
+{
+	struct pf_err err = PF_ERR_INIT;
+
+	(void)setup(state);
+	assert_int_equal(mkdir(env.store, 0700), 0);
+	PF_FREE char *cmd = pf_asprintf("cd %s && truncate -s 16M image && mkfs.ext4 -q image && "
+					"mount -o loop,grpid image store",
+		env.dir);
+	char *argv[] = {"/bin/sh", "-c", cmd, NULL};
+	*state = pf_run(argv, NULL, &err) == 0 ? &env : NULL;
+	if (!*state)
+		print_message("skipped: %s\n", err.msg);
+	return 0;
+}
+
+static int teardown_grpid(void **state)
+{
+	if (*state)
+		(void)umount2(env.store, MNT_DETACH);
+	return teardown(state);
+}
+
+/* Also where a new file has the group of its directory: no file gets that which it did not have. */
+static void groups_come_back_under_grpid(void **state)
+{
+	struct pf_ckpt_result r;
+
+	if (!*state)
+		skip();
+	PF_CLOSE int fd = upper();
+	for (int i = 0; i < 2; i++) {
+		PF_CLOSE int dir = tree_mkdir(fd, i ? "setgid" : "staff"), in = tree_mkdir(dir, "own");
+		tree_text(dir, "of-root", "0:0");
+		tree_text(dir, "of-staff", "0:50");
+		assert_int_equal(fchownat(dir, "of-staff", 0, 50, 0), 0);
+		assert_int_equal(mkfifoat(dir, "fifo", 0644), 0);
+		tree_text(in, "in-own", "0:0");
+		assert_int_equal(fchown(dir, 0, 50), 0);
+		assert_int_equal(fchmod(dir, i ? 02775 : 0775), 0);
+	}
+	struct pf_ckpt_source s = source(fd);
+	write_ok(&s, &r);
+	prepare_ok(r.digest.s);
+	PF_CLOSE int back = layer_fd(r.digest.s, 0);
+	PF_FREE char *a = tree_describe(fd), *b = tree_describe(back);
+	tree_assert_same(a, b);
 	pf_ckpt_result_done(&r);
 }
 
@@ -321,6 +372,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sha256_examples),
 		cmocka_unit_test_setup_teardown(everything_comes_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(groups_come_back_under_grpid, setup_grpid, teardown_grpid),
 		cmocka_unit_test_setup_teardown(equal_trees_equal_layers, setup, teardown),
 		cmocka_unit_test_setup_teardown(left_out_is_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_carried_is_refused, setup, teardown),
