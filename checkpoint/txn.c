@@ -133,15 +133,23 @@ static void look_for_old(struct pf_txn *t, struct made *m, struct pf_txn_layer *
 	pf_layer_doc_done(&old);
 }
 
-static int store_streams(struct pf_txn *t, struct pf_content_writer *cw, const struct pf_take *k,
-	struct made *m, struct pf_err *err)
+/* Whether it is to be another layer than the one that was made. What an older pinfold published has its
+ * files' sums in the older form. */
+static bool to_be_older(const struct pf_txn_source *s, int version, const struct made *m)
+{
+	return s->expected && version != 2 && strcmp(m->id.s, s->expected->s) != 0;
+}
+
+static int store_streams(
+	struct pf_content_writer *cw, const struct pf_take *k, struct made *m, struct pf_err *err)
 {
 	uint8_t raw[32];
 
-	(void)t;
 	if (EVP_Digest(k->tree.data, k->tree.len, raw, NULL, EVP_sha256(), NULL) != 1)
 		return pf_fail(err, EIO, "SHA-256");
 	pf_digest_from_raw(raw, &m->id);
+	if (to_be_older(k->src, k->version, m))
+		return 0; /* no document will name them */
 	m->doc.tree_bytes = (int64_t)k->tree.len;
 	m->doc.map_bytes = (int64_t)k->map.len;
 	return pf_content_stream(cw, k->tree.data, k->tree.len, &m->doc.tree, &m->doc.n_tree, err) < 0 ||
@@ -167,7 +175,7 @@ static int check_limits(const struct pf_txn_layer *l, struct pf_err *err)
 static int add_layer(struct pf_txn *t, const struct pf_txn_source *s, struct pf_content_writer *cw,
 	struct pf_take *k, struct made *m, struct pf_err *err)
 {
-	if (pf_take_tree(k, err) < 0 || check_limits(k->out, err) < 0 || store_streams(t, cw, k, m, err) < 0)
+	if (pf_take_tree(k, err) < 0 || check_limits(k->out, err) < 0 || store_streams(cw, k, m, err) < 0)
 		return -1;
 	k->out->id = m->id;
 	k->out->tree_bytes = m->doc.tree_bytes;
@@ -223,9 +231,8 @@ int pf_txn_layer(
 	struct made *m = &v[t->n_made++];
 	*m = (struct made){0};
 	int r = make_layer(t, s, version, m, out, err);
-	if (r < 0 || !s->expected || version == 2 || strcmp(m->id.s, s->expected->s) == 0)
+	if (r < 0 || !to_be_older(s, version, m))
 		return r;
-	/* What was published by an older pinfold has its files' sums in the older form. */
 	made_done(m);
 	return make_layer(t, s, 2, m, out, err);
 }

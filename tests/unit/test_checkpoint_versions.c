@@ -125,9 +125,43 @@ static void older_trees(void **state)
 	close(fd);
 }
 
+/* What a layer adds to a store of its own. */
+static struct pf_txn_written added(
+	const char *store, int fd, int version, const struct pf_digest *expected, struct pf_digest *id)
+{
+	struct pf_err err = PF_ERR_INIT;
+	PF_FREE char *dir = pf_asprintf("%s/%s", env.dir, store);
+	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
+	const struct pf_txn_opts o = {0};
+	struct pf_txn_written w;
+	struct pf_txn *t;
+
+	assert_int_equal(pf_ckpt_heavy_open(dir, true, false, &h, &err), 0);
+	assert_int_equal(pf_txn_begin(&h, &o, &t, &err), 0);
+	*id = layer(t, fd, version, expected);
+	assert_int_equal(pf_txn_finish(t, &w, &err), 0);
+	pf_txn_end(t);
+	return w;
+}
+
+/* A layer of the version before leaves nothing of the newer one in the store, which it is tried as first. */
+static void older_trees_alone(void **state)
+{
+	(void)state;
+	PF_CLOSE int fd = tree_mkdir(env.fd, "upper");
+	struct pf_digest old, id;
+
+	fill(fd);
+	struct pf_txn_written one = added("one", fd, 2, NULL, &old), two = added("two", fd, 0, &old, &id);
+	assert_string_equal(id.s, old.s);
+	assert_int_equal(two.chunks_new, one.chunks_new);
+	assert_int_equal(two.bytes_new, one.bytes_new);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(older_trees, setup, teardown)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(older_trees, setup, teardown),
+		cmocka_unit_test_setup_teardown(older_trees_alone, setup, teardown)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
