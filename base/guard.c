@@ -19,6 +19,7 @@
 
 #define SLOTS 32
 #define WAIT_S 60 /* a process in an uninterruptible wait ends late */
+#define TRIES 500
 
 static char paths[SLOTS][PATH_MAX];
 static char program[PATH_MAX], own_pid[16];
@@ -136,7 +137,9 @@ void pf_guard_remove(int pid, char *const *what)
 			continue;
 		*slash = '\0';
 		PF_CLOSE int fd = open(*dir ? dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd >= 0)
-			(void)pf_rm_rf_at(fd, slash + 1, &ignored);
+		/* A program that the parent had started, and that ends with it, may have put something in
+		 * meanwhile. */
+		for (int i = 0; fd >= 0 && pf_rm_rf_at(fd, slash + 1, &ignored) < 0 && i < TRIES; i++)
+			(void)nanosleep(&pause, NULL);
 	}
 }

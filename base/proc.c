@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -14,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/sink.h"
 #include "base/str.h"
 #include "base/sys.h"
 
@@ -107,26 +109,33 @@ int64_t pf_now_us(void)
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
-static void collect(int fd, size_t max, struct pf_buf *b, bool *open)
+static void sink_done(struct pf_sink *s)
 {
-	char chunk[16384];
-	ssize_t n = read(fd, chunk, sizeof(chunk));
-
-	if (n > 0 && b->len < max)
-		pf_buf_add(b, chunk, (size_t)n < max - b->len ? (size_t)n : max - b->len);
-	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
-		*open = false;
+	pf_cleanup_close(&s->fd);
+	pf_buf_done(&s->data);
 }
 
-int pf_run(char *const argv[], char **out, struct pf_err *err)
+static void drain(struct pf_sink *s)
 {
+	if (!pf_sink_drain(s)) {
+		close(s->fd);
+		s->fd = -1;
+	}
+}
+
+static int run(char *const argv[], bool tied, char **out, struct pf_err *err)
+{
+	pid_t self = getpid();
 	int po[2], pe[2], status;
-	PF_BUF struct pf_buf bo = {0}, be = {0};
 
 	if (pf_two_pipes(po, pe) < 0)
 		return pf_fail(err, errno, "pipe");
+	PF_CLEANUP(sink_done) struct pf_sink o = {.fd = po[0], .max = (size_t)1 << 20};
+	PF_CLEANUP(sink_done) struct pf_sink e = {.fd = pe[0], .max = 4096};
 	pid_t pid = fork();
 	if (pid == 0) {
+		if (tied && (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != self))
+			_exit(127);
 		int null = open("/dev/null", O_RDWR);
 		sigset_t none;
 		sigemptyset(&none);
@@ -138,39 +147,46 @@ int pf_run(char *const argv[], char **out, struct pf_err *err)
 		dprintf(2, "%s: %s", argv[0], strerrordesc_np(errno));
 		_exit(127);
 	}
+	int saved = errno;
 	close(po[1]);
 	close(pe[1]);
-	bool oopen = true, eopen = true;
-	while (pid > 0 && (oopen || eopen)) {
-		struct pollfd p[2] = {{.fd = oopen ? po[0] : -1, .events = POLLIN},
-			{.fd = eopen ? pe[0] : -1, .events = POLLIN}};
+	if (pid < 0)
+		return pf_fail(err, saved, "fork");
+	while (o.fd >= 0 || e.fd >= 0) {
+		struct pollfd p[2] = {{.fd = o.fd, .events = POLLIN}, {.fd = e.fd, .events = POLLIN}};
 		if (poll(p, 2, -1) < 0)
 			continue;
 		if (p[0].revents)
-			collect(po[0], (size_t)1 << 20, &bo, &oopen);
+			drain(&o);
 		if (p[1].revents)
-			collect(pe[0], 4096, &be, &eopen);
+			drain(&e);
 	}
-	int saved = errno;
-	close(po[0]);
-	close(pe[0]);
-	if (pid < 0)
-		return pf_fail(err, saved, "fork");
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return pf_fail(err, errno, "wait for %s", argv[0]);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		const char *base = strrchr(argv[0], '/');
-		while (be.len && (be.data[be.len - 1] == '\n' || be.data[be.len - 1] == ' '))
-			be.data[--be.len] = '\0';
+		struct pf_buf *said = &e.data;
+		while (said->len && (said->data[said->len - 1] == '\n' || said->data[said->len - 1] == ' '))
+			said->data[--said->len] = '\0';
 		return pf_fail(err, 0, "%s: %s", base ? base + 1 : argv[0],
-			be.len                ? be.data
+			said->len             ? said->data
 			: WIFSIGNALED(status) ? "killed by a signal"
 					      : "failed");
 	}
 	if (out) {
-		pf_buf_add(&bo, "", 0);
-		*out = pf_take(bo.data);
+		pf_buf_add(&o.data, "", 0);
+		*out = pf_take(o.data.data);
 	}
 	return 0;
+}
+
+int pf_run(char *const argv[], char **out, struct pf_err *err)
+{
+	return run(argv, false, out, err);
+}
+
+int pf_run_tied(char *const argv[], char **out, struct pf_err *err)
+{
+	return run(argv, true, out, err);
 }

@@ -32,5 +32,7 @@ int64_t pf_now_us(void);
  * to standard error (first 4 KiB) becomes the error text when it fails. out, when not NULL, gets its standard
  * output (at most 1 MiB), malloc'ed. */
 int pf_run(char *const argv[], char **out, struct pf_err *err);
+/* The same, and it gets SIGTERM when the thread that waits for it ends before it. */
+int pf_run_tied(char *const argv[], char **out, struct pf_err *err);
 
 #endif

@@ -102,7 +102,7 @@ static void args_done(struct args *a)
 	pf_strv_free(a->v);
 }
 
-/* Runs pinfold-store --store S checkpoint ARGS; its output, malloc'ed, or NULL. */
+/* Runs pinfold-store --store S checkpoint ARGS, which does not outlive us; its output, malloc'ed, or NULL. */
 static char *run_store(char *const *args, struct pf_err *err)
 {
 	PF_FREE char *program = store_program(err);
@@ -116,7 +116,7 @@ static char *run_store(char *const *args, struct pf_err *err)
 		add_arg(&a, first[i]);
 	for (; *args; args++)
 		add_arg(&a, *args);
-	return pf_run(a.v, &out, err) < 0 ? NULL : out;
+	return pf_run_tied(a.v, &out, err) < 0 ? NULL : out;
 }
 
 static void print(const struct reg *r, const struct reg_stats *s, const cJSON *of_store, bool json, bool push)

@@ -47,7 +47,7 @@ static int pull_first(const char *ref, char **digest, struct pf_err *err)
 		return -1;
 	char *args[] = {helper, (char *)"--store", (char *)pf_globals.dirs.store, (char *)"checkpoint",
 		(char *)"pull", (char *)"--json", (char *)ref, NULL};
-	if (pf_run(args, &out, err) < 0)
+	if (pf_run_tied(args, &out, err) < 0)
 		return -1;
 	PF_JSON cJSON *j = cJSON_Parse(out);
 	const char *d = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(j, "checkpoint"));

@@ -290,6 +290,35 @@ hostile() { # MODE
 	assert_status 124
 }
 
+imports() { grep -lzxF "$STORE" /proc/[0-9]*/cmdline 2>/dev/null | xargs -r grep -lzxF import 2>/dev/null | tr -dc '0-9\n'; }
+waits_for_lock() {
+	local pid
+	pid=$(imports)
+	[ -n "$pid" ] && grep -q -- "-> FLOCK .* $pid " /proc/locks
+}
+none_imports() { [ -z "$(imports)" ]; }
+
+@test "a pull that is ended puts nothing into the store any more" {
+	registry
+	checkpoint
+	pinfold checkpoint push --plain-http "$C" "127.0.0.1:$PORT/w:1"
+	local before
+	before=$(pinfold checkpoint ls --quiet)
+	# It has fetched all, and waits to take it in.
+	exec 8<"$STORE/checkpoints/packs.lock"
+	flock 8
+	"$PINFOLD" --root "$ROOT" --store "$STORE" checkpoint pull --plain-http --name w "127.0.0.1:$PORT/w:1" 3>&- 8<&- &
+	PIDS+=($!)
+	wait_for 60 waits_for_lock
+	kill -TERM $!
+	wait_for 60 none_imports
+	exec 8<&-
+	wait_for 60 empty "$STORE/checkpoints/tmp"
+	assert_equal "$(pinfold checkpoint ls --quiet)" "$before"
+}
+
+empty() { [ -z "$(ls -A "$1")" ]; }
+
 @test "plain text is for registries of this machine" {
 	local host
 	for host in registry.example.com:80 127.0.0.1.example.com:80 10.0.0.1:80 '[2001:db8::1]:80'; do
