@@ -229,6 +229,12 @@ static struct curl_slist *headers_of(const struct reg *r, const struct reg_reque
 	return list;
 }
 
+/* More than this of an answer is not even looked at. */
+static size_t most(const struct reg_request *q)
+{
+	return q->max > (size_t)MAX_WASTE ? q->max : (size_t)MAX_WASTE;
+}
+
 static void set_up(struct reg *r, struct exchange *x, struct curl_slist *headers)
 {
 	const struct reg_request *q = x->q;
@@ -246,8 +252,7 @@ static void set_up(struct reg *r, struct exchange *x, struct curl_slist *headers
 	if (!q->sink && q->fd < 0)
 		curl_easy_setopt(c, CURLOPT_TIMEOUT, 120L);
 	if (!q->sink && strcmp(q->method, "GET") == 0)
-		curl_easy_setopt(c, CURLOPT_MAXFILESIZE_LARGE,
-			(curl_off_t)q->max > MAX_WASTE ? (curl_off_t)q->max : MAX_WASTE);
+		curl_easy_setopt(c, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)most(q));
 	curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
 	curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
 	curl_easy_setopt(c, CURLOPT_XFERINFODATA, x);
@@ -432,6 +437,11 @@ static int send_request(struct reg *r, const struct reg_request *q, struct reg_r
 		struct exchange x;
 		CURLcode c = attempt(r, q, a, &x);
 		PF_FREE char *challenge = x.challenge;
+		/* An error is an error however long it talks. */
+		if ((x.wasted || c == CURLE_FILESIZE_EXCEEDED) && a->status >= 400) {
+			x.wasted = false;
+			c = CURLE_OK;
+		}
 		int again =
 			c == CURLE_OK && a->status == 401 && !asked ? answer_challenge(r, challenge, err) : 0;
 
@@ -446,14 +456,9 @@ static int send_request(struct reg *r, const struct reg_request *q, struct reg_r
 		}
 		if (x.stopped)
 			return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%s", q->url);
-		/* An error is an error however long it talks. */
-		if (x.wasted && a->status >= 400) {
-			x.wasted = false;
-			c = CURLE_OK;
-		}
 		if (x.too_long || x.wasted || c == CURLE_FILESIZE_EXCEEDED)
 			return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: the answer is longer than %zu bytes",
-				q->url, q->max ? q->max : (size_t)MAX_WASTE);
+				q->url, x.too_long ? q->max : most(q));
 		bool busy = c == CURLE_OK && (a->status == 408 || a->status == 429 || a->status >= 500);
 		a->cut = transient(c) && a->status >= 200 && a->status < 300;
 		/* A download that was cut is gone on with by its sink's owner. */

@@ -276,7 +276,7 @@ hostile() { # MODE
 
 @test "numbers beyond all numbers and answers without end are one clear line, and leave nothing" {
 	local mode
-	for mode in sizes:size error:404 redirect:longer large:longer realm:TLS; do
+	for mode in sizes:size error:404 redirect:longer large:longer busy:404 realm:TLS; do
 		hostile "${mode%:*}"
 		login secret "127.0.0.1:$FPORT"
 		pf checkpoint pull --plain-http "127.0.0.1:$FPORT/w:1"

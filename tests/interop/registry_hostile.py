@@ -8,6 +8,7 @@ MODE: sizes     a manifest whose layers are as large together as no number is
       error     404 with a text that does not end
       redirect  a redirect with a text that does not end
       large     a manifest that announces 1 TiB
+      busy      503 with a text that announces 1 TiB, and then 404
       realm     names a token service without TLS on another machine
 """
 
@@ -18,6 +19,7 @@ import socketserver
 import sys
 
 port_file, mode = sys.argv[1:3]
+asked = []
 DIGEST = "sha256:" + 64 * "0"
 
 
@@ -54,6 +56,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.endless(302, Location=self.path + "x")
         elif mode == "large":
             self.answer(200, **{"Content-Length": str(1 << 40)})
+        elif mode == "busy":
+            self.answer(404 if asked else 503, **{} if asked else {"Content-Length": str(1 << 40)})
+            asked.append(self.path)
         else:
             self.answer(401, WWW_Authenticate='Bearer realm="http://192.0.2.1/token",service="x"')
 
