@@ -15,6 +15,8 @@
 static const char *given_key;
 static int given_seal_new = -1;
 static struct pf_kek *the_key;
+static bool key_failed;
+static struct pf_err key_why;
 
 __attribute__((destructor)) static void forget_key(void)
 {
@@ -34,13 +36,29 @@ const struct pf_kek *pf_ckpt_key(int storefd, struct pf_err *err)
 
 	if (the_key)
 		return the_key;
+	if (key_failed) {
+		*err = key_why;
+		return NULL;
+	}
 	if (!given_key && pf_sealing_read(storefd, &s, err) < 0)
 		return NULL;
 	if (!given_key && !s.key)
 		pf_seal_no_key("the checkpoint", err);
-	else if (pf_kek_load(given_key ? given_key : s.key, &the_key, err) < 0)
+	else if (pf_kek_load(given_key ? given_key : s.key, &the_key, err) < 0) {
 		the_key = NULL;
+		key_failed = true;
+		key_why = *err;
+	}
 	return the_key;
+}
+
+void pf_ckpt_fetch_key(const char *store)
+{
+	struct pf_err later = PF_ERR_INIT;
+	PF_CLOSE int storefd = given_key ? -1 : pf_ckpt_store_open(store, false, &later);
+
+	if (given_key || storefd >= 0)
+		(void)pf_ckpt_key(storefd, &later);
 }
 
 int pf_ckpt_heavy_open_manifest(int storefd, const struct pf_digest *digest, const char *sealed,

@@ -31,9 +31,12 @@ struct pf_ckpt_heavy {
  */
 void pf_ckpt_use_key(const char *spec, int seal_new);
 
-/* The key that was given, or that the store names, fetched once. NULL with an error that says how to give one
- * when there is none. Lives as long as the process. */
+/* The key that was given, or that the store names, fetched once, and asked for once where it is not to be
+ * had. NULL with an error that says how to give one when there is none. Lives as long as the process. */
 const struct pf_kek *pf_ckpt_key(int storefd, struct pf_err *err);
+/* Do that now, before the process becomes somebody else, to whom owners and keyrings look different. What
+ * fails, and that there is none, is told to whoever asks for it then. */
+void pf_ckpt_fetch_key(const char *store);
 
 /* The opener of sealed manifests for pf_ckpt_load() in a process that links this (see store.h). */
 int pf_ckpt_heavy_open_manifest(int storefd, const struct pf_digest *digest, const char *sealed,

@@ -304,14 +304,6 @@ void pf_checkpoint_tell_kept(const char *verb, const struct pf_ckpt_gc_stats *s)
 			s->because);
 }
 
-/* Unpacked directories may have modes that keep their own owner out. If it cannot be had, most have not. */
-static void may_enter_all(void)
-{
-	struct pf_err ignored = PF_ERR_INIT;
-
-	(void)pf_store_own_root(&ignored);
-}
-
 static int cmd_rm(int argc, char **argv)
 {
 	static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {0}};
@@ -328,7 +320,9 @@ static int cmd_rm(int argc, char **argv)
 			return 125;
 	if (optind == argc)
 		return pf_store_usage("checkpoint rm", rm_help);
-	may_enter_all();
+	/* Unpacked directories may have modes that keep their own owner out; most have not. */
+	if (pf_store_may_own_root(&err) < 0)
+		return pf_store_error("checkpoint rm", &err);
 	/* A name that is none must not be found out with half of them gone. */
 	PF_CLOSE int storefd = pf_ckpt_store_open(pf_store.store, false, &err);
 	if (storefd < 0)
@@ -370,8 +364,7 @@ static int cmd_gc(int argc, char **argv)
 		return 125;
 	if (optind != argc)
 		return pf_store_usage("checkpoint gc", gc_help);
-	may_enter_all();
-	if (pf_ckpt_gc(pf_store.store, &s, &err) < 0 ||
+	if (pf_store_may_own_root(&err) < 0 || pf_ckpt_gc(pf_store.store, &s, &err) < 0 ||
 		pf_ckpt_drop_unsealed(pf_store.store, &unsealed, &err) < 0)
 		return pf_store_error("checkpoint gc", &err);
 	s.unpacked += unsealed;

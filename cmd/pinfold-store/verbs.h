@@ -35,9 +35,13 @@ int pf_store_error(const char *verb, const struct pf_err *err);
 /* getopt_long, options between operands and the end of options ("--") included; set optind to 0 before the
  * first call. An unknown option or a missing value is reported, and '?' returned. */
 int pf_store_getopt(const char *verb, int argc, char **argv, const struct option *options);
-/* For what needs root: who is not becomes root over his own files, in a user namespace. Before there are
- * threads, and before the store is opened. UNSUPPORTED where the machine does not let him. */
+/* For what needs root: who is not becomes root over his own files, in a user namespace. The store's key is
+ * fetched before. Before there are threads, and before the store is opened. UNSUPPORTED where the machine
+ * does not let him. */
 int pf_store_own_root(struct pf_err *err);
+/* The same for what is better done by root: where the machine does not let him, he stays who he is. An error
+ * is that he is neither. */
+int pf_store_may_own_root(struct pf_err *err);
 /* Say how the verb is called (the part of its help before three blanks) and return 125. */
 int pf_store_usage(const char *verb, const char *help);
 

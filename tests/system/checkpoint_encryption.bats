@@ -342,3 +342,29 @@ disk_has_canary() {
 		assert p.returncode == -signal.SIGABRT and limit == "1" and not os.listdir(here + "/cores"), (p.returncode, limit, os.listdir(here + "/cores"))
 	P
 }
+
+@test "who is not root has his key from a file of root's that he may read, and of nobody else's, in whatever namespace" {
+	local user=(setpriv --reuid 61234 --regid 61234 --groups 61235 --) helper="$BUILD/libexec/pinfold/pinfold-store" h
+	"${user[@]}" unshare -Ur true || skip "users get no user namespaces here"
+	mkdir "$PF_DIR/upper"
+	echo x >"$PF_DIR/upper/file"
+	pinfold checkpoint encryption --key "file:$KEY" --default yes >/dev/null
+	printf '{"sandbox_id":"s","name":"s","base_image":{"ref":"host","digest":"x"}}\n' |
+		"$helper" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null
+	chown -R 61234:61234 "$STORE"
+	chmod 711 "$PF_DIR"
+	chmod 640 "$KEY"
+	chown 0:61235 "$KEY"
+	"${user[@]}" "$helper" --store "$STORE" checkpoint prepare s >/dev/null
+	# What its user cannot read has no /proc of its own: namespaces are to be had, and nobody to be in them.
+	install -m 711 "$helper" "$PF_DIR/pinfold-store"
+	for h in "$helper" "$PF_DIR/pinfold-store"; do
+		chown 0:61235 "$KEY"
+		assert_equal "$("${user[@]}" "$h" --store "$STORE" checkpoint gc | jq -r .kept_all)" false
+		chown 61236:61235 "$KEY"
+		status=0
+		stderr=$("${user[@]}" "$h" --store "$STORE" --key "file:$KEY" checkpoint gc 2>&1 >"$PF_DIR/out") || status=$?
+		output=$(<"$PF_DIR/out")
+		assert_refused "belongs to user 61236"
+	done
+}
