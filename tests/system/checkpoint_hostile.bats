@@ -91,6 +91,9 @@ forged() { # NAME KEY=JSON...
 	/usr/bin/python3 "$TESTS_DIR/lib/forge_checkpoint.py" "$PF_DIR/own" "$PF_DIR/x" 'sandbox_id="victim"'
 	pf checkpoint import "oci:$PF_DIR/x" --name x --sandbox mine
 	assert_refused "sandbox 'victim', not of 'mine'"
+	assert_equal "$(pinfold checkpoint ls --quiet | wc -l)" 1
+	pf checkpoint inspect latest --sandbox victim
+	assert_refused "no checkpoint"
 	pf checkpoint import "oci:$PF_DIR/x" --name x --sandbox victim
 	assert_status 0
 }
