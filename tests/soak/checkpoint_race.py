@@ -119,9 +119,16 @@ def all_names():
     return [c["name"] for c in json.loads(done.stdout)]
 
 
-def some_name(rng):
-    names = all_names()
-    return rng.choice(names) if names else None
+def some_names(rng):
+    """Which one, for the how-maniest time, for as long as there is time."""
+    n = 0
+    while time.monotonic() < end:
+        names = all_names()
+        if names:
+            n += 1
+            yield n, rng.choice(names)
+        else:
+            time.sleep(0.2)
 
 
 def unpacked(name):
@@ -135,13 +142,7 @@ def unpacked(name):
 def restorer(number):
     """prepare, verify and export; what is pruned meanwhile may be gone, what is there must be right."""
     rng = random.Random(200 + number)
-    n = 0
-    while time.monotonic() < end:
-        name = some_name(rng)
-        if not name:
-            time.sleep(0.2)
-            continue
-        n += 1
+    for n, name in some_names(rng):
         what = rng.choice(["prepare", "verify", "export"])
         to = f"{args.dir}/out{number}-{n}"
         more = ["--to", "oci:" + to] if what == "export" else []
@@ -154,13 +155,7 @@ def restorer(number):
 def sandboxes(number):
     """From a checkpoint to a sandbox, a snapshot of that, a fork of it."""
     rng = random.Random(300 + number)
-    n = 0
-    while time.monotonic() < end:
-        name = some_name(rng)
-        if not name:
-            time.sleep(0.2)
-            continue
-        n += 1
+    for n, name in some_names(rng):
         ids = [f"race{os.getpid()}-{number}-{n}{x}" for x in "ab"]
         got = run("create --from", pinfold + ["create", ids[0], "--from", name], rng, kill=0)
         if got[0]:
