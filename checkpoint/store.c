@@ -170,7 +170,7 @@ cJSON *pf_ckpt_index_entries(const cJSON *index)
 	return cJSON_GetObjectItemCaseSensitive(index, "checkpoints");
 }
 
-cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
+static cJSON *read_index(int storefd, struct pf_err *err)
 {
 	PF_FREE char *text = NULL;
 	PF_JSON cJSON *index = NULL;
@@ -199,6 +199,18 @@ cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
 		}
 	}
 	return pf_take(index);
+}
+
+cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
+{
+	cJSON *index = read_index(storefd, err);
+
+	if (!index && (err->kind == PF_ERR_CORRUPT || err->errnum == ENOENT)) {
+		struct pf_err why = *err;
+		pf_fail_kind(err, PF_ERR_CORRUPT, why.errnum,
+			"%.700s (`pinfold checkpoint verify --all --repair-index` writes it anew)", why.msg);
+	}
+	return index;
 }
 
 int pf_ckpt_index_write(int storefd, const cJSON *index, struct pf_err *err)

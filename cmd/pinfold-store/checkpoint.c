@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "base/units.h"
 #include "checkpoint/gc.h"
+#include "checkpoint/repair.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
 #include "checkpoint/unsealed.h"
@@ -22,7 +23,8 @@
 
 static const char ls_help[] = "[--sandbox ID] [--json | --quiet]   list checkpoints, oldest first";
 static const char inspect_help[] = "[--sandbox ID] CHECKPOINT   everything recorded of one, as JSON";
-static const char verify_help[] = "--all | [--sandbox ID] CHECKPOINT...   read every byte and compare";
+static const char verify_help[] =
+	"[--repair-index] --all | [--sandbox ID] CHECKPOINT...   read every byte and compare";
 static const char rm_help[] = "[--force] CHECKPOINT...   remove, and free what only they used";
 static const char prepare_help[] =
 	"[--sandbox ID] CHECKPOINT   unpack its layers (create --from does so by itself)";
@@ -244,15 +246,38 @@ static size_t verify_these(struct pf_ckpt_heavy *h, int argc, char **argv, const
 	return bad;
 }
 
+static void cannot_repair(void *ctx, const char *pack, const struct pf_chunk_id *id, const char *what)
+{
+	(void)ctx, (void)id;
+	fprintf(stderr, "pinfold: checkpoint verify: pack %s cannot be repaired: %s\n", pack, what);
+}
+
+static int repair(struct pf_err *err)
+{
+	struct pf_ckpt_repaired done;
+
+	if (pf_ckpt_repair(pf_store.store, cannot_repair, NULL, &done, err) < 0)
+		return err->kind == PF_ERR_NOT_FOUND ? 0 : -1;
+	fprintf(stderr, "pinfold: checkpoint verify: %lld indexes of packs written anew\n",
+		(long long)done.packs);
+	if (done.index)
+		fprintf(stderr,
+			"pinfold: checkpoint verify: index.json written anew: %lld checkpoints, %lld of them "
+			"damaged; "
+			"all count as imported\n",
+			(long long)done.checkpoints, (long long)done.damaged);
+	return 0;
+}
+
 static int cmd_verify(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"all", no_argument, NULL, 'a'}, {"sandbox", required_argument, NULL, 's'}, {0}};
+	static const struct option options[] = {{"all", no_argument, NULL, 'a'},
+		{"repair-index", no_argument, NULL, 'r'}, {"sandbox", required_argument, NULL, 's'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
 	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
 	PF_JSON cJSON *out = cJSON_CreateArray();
 	const char *sandbox = NULL;
-	bool all = false;
+	bool all = false, mend = false;
 	size_t bad = 0;
 	int c;
 
@@ -260,12 +285,16 @@ static int cmd_verify(int argc, char **argv)
 	while ((c = pf_store_getopt("checkpoint verify", argc, argv, options)) != -1)
 		if (c == 'a')
 			all = true;
+		else if (c == 'r')
+			mend = true;
 		else if (c == 's')
 			sandbox = optarg;
 		else
 			return 125;
 	if (all ? optind != argc : optind == argc)
 		return pf_store_usage("checkpoint verify", verify_help);
+	if (mend && repair(&err) < 0)
+		return pf_store_error("checkpoint verify", &err);
 	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, &err) < 0) {
 		if (!all || err.kind != PF_ERR_NOT_FOUND)
 			return pf_store_error("checkpoint verify", &err);

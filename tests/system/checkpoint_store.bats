@@ -385,3 +385,44 @@ packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
 	store checkpoint import "oci-archive:$T/sealed.tar" >/dev/null
 	store checkpoint verify --all >/dev/null
 }
+
+@test "verify --repair-index writes indexes of packs and of checkpoints anew from what they are about" {
+	local n before
+	for n in one two three; do
+		head -c 60000 /dev/urandom >"$T/upper/data"
+		snapshot $n
+	done
+	jq -c '[.checkpoints[] | del(.foreign)]' "$STORE/checkpoints/index.json" >"$T/before"
+	before=$(packs)
+	rm "$(find "$STORE/checkpoints/packs" -name '*.idx' | head -n 1)"
+	: >"$STORE/checkpoints/index.json"
+	try checkpoint verify --all
+	assert_status 125
+	assert_err "index.json"
+	assert_err "--repair-index"
+	try checkpoint verify --repair-index --all
+	assert_status 0
+	assert_err "1 indexes of packs written anew"
+	assert_err "3 checkpoints, 0 of them damaged"
+	assert_json 'length == 3 and all(.good)'
+	assert_equal "$(packs)" "$before"
+	assert_equal "$(jq -c '[.checkpoints[] | del(.foreign)]' "$STORE/checkpoints/index.json")" "$(<"$T/before")"
+	# Whose they are nothing tells any more.
+	jq -e '.checkpoints | all(.foreign)' "$STORE/checkpoints/index.json"
+	# What is whole is left as it is, and one whose manifest is damaged is still listed, so that nothing of it goes.
+	try checkpoint verify --repair-index --all
+	assert_err "0 indexes of packs written anew"
+	[[ "$stderr" != *index.json* ]]
+	manifest_of two
+	printf X | dd of="$MANIFEST" bs=1 seek=40 conv=notrunc status=none
+	rm "$STORE/checkpoints/index.json"
+	try checkpoint verify --repair-index --all
+	assert_status 125
+	assert_err "3 checkpoints, 1 of them damaged"
+	assert_json 'map(select(.good)) | length == 2'
+	try checkpoint gc
+	assert_json '.kept_all'
+	try checkpoint rm "${DIGEST:7:12}"
+	assert_status 0
+	store checkpoint verify --all
+}
