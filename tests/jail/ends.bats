@@ -35,13 +35,13 @@ exit_codes() {
 }
 
 time_out() {
-	pj --timeout 300ms -- sh -c 'trap "" TERM INT HUP; echo begun; sleep 100; echo more'
+	pj --timeout 2s -- sh -c 'trap "" TERM INT HUP; echo begun; sleep 100; echo more'
 	assert_status 124
 	assert_equal "$output" begun
 	assert_err timeout
 	pj --timeout 60s -- sh -c 'exit 5'
 	assert_status 5
-	pj --timeout 300ms --json -- sh -c 'echo out; sleep 100 & sleep 100'
+	pj --timeout 2s --json -- sh -c 'echo out; sleep 100 & sleep 100'
 	assert_status 124
 	assert_json '.exit_code == 124 and .limit == "timeout" and .stdout == "out\n"'
 }

@@ -74,7 +74,7 @@ need_landlock() {
 
 @test "--weak: all that the command started ends with it, and with its time" {
 	need_landlock
-	weak --timeout 500ms -- sh -c '(setsid sleep 300 &); sleep 300'
+	weak --timeout 2s -- sh -c '(setsid sleep 300 &); sleep 300'
 	assert_status 124
 	no_processes
 	weak -- sh -c '(setsid sleep 300 &); exit 6'

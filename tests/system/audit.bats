@@ -37,7 +37,7 @@ lines() { # N JQ-EXPRESSION
 
 @test "a limit that was hit is named: memory, timeout, processes" {
 	create_sandbox
-	pf exec "$ID" --timeout 100ms -- sleep 9
+	pf exec "$ID" --timeout 2s -- sleep 9
 	lines 1 '.event == "exec" and .limit == "timeout" and .exit_code == 124'
 	pf exec "$ID" --memory 16M -- perl -e 'my $x = "x" x (64 << 20)'
 	lines 1 '.event == "exec" and .limit == "memory" and .exit_code == 137'

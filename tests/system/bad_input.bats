@@ -152,7 +152,7 @@ refused() { # JSON WORD...
 
 @test "a command that takes too long is 124, the sandbox lives on" {
 	create_sandbox
-	pf exec "$ID" --timeout 300ms -- sleep 30
+	pf exec "$ID" --timeout 2s -- sleep 30
 	assert_status 124
 	pf exec "$ID" -- echo alive
 	assert_status 0

@@ -254,11 +254,11 @@ PY
 }
 
 @test "--timeout ends the whole tree, also what has left the session, and the sandbox lives" {
-	pf exec "$ID" --timeout 500ms -- sh -c 'setsid sh -c "sleep 301 & sleep 302" & (trap "" TERM; sleep 303) & sleep 304'
+	pf exec "$ID" --timeout 2s -- sh -c 'setsid sh -c "sleep 301 & sleep 302" & (trap "" TERM; sleep 303) & sleep 304'
 	assert_status 124
 	assert_err "timed out"
 	wait_for 5 only_init_lives
-	pf exec "$ID" --json --timeout 200ms -- sleep 300
+	pf exec "$ID" --json --timeout 2s -- sleep 300
 	assert_status 124
 	assert_json '.limit == "timeout" and .exit_code == 124 and .wall_ms < 20000'
 	inside echo alive
