@@ -335,8 +335,11 @@ static bool is_live(void *ctx, const struct pf_chunk_id *id)
 
 static int whose_layer(struct pf_err *err)
 {
-	return remedy(err, " (`pinfold checkpoint verify --all` names the checkpoints that need it; "
-			   "`pinfold checkpoint rm` gives them up)");
+	return pf_ckpt_not_now(err)
+		       ? -1
+		       : remedy(err,
+				 " (`pinfold checkpoint verify --all` names the checkpoints that need it; "
+				 "`pinfold checkpoint rm` gives them up)");
 }
 
 struct mark_chunks {
@@ -448,7 +451,7 @@ static int sweep_chunks(
 	pf_ckpt_tmp_remove(h->storefd, tmp, &tmp_fd);
 	stats->chunks += swept.chunks_removed;
 	stats->bytes += swept.bytes_freed;
-	if (r == 0 || !no_room(err))
+	if (r == 0 || !no_room(err) || !swept.removed)
 		return r;
 	/* Whole packs have gone. Without room for a new one the others stay as they are, until there is some.
 	 */

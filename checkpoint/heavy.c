@@ -207,8 +207,7 @@ int pf_ckpt_heavy_load(struct pf_ckpt_heavy *h, const char *digest, const char *
 	memcpy(d.s, digest, sizeof(d.s));
 	if (pf_ckpt_heavy_read(h, "manifest", pf_digest_hex(&d), pf_ckpt_manifest_path(&d, path),
 		    PF_CKPT_MAX_DOC, &text, &len, &sealed, err) < 0) {
-		if (err->kind == PF_ERR_SYSTEM || err->kind == PF_ERR_NOT_FOUND)
-			err->kind = PF_ERR_CORRUPT;
+		pf_ckpt_unreadable(err);
 		return pf_wrap(err, "checkpoint %.19s", digest);
 	}
 	return pf_ckpt_parse(h->storefd, &d, name, text, len, sealed, out, err);

@@ -3,9 +3,10 @@
  * The shell shares our process group, so that a key service's client may ask at the terminal and ^C ends
  * both. What it prints counts when it has ended, whoever still holds the pipe then: clients leave agents
  * behind. A command that has not ended in time is killed with everything that descends from it; each process
- * is stopped before its children are looked up, so that none is added meanwhile. */
+ * is stopped before its children are looked up, so that it makes no more of them. */
 #include "checkpoint/keys_command.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -43,17 +44,27 @@ static int spawn_shell(const char *command, int outfd, int errfd, pid_t *pid)
 	return r;
 }
 
-/* pid is a child of ours, or of a process that is stopped: the number cannot have become another's. */
+/* pid is a child of ours, or of a process that is stopped: the number cannot have become another's. A process
+ * that stops may still end a fork that it is in; that one is missed, as is who has another parent by then. */
 static void kill_tree(pid_t pid, int depth)
 {
-	PF_FREE char *path = pf_asprintf("/proc/%d/task/%d/children", (int)pid, (int)pid), *list = NULL;
-	struct pf_err ignored = PF_ERR_INIT;
+	PF_FREE char *tasks = pf_asprintf("/proc/%d/task", (int)pid);
+	PF_CLOSEDIR DIR *d = NULL;
+	struct dirent *e;
 
 	(void)kill(pid, SIGSTOP);
-	if (depth < DEPTH_MAX && pf_read_pseudo_at(AT_FDCWD, path, (size_t)1 << 20, &list, &ignored) == 0)
+	d = depth < DEPTH_MAX ? opendir(tasks) : NULL;
+	/* Each thread has the children that it has forked itself. */
+	while (d && (e = readdir(d))) {
+		PF_FREE char *path = pf_asprintf("%s/children", e->d_name), *list = NULL;
+		struct pf_err ignored = PF_ERR_INIT;
+		if (e->d_name[0] == '.' ||
+			pf_read_pseudo_at(dirfd(d), path, (size_t)1 << 20, &list, &ignored) < 0)
+			continue;
 		for (char *save = NULL, *w = strtok_r(list, " \n", &save); w;
 			w = strtok_r(NULL, " \n", &save))
 			kill_tree((pid_t)atoi(w), depth + 1);
+	}
 	(void)kill(pid, SIGKILL);
 }
 

@@ -176,8 +176,9 @@ struct pf_packs_swept {
 	int64_t packs_removed, packs_written;
 	int64_t chunks_removed;
 	int64_t chunks_waiting; /* after a failure: those whose packs were not written anew */
-	int64_t bytes_freed;    /* of files; with dry_run what would be, without what rewriting would give */
-	int64_t packs_damaged;  /* kept whole, because not every live chunk in them could be read */
+	bool removed;        /* also after a failure: what nobody needs has gone, and only rewriting failed */
+	int64_t bytes_freed; /* of files; with dry_run what would be, without what rewriting would give */
+	int64_t packs_damaged; /* kept whole, because not every live chunk in them could be read */
 };
 
 /* Remove what live() does not know and put what is left together. tmpfd: an empty directory of the store, as

@@ -307,9 +307,13 @@ int pf_packs_sweep(struct pf_packs *p, int tmpfd, bool (*live)(void *ctx, const 
 			stats->bytes_freed += (int64_t)f->k->file_bytes;
 		}
 	}
-	if (!opts->dry_run &&
-		(remove_stray_keys(&w, err) < 0 || remove_marked(&w, err) < 0 || rewrite(&w, tmpfd, err) < 0))
-		return -1;
+	if (!opts->dry_run) {
+		if (remove_stray_keys(&w, err) < 0 || remove_marked(&w, err) < 0)
+			return -1;
+		stats->removed = true;
+		if (rewrite(&w, tmpfd, err) < 0)
+			return -1;
+	}
 	stats->chunks_removed += stats->chunks_waiting;
 	stats->chunks_waiting = 0;
 	return 0;

@@ -409,6 +409,22 @@ static bool looks_sealed(const char *text, size_t len)
 
 pf_ckpt_manifest_opener *pf_ckpt_open_manifest;
 
+bool pf_ckpt_not_now(const struct pf_err *err)
+{
+	static const int ours[] = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, EINTR};
+
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (err->errnum == ours[i])
+			return true;
+	return false;
+}
+
+void pf_ckpt_unreadable(struct pf_err *err)
+{
+	if (!pf_ckpt_not_now(err) && (err->kind == PF_ERR_SYSTEM || err->kind == PF_ERR_NOT_FOUND))
+		err->kind = PF_ERR_CORRUPT;
+}
+
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err)
 {
 	PF_FREE char *opened = NULL;
@@ -422,7 +438,7 @@ int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ck
 		return -1;
 	if (pf_read_file_at(storefd, pf_ckpt_manifest_path(&d, path), PF_CKPT_MAX_DOC, &text, &len, err) <
 		0) {
-		err->kind = PF_ERR_CORRUPT;
+		pf_ckpt_unreadable(err);
 		return pf_wrap(err, "checkpoint %.19s", digest);
 	}
 	if (looks_sealed(text, len)) {

@@ -91,6 +91,11 @@ typedef int pf_ckpt_manifest_opener(int storefd, const struct pf_digest *digest,
 	size_t sealed_len, char **text, size_t *len, struct pf_err *err);
 extern pf_ckpt_manifest_opener *pf_ckpt_open_manifest;
 
+/* Whether something of the store was not read for want of rights, memory or descriptors: that says nothing of
+ * what it is like. */
+bool pf_ckpt_not_now(const struct pf_err *err);
+/* Make of an error in reading a document PF_ERR_CORRUPT, unless it is such a one. */
+void pf_ckpt_unreadable(struct pf_err *err);
 /* Read the manifest of one digest. name may be NULL. When a sealed one cannot be opened out->sealed is set
  * all the same. */
 int pf_ckpt_load(int storefd, const char *digest, const char *name, struct pf_ckpt *out, struct pf_err *err);

@@ -160,7 +160,7 @@ bool pf_web_answered(struct pf_conn *c)
 		c->up.readable = false;
 		return false;
 	}
-	if (n > 0 && n < STATUS_LEN && !c->client_ended) {
+	if (n > 0 && n < STATUS_LEN && !c->client_ended && !c->up.unsure) {
 		c->up.readable = false; /* more of the line is an event of its own */
 		return false;
 	}

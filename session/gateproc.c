@@ -159,6 +159,12 @@ static bool on_keeper(void *arg)
 	return err.kind == PF_ERR_INVALID && say(g, "answer", err.msg, -1) == 0;
 }
 
+static const char *text_of(const cJSON *msg, const char *key)
+{
+	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, key));
+	return s ? s : "";
+}
+
 /* false: the keeper is gone, since there is no box. */
 static bool await_box(const struct gate *g, int *cgroup, int *pidfd)
 {
@@ -167,7 +173,7 @@ static bool await_box(const struct gate *g, int *cgroup, int *pidfd)
 	for (size_t i = 0; i < 2; i++) {
 		struct pf_err ignored = PF_ERR_INIT;
 		PF_JSON cJSON *msg = pf_control_recv(g->sock, fds[i], &ignored);
-		if (!msg)
+		if (!msg || strcmp(text_of(msg, "op"), "box") != 0)
 			return false;
 	}
 	return true;
@@ -285,12 +291,6 @@ static cJSON *next(const struct pf_gateproc *g, int *fd, struct pf_err *err)
 	if (!msg && !*err->msg)
 		pf_fail_kind(err, PF_ERR_STATE, 0, r > 0 ? "the gate has ended" : "the gate does not answer");
 	return msg;
-}
-
-static const char *text_of(const cJSON *msg, const char *key)
-{
-	const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(msg, key));
-	return s ? s : "";
 }
 
 int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err)

@@ -65,8 +65,8 @@ static void done(struct view *v)
 	}
 }
 
-/* What does not exist is left out. */
-static int add(struct view *v, const char *path, uint64_t attrs, struct pf_err *err)
+/* What does not exist is left out. below: with what is mounted there. */
+static int add(struct view *v, const char *path, uint64_t attrs, bool below, struct pf_err *err)
 {
 	PF_CLOSE int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	struct place *p = &v->places[v->n];
@@ -82,7 +82,7 @@ static int add(struct view *v, const char *path, uint64_t attrs, struct pf_err *
 			return pf_fail(err, errno, "%s", path);
 		target[n] = '\0';
 		p->link = pf_strdup(target);
-	} else if ((p->fd = pf_mount_clone(fd, true, attrs, -1, err)) < 0) {
+	} else if ((p->fd = pf_mount_clone(fd, below, attrs, -1, err)) < 0) {
 		return pf_wrap(err, "%s", path);
 	}
 	p->path = pf_strdup(path);
@@ -93,21 +93,23 @@ static int add(struct view *v, const char *path, uint64_t attrs, struct pf_err *
 static int add_followed(struct view *v, const char *file, struct pf_err *err)
 {
 	PF_FREE char *real = realpath(file, NULL);
-	char *slash = real ? strrchr(real, '/') : NULL;
+	char *last = real ? strrchr(real, '/') : NULL, *second = real ? strchr(real + 1, '/') : NULL;
 
-	if (!slash || slash == real)
+	if (!real)
 		return 0;
-	*slash = '\0';
+	/* By its directory, so that one that replaces it is seen; but not for that all of /run, or of /. */
+	if (second && second != last)
+		*last = '\0';
 	for (size_t i = 0; i < v->n; i++)
 		if (!v->places[i].link && pf_path_below(real, v->places[i].path))
 			return 0;
-	return add(v, real, DATA, err);
+	return add(v, real, DATA, false, err);
 }
 
 static int add_host(struct view *v, struct pf_err *err)
 {
 	for (size_t i = 0; i < N_HOST; i++)
-		if (add(v, of_host[i].path, of_host[i].attrs, err) < 0)
+		if (add(v, of_host[i].path, of_host[i].attrs, true, err) < 0)
 			return -1;
 	for (size_t i = 0; i < N_FOLLOWED; i++)
 		if (add_followed(v, followed[i], err) < 0)
@@ -189,15 +191,20 @@ static int settle(const struct view *v, struct pf_err *err)
 			return -1;
 	/* What /etc/resolv.conf may go through. */
 	PF_CLOSE int var = pf_mkdirs_in_root(root, "/var", 0755);
-	if (var < 0 || symlinkat("../run", var, "run") < 0)
+	if (var < 0 || (symlinkat("../run", var, "run") < 0 && errno != EEXIST))
 		return pf_fail(err, errno, "link /var/run");
 	if (mount_setattr(root, "", AT_EMPTY_PATH, &read_only, sizeof(read_only)) < 0)
 		return pf_fail(err, errno, "make the root read-only");
-	if (fchdir(root) < 0 || pf_pivot_root(".", ".") < 0)
-		return pf_fail(err, errno, "pivot_root");
-	if (umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+	if (fchdir(root) < 0)
+		return pf_fail(err, errno, "enter the root");
+	if (pf_pivot_root(".", ".") < 0) {
+		/* The initramfs cannot be pivoted away from. It stays below, where no path leads. */
+		if (errno != EINVAL || chroot(".") < 0)
+			return pf_fail(err, errno, "pivot_root");
+	} else if (umount2(".", MNT_DETACH) < 0) {
 		return pf_fail(err, errno, "let the old root go");
-	return 0;
+	}
+	return chdir("/") < 0 ? pf_fail(err, errno, "enter the root") : 0;
 }
 
 int pf_view_enter(int cgroup, int pidfd, struct pf_err *err)

@@ -75,7 +75,8 @@ static bool beat(struct pf_lease *l)
 	}
 	/* The lease runs from when the beat was taken, which was not before it was sent. */
 	pthread_mutex_lock(&l->lock);
-	l->ok_us = before;
+	if (seen != PF_BEAT_LOST)
+		l->ok_us = before;
 	l->ttl_ms = ttl;
 	pthread_mutex_unlock(&l->lock);
 	if (seen == PF_BEAT_OK)

@@ -418,6 +418,25 @@ static enum end begin(struct run *r, struct pf_err *err)
 	return r->stream ? GOING_ON : FAILED;
 }
 
+static bool lost(const struct run *r)
+{
+	return pf_lease_state(r->lease) == PF_LEASE_LOST;
+}
+
+/* Once more where it failed, or its keeper ended meanwhile: it is all that is kept of the session. */
+static int save(struct run *r, struct pf_err *err)
+{
+	const struct pf_box_opts *o = &r->o->box;
+
+	if (pf_box_snapshot(o, r->w->session_id, err) == 0)
+		return 0;
+	if (lost(r))
+		return -1;
+	pf_wlog("warning", "%s; tried once more", err->msg);
+	*err = PF_ERR_INIT;
+	return pf_box_snapshot(o, r->w->session_id, err);
+}
+
 /* What becomes of the sandbox. */
 static void put_away(struct run *r, enum end e)
 {
@@ -426,19 +445,19 @@ static void put_away(struct run *r, enum end e)
 	struct pf_err err = PF_ERR_INIT;
 	int bad;
 
-	if (r->made && e != DELETED && pf_lease_state(r->lease) != PF_LEASE_LOST)
+	if (r->made && e != DELETED && !lost(r))
 		clear_out(r, e);
 	pf_tool_stop(&r->tool);
 	if (!r->made)
 		return;
 	if (e == DELETED) {
 		bad = pf_box_destroy(o, id, &err) < 0 || pf_box_forget(o, id, &err) < 0;
-	} else if (pf_lease_state(r->lease) == PF_LEASE_LOST) {
+	} else if (lost(r)) {
 		/* A checkpoint now could come after one of the new owner's. */
 		bad = pf_box_kill(o, id, &err) < 0;
-	} else if (pf_box_snapshot(o, id, &err) == 0) {
+	} else if (save(r, &err) == 0) {
 		pf_metric_add(PF_M_SNAPSHOT, 1);
-		if (o->remote && pf_lease_state(r->lease) != PF_LEASE_LOST && pf_box_send(o, id, &err) < 0)
+		if (o->remote && !lost(r) && pf_box_send(o, id, &err) < 0)
 			pf_wlog("error", "the checkpoint is on this machine only: %s", err.msg);
 		bad = pf_box_destroy(o, id, &err) < 0;
 	} else {

@@ -139,13 +139,8 @@ int pf_box_snapshot(const struct pf_box_opts *o, const char *id, struct pf_err *
 	const char *words[] = {"snapshot", id, NULL};
 	struct pf_err why = PF_ERR_INIT;
 
-	/* Once more where it failed, or its keeper ended meanwhile: it is all that is kept of the session. */
-	if (pf_box_run(o, words, NULL, NULL, &why) < 0) {
-		pf_wlog("warning", "%s; tried once more", why.msg);
-		if (pf_box_run(o, words, NULL, NULL, err) < 0)
-			return -1;
-		why = PF_ERR_INIT;
-	}
+	if (pf_box_run(o, words, NULL, NULL, err) < 0)
+		return -1;
 	if (o->keep > 0 && prune(o, id, (size_t)o->keep, &why) < 0)
 		pf_wlog("warning", "%s", why.msg);
 	return 0;

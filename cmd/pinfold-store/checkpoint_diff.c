@@ -18,6 +18,7 @@
 #include "checkpoint/diff.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
+#include "checkpoint/unsealed.h"
 #include "checkpoint/write.h"
 #include "cmd/pinfold-store/checkpoint.h"
 #include "cmd/pinfold-store/diff_print.h"
@@ -31,7 +32,9 @@ struct side {
 	int *fds; /* topmost first, all ours */
 	size_t n;
 	char *image; /* reference */
+	int hold;    /* so that nobody takes away what is unpacked of sealed layers; -1: none of it */
 };
+#define SIDE_NONE ((struct side){.hold = -1})
 
 static void side_done(struct side *s)
 {
@@ -39,7 +42,9 @@ static void side_done(struct side *s)
 		close(s->fds[i]);
 	free(s->fds);
 	free(s->image);
-	*s = (struct side){0};
+	if (s->hold >= 0)
+		close(s->hold);
+	*s = SIDE_NONE;
 }
 
 static void add_fd(struct side *s, int fd)
@@ -70,6 +75,9 @@ static int add_checkpoint(struct side *s, const char *spec, struct pf_err *err)
 	if (pf_ckpt_heavy_open(pf_store.store, false, false, &h, err) < 0 ||
 		pf_ckpt_resolve_at(h.storefd, spec, NULL, &c, err) < 0 ||
 		(!s->image && pf_ckpt_check_foreign_base(&c, NULL, err) < 0))
+		return -1;
+	if (c.sealed && s->hold < 0 && !pf_ckpt_read_only(h.storefd) &&
+		(s->hold = pf_ckpt_hold_unpacked(pf_store.store, err)) < 0)
 		return -1;
 	PF_FREE int *fds = pf_calloc(c.n_layers + 1, sizeof(*fds));
 	if (pf_ckpt_open_layers(&h, &c, fds, err) < 0)
@@ -133,7 +141,7 @@ static int add_image(struct side *s, struct pf_err *err)
 
 static int run(const char *arg_a, const char *arg_b, struct pf_diff_printer *p, struct pf_err *err)
 {
-	PF_CLEANUP(side_done) struct side a = {0}, b = {0};
+	PF_CLEANUP(side_done) struct side a = SIDE_NONE, b = SIDE_NONE;
 	struct pf_diff_sum sum;
 
 	/* One operand is "after"; its image is "before". */

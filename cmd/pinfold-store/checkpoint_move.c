@@ -270,11 +270,15 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 	PF_JSON cJSON *refs = a->refs ? pf_json_load(a->refs, err) : NULL, *config = NULL;
 	char **dirs = pf_calloc(c->n_layers + 1, sizeof(*dirs));
 	int r = a->refs && !refs ? -1 : check_sealed(c, a, err);
+	bool unpacks = c->sealed && a->opts.form == PF_CKPT_TAR && !pf_ckpt_read_only(h->storefd);
+	PF_CLOSE int hold = -1;
 
 	if (r == 0 && a->complete && (r = base_image(c, &img, err)) == 0) {
 		config = image_config(&img);
 		a->opts.base_layers = img.layers;
 	}
+	if (r == 0 && unpacks && (hold = pf_ckpt_hold_unpacked(pf_store.store, err)) < 0)
+		r = -1;
 	if (r == 0 && a->opts.form == PF_CKPT_TAR)
 		r = unpack_for_tar(h, c, err);
 	for (size_t i = 0; i < c->n_layers; i++)
@@ -291,8 +295,10 @@ static int run_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, struct e
 	if (r == 0)
 		r = pf_ckpt_export(h, c, a->to, &a->opts, s, err);
 	pf_show_end();
-	/* What was unpacked of a sealed one has served. */
-	if (c->sealed && a->opts.form == PF_CKPT_TAR && !pf_ckpt_read_only(h->storefd))
+	/* What was unpacked of a sealed one has served; who still reads it does this then. */
+	if (hold >= 0)
+		close(pf_take_fd(&hold));
+	if (unpacks)
 		(void)pf_ckpt_drop_unsealed(pf_store.store, &dropped, &ignored);
 	pf_strv_free(dirs);
 	pf_image_done(&img);

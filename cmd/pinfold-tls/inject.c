@@ -174,10 +174,16 @@ static bool replace(struct tls *t, struct request *r, const char *s, size_t len,
 {
 	struct pf_cred *k;
 	const char *end = s + len, *at;
+	/* Known before it is made: a short body may ask for a long secret many times. */
+	size_t max = fifo_size(out) + len + (HELD_ALL_MAX - t->held);
 
 	while ((at = find(t, r, s, (size_t)(end - s), line, &k))) {
 		if (!grant(t, r, k))
 			return false;
+		if (fifo_size(out) + (size_t)(at - s) + k->secret_len > max) {
+			request_no_room(r);
+			return false;
+		}
 		fifo_add(out, s, (size_t)(at - s));
 		fifo_add(out, k->secret, k->secret_len);
 		s = at + PF_PLACEHOLDER_LEN;

@@ -33,7 +33,6 @@
 #define CHUNK ((size_t)16 << 10)
 #define ANSWER_HEAD_MAX ((size_t)64 << 10)
 #define HELD_BODY_MAX ((uint64_t)1 << 20)
-#define HELD_ALL_MAX ((uint64_t)64 << 20)
 #define HANDSHAKE_US 15000000
 #define HEAD_US 10000000
 #define LINGER_US 1000000
@@ -189,14 +188,6 @@ static bool reserve_body(struct conn *c, const struct request *r)
 	return c->hold_body;
 }
 
-static void too_many_bodies(struct request *r)
-{
-	r->status = 429;
-	r->reason = "rate";
-	r->retry_s = 1;
-	snprintf(r->text, sizeof(r->text), "Too many bodies wait for a credential at a time.");
-}
-
 static void begin_request(struct conn *c, char *head, size_t len)
 {
 	struct request r = {.name = c->name, .port = c->port, .secure = c->secure, .counted = c->counted};
@@ -221,7 +212,7 @@ static void begin_request(struct conn *c, char *head, size_t len)
 	} else if (c->request.parser.method == HTTP_CONNECT) {
 		r.reason = "method";
 	} else if (request_judge(c->t, &r) && !reserve_body(c, &r)) {
-		too_many_bodies(&r);
+		request_no_room(&r);
 	} else if (!r.reason && c->up_error) {
 		r.status = 502;
 		r.reason = "upstream_tls";
@@ -262,7 +253,7 @@ static bool inject_held(struct conn *c, struct request *r, struct fifo *fresh)
 	/* A secret may be longer than what stands for it. */
 	if (fifo_size(fresh) <= had || reserve(c, fifo_size(fresh) - had))
 		return true;
-	too_many_bodies(r);
+	request_no_room(r);
 	return false;
 }
 
@@ -326,6 +317,13 @@ static void pass_chunks(struct conn *c)
 	request_read(&r, fifo_data(&c->held), fifo_size(&c->held));
 	if (!inject_part(c->t, &r, fifo_data(&c->body), fifo_size(&c->body), last, &fresh, &took)) {
 		fifo_done(&fresh);
+		cut_off(c, &r);
+		return;
+	}
+	/* A secret may be longer than what stands for it. */
+	if (fifo_size(&fresh) > took && !reserve(c, fifo_size(&fresh) - took)) {
+		fifo_done(&fresh);
+		request_no_room(&r);
 		cut_off(c, &r);
 		return;
 	}

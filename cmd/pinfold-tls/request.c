@@ -34,6 +34,14 @@ void request_read(struct request *r, const char *head, size_t len)
 	}
 }
 
+void request_no_room(struct request *r)
+{
+	r->status = 429;
+	r->reason = "rate";
+	r->retry_s = 1;
+	snprintf(r->text, sizeof(r->text), "Too many bodies wait for a credential at a time.");
+}
+
 bool request_judge(struct tls *t, struct request *r)
 {
 	const struct pf_rule *rule = NULL, *all;

@@ -18,6 +18,9 @@
 
 struct conn;
 
+/* Bodies that are collected, and what secrets have made longer, of all connections, until they are sent. */
+#define HELD_ALL_MAX ((uint64_t)64 << 20)
+
 struct tls {
 	struct pf_loop loop;
 	struct pf_src link;
@@ -126,6 +129,8 @@ struct request {
 
 /* What a head's first line says. */
 void request_read(struct request *r, const char *head, size_t len);
+/* It is refused, because what waits for hosts with secrets in it is as much as it may be. */
+void request_no_room(struct request *r);
 /* Whether the policy has it; false: r says why not. Counts it. */
 bool request_judge(struct tls *t, struct request *r);
 /* Tell the gate, for the log, under this connection's id. */

@@ -32,10 +32,11 @@ static const char help[] = "cp FILE ID:PATH\n"
 			   "  tar -C DIR -c . | pinfold exec ID -- tar -C /workspace -x\n"
 			   "  pinfold exec ID -- tar -C /workspace -c . | tar -C DIR -x\n";
 
-/* Beside the file and then over it, so that nobody ever sees half of it. $1 PATH, $2 name, $3 mode. */
-static const char put[] =
-	"d=$1; [ ! -d \"$d\" ] || d=$d/$2; t=$d.part.$$; "
-	"{ cat >\"$t\" && chmod \"$3\" \"$t\" && mv -f \"$t\" \"$d\"; } || { rm -f \"$t\"; exit 1; }";
+/* Beside the file and then over it, so that nobody ever sees half of it: of what does not come to its end,
+ * because we do not, nothing stays. $1 PATH, $2 name, $3 mode, $4 size, "" where it is not known before. */
+static const char put[] = "d=$1; [ ! -d \"$d\" ] || d=$d/$2; t=$d.part.$$; "
+			  "{ cat >\"$t\" && { [ -z \"$4\" ] || [ \"$(wc -c <\"$t\")\" -eq \"$4\" ]; } && "
+			  "chmod \"$3\" \"$t\" && mv -f \"$t\" \"$d\"; } || { rm -f \"$t\"; exit 1; }";
 
 /* ID:PATH in two: NULL when it is none. Both are to be freed; PATH is such that no program takes it for an
  * option. A file of the host whose name has a colon is written ./NAME. */
@@ -56,7 +57,8 @@ struct copy {
 	int pidfd, signals;
 	int feed, feed_from; /* the writing end of its standard input, and the host's file; -1: none */
 	int take, take_to;   /* the reading end of its standard output, and the host's file; -1: dropped */
-	char buf[65536];     /* read from the host's file and not written yet */
+	off_t left;          /* of that file; -1: to its end */
+	char buf[65536];     /* read from it and not written yet */
 	size_t at, len;
 };
 
@@ -120,9 +122,12 @@ static int start(
 static int feed(struct copy *c, struct pf_err *err)
 {
 	if (c->at == c->len) {
-		ssize_t n = c->feed_from < 0 ? 0 : read(c->feed_from, c->buf, sizeof(c->buf));
+		size_t max =
+			c->left >= 0 && c->left < (off_t)sizeof(c->buf) ? (size_t)c->left : sizeof(c->buf);
+		ssize_t n = c->feed_from < 0 ? 0 : read(c->feed_from, c->buf, max);
 		if (n < 0)
 			return pf_fail(err, errno, "read");
+		c->left -= c->left < 0 ? 0 : (off_t)n;
 		c->at = 0;
 		c->len = (size_t)n;
 		if (n == 0)
@@ -184,13 +189,18 @@ static int serve(struct copy *c, struct ends *e, struct pf_err *err)
 	return 0;
 }
 
-/* pinfold exec ID -- words, with the host's file `from` as its standard input, or `to` as its output (-1:
- * none). An exit code other than 0 is an error, too. */
-static int in_sandbox(
-	const char *id, const char *const *words, int from, int to, struct ends *e, struct pf_err *err)
+/* pinfold exec ID -- words, with size bytes (-1: all) of the host's file `from` as its standard input, or
+ * `to` as its output (-1: none). An exit code other than 0 is an error, too. */
+static int in_sandbox(const char *id, const char *const *words, int from, off_t size, int to, struct ends *e,
+	struct pf_err *err)
 {
-	struct copy c = {
-		.feed = -1, .feed_from = from, .take = -1, .take_to = to, .pidfd = -1, .signals = -1};
+	struct copy c = {.feed = -1,
+		.feed_from = from,
+		.left = size,
+		.take = -1,
+		.take_to = to,
+		.pidfd = -1,
+		.signals = -1};
 	int status = 0, r = -1;
 
 	c.signals = signalfd(-1, &e->set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -225,7 +235,7 @@ static int copy_in(const char *file, const char *id, const char *path, struct en
 {
 	PF_CLOSE int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
-	char mode[8];
+	char mode[8], size[24] = "";
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return pf_fail(err, errno, "%s", file);
@@ -233,9 +243,13 @@ static int copy_in(const char *file, const char *id, const char *path, struct en
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"%s is not a file; directories go through tar, see pinfold cp --help", file);
 	(void)snprintf(mode, sizeof(mode), "%03o", (unsigned)(st.st_mode & 0777));
-	const char *words[] = {"sh", "-c", put, "sh", path, name_of(file), mode, NULL};
-	return in_sandbox(id, words, fd, -1, e, err) == 0 ? 0
-							  : pf_wrap(err, "%s:%s was not written", id, path);
+	/* Those of /proc have none. */
+	if (st.st_size > 0)
+		(void)snprintf(size, sizeof(size), "%lld", (long long)st.st_size);
+	const char *words[] = {"sh", "-c", put, "sh", path, name_of(file), mode, size, NULL};
+	return in_sandbox(id, words, fd, *size ? st.st_size : -1, -1, e, err) == 0
+		       ? 0
+		       : pf_wrap(err, "%s:%s was not written", id, path);
 }
 
 static int copy_out(const char *id, const char *path, const char *file, struct ends *e, struct pf_err *err)
@@ -249,7 +263,7 @@ static int copy_out(const char *id, const char *path, const char *file, struct e
 
 	if (fd < 0)
 		return pf_fail(err, errno, "%s", to);
-	int r = in_sandbox(id, words, -1, fd, e, err);
+	int r = in_sandbox(id, words, -1, -1, fd, e, err);
 	if (r < 0)
 		pf_wrap(err, "%s:%s was not read", id, path);
 	if (r == 0 && (fchmod(fd, 0644) < 0 || rename(part, to) < 0))

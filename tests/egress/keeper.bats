@@ -57,7 +57,8 @@ status_of() { awk -v k="$2:" '$1 == k {print $2}' "/proc/$1/status"; }
 	run ! touch "$root/x" "$root/etc/x" "$root/cgroup/init/cgroup.procs" "$root/usr/x"
 	[ "$(grep -c 'Read-only file system' <<<"$output")" = 4 ] || show
 	# The control group is the sandbox's, without a way up; of processes there are the sandbox's.
-	[ -d "$root/cgroup/init" ] && [ "$(stat -c %i "$root/cgroup/..")" = "$(stat -c %i "$root/")" ]
+	[ -d "$root/cgroup/init" ]
+	[ "$(stat -c %i "$root/cgroup/..")" = "$(stat -c %i "$root/")" ]
 	assert_equal "$(find "$root/proc/" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' | xargs)" 1
 	assert_equal "$(cat "$root/proc/1/comm")" "$(cat "/proc/$(state_of .pid)/comm")"
 	# And works so.

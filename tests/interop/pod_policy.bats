@@ -247,7 +247,8 @@ inside"
 	[ "$(readlink "/proc/$keeper/ns/mnt")" != "$(readlink "/proc/$DAEMON/ns/mnt")" ]
 	assert_equal "$(awk '/^NSpid/ {print $NF}' "/proc/$keeper/status")" 1
 	assert_equal "$(awk '$6 !~ /^ro,nosuid/' "/proc/$keeper/mountinfo")" ""
-	[ ! -e "/proc/$keeper/root/proc" ] && [ ! -e "/proc/$keeper/root/root" ]
+	[ ! -e "/proc/$keeper/root/proc" ]
+	[ ! -e "/proc/$keeper/root/root" ]
 	exec_sync "$TRY; try http://good.example.com/cgi-bin/who"
 	assert_out from
 	kill -9 "$keeper"

@@ -316,7 +316,10 @@ refused"
 		missing=$(sed -n 's/.*Missing \([0-9]*\) bytes out of.*/\1/p' <<<"$stderr")
 		case $n in
 		1) [ "$missing" = 1600000 ] ;;
-		2) [ "$missing" -gt 7 ] && [ "$missing" -lt 600000 ] ;;
+		2)
+			[ "$missing" -gt 7 ]
+			[ "$missing" -lt 600000 ]
+			;;
 		esac
 		pod image mount "127.0.0.1:$PORT/chunked:old$n"
 		assert_status 0

@@ -290,6 +290,7 @@ limit_of() { # V2-NAME V1-NAME
 	# Its cat keeps what it was given, and goes on with it when told to.
 	cat >"$PF_DIR/keep" <<"SH"
 #!/bin/sh
+exec 3<&0
 {
 	until [ -e /workspace/go ]; do sleep 0.1; done
 	echo evil >&1
@@ -297,8 +298,8 @@ limit_of() { # V2-NAME V1-NAME
 	/bin/cat <&3 >/workspace/seen
 	echo evil >/proc/self/fd/3
 	touch /workspace/gone
-} 3<&0 2>/dev/null &
-exec /bin/cat "$@"
+} 2>/dev/null &
+exec /bin/cat "$@" 3<&-
 SH
 	pinfold exec "$ID" -- sh -c '/bin/cat >/opt/cat && chmod 755 /opt/cat' <"$PF_DIR/keep"
 	inside sh -c 'echo good >/workspace/file'

@@ -90,4 +90,4 @@ empty() { [ -z "$(ls -A "$1")" ]; }
 	wait_for 20 no_commands
 }
 
-no_commands() { [ "$("$PINFOLD" --root "$ROOT" --store "$STORE" ps "$ID" | grep -c sleep)" = 0 ]; }
+no_commands() { [ "$(pids_of | wc -w)" = 1 ]; }

@@ -140,6 +140,6 @@ teardown() { worker_teardown; }
 	# What is no work item is refused.
 	refute pinfold on-work --environment-id "$ENVIRONMENT" --base-url "$URL" <<<'{"id":"../x","data":{"type":"session","id":"y"}}' 2>"$PF_DIR/err"
 	grep -q 'work item' "$PF_DIR/err"
-	! pinfold on-work --environment-id "$ENVIRONMENT" --base-url "$URL" <<<'{"id":"x","data":{"type":"session","id":"--snapshot"}}' 2>"$PF_DIR/err"
+	refute pinfold on-work --environment-id "$ENVIRONMENT" --base-url "$URL" <<<'{"id":"x","data":{"type":"session","id":"--snapshot"}}' 2>"$PF_DIR/err"
 	grep -q "begins with '-'" "$PF_DIR/err"
 }
