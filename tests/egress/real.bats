@@ -191,7 +191,7 @@ asyncio.run(main())'
 N, SIZE = 104, 300000
 async def stream(r, w):
     async def send():
-        w.write(b"x" * SIZE); w.write_eof(); await w.drain()
+        w.write(b"x\n" * (SIZE // 2)); w.write_eof(); await w.drain()
     sending = asyncio.create_task(send())
     await asyncio.sleep(0.3)  # nobody reads: bytes get stuck on their way
     n = len(await r.read())

@@ -201,8 +201,9 @@ gateway_pid() { pgrep -P "$(sed -n "s/.*$SESSION: work item .*, process //p" "$P
 	start_inside
 	call_runs
 	[ -n "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
-	stub_tell event "{\"session\":\"$SESSION\",\"event\":{\"type\":\"session.deleted\"}}"
+	# As it is: gone before anybody hears of it.
 	stub_tell fault '{"gone":true}'
+	stub_tell event "{\"session\":\"$SESSION\",\"event\":{\"type\":\"session.deleted\"}}"
 	wait_for 30 stub_is '.items | last | .state == "stopped"'
 	end_worker
 	assert_put_away
