@@ -71,6 +71,11 @@ int pf_keeper_watch(const struct keeper *k, int fd, void *tag)
 	return epoll_ctl(k->epoll, EPOLL_CTL_ADD, fd, &ev);
 }
 
+void pf_keeper_unwatch(const struct keeper *k, int fd)
+{
+	(void)epoll_ctl(k->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
 static int start(struct keeper *k, struct pf_err *err)
 {
 	PF_CLOSE int run = pf_dirs_run(k->p->dirs, k->p->state->id, true, err);
@@ -153,7 +158,8 @@ static void on_event(struct keeper *k, void *tag)
 	} else if (tag == &t->oom) {
 		pf_keeper_on_oom(k);
 	} else if (tag == &t->saver) {
-		pf_keeper_on_saver(k);
+		if (k->autosave.fd >= 0)
+			pf_keeper_on_saver(k);
 	} else if (tag == &t->listen) {
 		pf_keeper_on_listen(k);
 	} else {

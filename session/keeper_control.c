@@ -77,6 +77,8 @@ static void drop_conn(struct keeper *k, struct conn *c)
 		kill_leaf(k, c->leaf);
 	if (c->exec && --k->execs == 0 && k->p->config->limits.idle_ms > 0)
 		k->idle_us = pf_now_us() + k->p->config->limits.idle_ms * 1000;
+	/* Closing it would not be enough: a child of ours that has not come to its exec has it, too. */
+	pf_keeper_unwatch(k, c->fd);
 	close(c->fd);
 	free(c->leaf);
 	free(c);

@@ -48,6 +48,7 @@ struct keeper {
 
 /* keeper.c */
 int pf_keeper_watch(const struct keeper *k, int fd, void *tag);
+void pf_keeper_unwatch(const struct keeper *k, int fd);
 int pf_keeper_save_state(struct keeper *k, enum pf_status status, struct pf_err *err);
 /* A line of the log; fields (taken) may be NULL. One that cannot be written is lost. */
 void pf_keeper_log(const struct keeper *k, const char *event, cJSON *fields);

@@ -198,6 +198,9 @@ def plain(line, who):
         line = re.sub(r": 40[0-7]{3} ", ": 40--- ", line)
     if line.startswith(("path /dev/", "path /q: ")):
         line = re.sub(" (nosuid|nodev|noexec)", "", line)
+    # 32 and 33 are the C library's own: its posix_spawn, which make uses, leaves them ignored, and threads reset them.
+    if line.startswith("status SigIgn"):
+        line = f"status SigIgn {int(line.split()[-1], 16) & 0x7fffffff:x}"
     if line.startswith("session"):
         line = line.replace("other", "leader")
     return line.replace(" writable", "") if who == "root" else line
