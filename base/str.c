@@ -81,6 +81,14 @@ char *pf_strdup(const char *s)
 	return must(strdup(s));
 }
 
+void *pf_grow(void *v, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return v;
+	*cap = *cap ? *cap * 2 : 64;
+	return must(reallocarray(v, *cap, size));
+}
+
 void *pf_calloc(size_t n, size_t size)
 {
 	return must(calloc(n ? n : 1, size ? size : 1));

@@ -25,6 +25,9 @@ void pf_buf_printf(struct pf_buf *b, const char *fmt, ...) __attribute__((format
 char *pf_asprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 char *pf_strdup(const char *s);
 void *pf_calloc(size_t n, size_t size);
+/* An array with room for one more than n elements: v, or what it was moved to. *cap: for how many it is; 0
+ * and NULL at first. Aborts when there is no memory. */
+void *pf_grow(void *v, size_t n, size_t *cap, size_t size);
 
 bool pf_starts_with(const char *s, const char *prefix);
 bool pf_ends_with(const char *s, const char *suffix);

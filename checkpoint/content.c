@@ -134,17 +134,6 @@ struct pf_content_writer {
 	int64_t data_bytes;
 };
 
-static void *grow(void *v, size_t n, size_t *cap, size_t each)
-{
-	if (n < *cap)
-		return v;
-	*cap = *cap ? *cap * 2 : 64;
-	void *more = realloc(v, *cap * each);
-	if (!more)
-		abort();
-	return more;
-}
-
 static struct stage *stage_new(void)
 {
 	struct stage *s = pf_calloc(1, sizeof(*s));
@@ -242,7 +231,7 @@ static void add_sum(struct pf_content_writer *w, size_t from, size_t len, uint8_
 {
 	struct stage *s = w->at;
 
-	s->sums = grow(s->sums, s->n_sums, &s->cap_sums, sizeof(*s->sums));
+	s->sums = pf_grow(s->sums, s->n_sums, &s->cap_sums, sizeof(*s->sums));
 	s->sums[s->n_sums++] = (struct pf_hash_job){s->data + from, len, out};
 }
 
@@ -361,8 +350,8 @@ static int close_piece(struct pf_content_writer *w, size_t len, struct pf_err *e
 	uint8_t *id = pf_arena_alloc(w->arena, 32);
 	size_t cap = w->cap_refs;
 
-	w->refs = grow(w->refs, w->n_refs, &cap, sizeof(*w->refs));
-	w->ids = grow(w->ids, w->n_refs, &w->cap_refs, sizeof(*w->ids));
+	w->refs = pf_grow(w->refs, w->n_refs, &cap, sizeof(*w->refs));
+	w->ids = pf_grow(w->ids, w->n_refs, &w->cap_refs, sizeof(*w->ids));
 	w->refs[w->n_refs] = (struct pf_ref){.len = (uint32_t)len};
 	w->ids[w->n_refs++] = id;
 	return close_chunk(w, len, id, err);
@@ -385,7 +374,7 @@ static void end_block(struct pf_content_writer *w, size_t len)
 	size_t part = w->n_blocks / PART;
 
 	if (w->n_blocks % PART == 0) {
-		w->parts = grow(w->parts, part, &w->cap_parts, sizeof(uint8_t *));
+		w->parts = pf_grow(w->parts, part, &w->cap_parts, sizeof(uint8_t *));
 		w->parts[part] = pf_arena_alloc(w->arena, PART * 32);
 	}
 	add_sum(w, w->block_at, len, w->parts[part] + w->n_blocks % PART * 32);
@@ -439,7 +428,7 @@ static int end_zeros(struct pf_content_writer *w, int64_t at, struct pf_err *err
 		at -= zeros;
 	else
 		zeros = 0;
-	w->extents = grow(w->extents, w->n_extents, &w->cap_extents, sizeof(*w->extents));
+	w->extents = pf_grow(w->extents, w->n_extents, &w->cap_extents, sizeof(*w->extents));
 	w->extents[w->n_extents++] = (struct pf_extent){at, 0};
 	return add_data(w, NULL, zeros, err);
 }

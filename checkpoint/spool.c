@@ -57,17 +57,6 @@ struct pf_spool {
 	const struct file *reading;
 };
 
-static void *grow(void *v, size_t n, size_t *cap, size_t each)
-{
-	if (n < *cap)
-		return v;
-	*cap = *cap ? *cap * 2 : 64;
-	void *more = realloc(v, *cap * each);
-	if (!more)
-		abort();
-	return more;
-}
-
 static uint8_t *alloc(size_t len)
 {
 	uint8_t *p = malloc(len);
@@ -212,7 +201,7 @@ static int put_run(
 {
 	if (!s->key)
 		return copy_clear(s, fd, off, f->base + off, len, err);
-	s->runs = grow(s->runs, s->n_runs, &s->cap_runs, sizeof(*s->runs));
+	s->runs = pf_grow(s->runs, s->n_runs, &s->cap_runs, sizeof(*s->runs));
 	s->runs[s->n_runs++] = (struct run){.off = off, .len = len, .at = s->len};
 	return copy_sealed(s, fd, off, len, err);
 }
@@ -242,7 +231,7 @@ int64_t pf_spool_put(struct pf_spool *s, int fd, int64_t size, bool holes, struc
 			return pf_fail(err, errno, "copy");
 	}
 	f.n = s->n_runs - f.first;
-	s->files = grow(s->files, s->n_files, &s->cap_files, sizeof(*s->files));
+	s->files = pf_grow(s->files, s->n_files, &s->cap_files, sizeof(*s->files));
 	s->files[s->n_files] = f;
 	return (int64_t)s->n_files++;
 }

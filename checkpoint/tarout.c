@@ -133,16 +133,6 @@ static int flush_frames(struct pf_tarout *o)
 	return len > 0 ? put_out(o, o->out_buf, len) : 0;
 }
 
-static void *grow(void *v, size_t n, size_t *cap, size_t size)
-{
-	if (n < *cap)
-		return v;
-	*cap = *cap ? *cap * 2 : 256;
-	if (!(v = reallocarray(v, *cap, size)))
-		abort();
-	return v;
-}
-
 static int pack_frames(struct pf_tarout *o, const struct slot *s)
 {
 	size_t at = 0;
@@ -158,7 +148,7 @@ static int pack_frames(struct pf_tarout *o, const struct slot *s)
 		o->out_len += n;
 		if (o->out_len >= WRITE_SIZE && flush_frames(o) < 0)
 			return -1;
-		o->offsets = grow(o->offsets, o->n_offsets, &o->cap_offsets, sizeof(*o->offsets));
+		o->offsets = pf_grow(o->offsets, o->n_offsets, &o->cap_offsets, sizeof(*o->offsets));
 		o->offsets[o->n_offsets++] = o->out_size + (int64_t)o->out_len;
 	}
 	return 0;
@@ -342,7 +332,7 @@ static size_t last_cut(const struct slot *s)
 
 static void add_cut(struct pf_tarout *o, struct slot *s)
 {
-	s->cuts = grow(s->cuts, s->n_cuts, &s->cap_cuts, sizeof(*s->cuts));
+	s->cuts = pf_grow(s->cuts, s->n_cuts, &s->cap_cuts, sizeof(*s->cuts));
 	s->cuts[s->n_cuts++] = s->len;
 	o->n_cuts++;
 }

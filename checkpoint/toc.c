@@ -104,16 +104,6 @@ int64_t pf_toc_entry_size(const struct pf_tar_member *m)
 
 /* ---- helpers ---- */
 
-static void *grow(void *v, size_t n, size_t *cap, size_t size)
-{
-	if (n < *cap)
-		return v;
-	*cap = *cap ? *cap * 2 : 64;
-	if (!(v = reallocarray(v, *cap, size)))
-		abort();
-	return v;
-}
-
 static int zdoc_begin(struct zdoc *d, struct pf_err *err)
 {
 	d->z = ZSTD_createCCtx();
@@ -300,7 +290,7 @@ static void describe(struct pf_toc *t, const struct pf_tar_member *m)
 static void add_offset(struct pf_toc *t, const char *key, size_t cut)
 {
 	pf_buf_printf(&t->text, ",\"%s\":", key);
-	t->gaps = grow(t->gaps, t->n_gaps, &t->cap_gaps, sizeof(*t->gaps));
+	t->gaps = pf_grow(t->gaps, t->n_gaps, &t->cap_gaps, sizeof(*t->gaps));
 	t->gaps[t->n_gaps++] = (struct gap){t->text.len, cut};
 }
 
@@ -352,7 +342,7 @@ static int sum_file(struct pf_toc *t, const void *data, size_t len, struct pf_er
 
 static struct part *begin_part(struct pf_toc *t, int64_t at)
 {
-	t->parts = grow(t->parts, t->n_parts, &t->cap_parts, sizeof(*t->parts));
+	t->parts = pf_grow(t->parts, t->n_parts, &t->cap_parts, sizeof(*t->parts));
 	t->parts[t->n_parts] = (struct part){.cut = pf_tarout_cut(t->o), .at = at};
 	return &t->parts[t->n_parts++];
 }
