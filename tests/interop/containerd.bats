@@ -36,8 +36,9 @@ teardown() { [ -n "${BATS_TEST_COMPLETED:-}" ] || containerd_tell; }
 	# A standard input that stays open, as a person's does: at the end of its own, script types ^D, which may come
 	# before ctr has made the terminal raw and is then the end of its input while it starts the task.
 	mkfifo "$CT/typed"
-	# On SIGQUIT ctr tells what each of its threads waits for.
-	output=$(script -qec "timeout -s QUIT 60 ctr run ${RUNTIME[*]} --rm -t localhost/bb:1 $ID sh -c 'tty; exit 5'" \
+	# On SIGQUIT ctr tells what each of its threads waits for. In the foreground, or timeout makes a process group of its
+	# own for ctr, which the terminal then stops, wherever the shell that script starts forks for its last command.
+	output=$(script -qec "timeout --foreground -s QUIT 60 ctr run ${RUNTIME[*]} --rm -t localhost/bb:1 $ID sh -c 'tty; exit 5'" \
 		/dev/null <>"$CT/typed") || status=$?
 	assert_status 5
 	assert_out /dev/pts/0

@@ -102,7 +102,7 @@ IMAGE=localhost/bb:1
 	# And an input that stays open: at the end of its own, script types ^D, perhaps before the terminal is raw.
 	mkfifo "$PD/typed"
 	status=0
-	output=$(script -qec "timeout 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD run --rm -it ${COMMON[*]} $IMAGE sh -c 'tty; sleep 0.5; exit 6'" \
+	output=$(script -qec "timeout --foreground 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD run --rm -it ${COMMON[*]} $IMAGE sh -c 'tty; sleep 0.5; exit 6'" \
 		/dev/null <>"$PD/typed") || status=$?
 	assert_status 6
 	assert_out /dev/pts/0
@@ -195,7 +195,7 @@ Seccomp:	2
 	assert_equal "$output" here
 	[ -p "$PD/typed" ] || mkfifo "$PD/typed"
 	status=0
-	output=$(script -qec "timeout 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD exec -it more tty" \
+	output=$(script -qec "timeout --foreground 60 nsenter -t $HOLDER -m podman --root $PD/root --runroot $PD/run --tmpdir $PD/tmp ${PODMAN_OPTIONS[*]} --runtime $PINFOLD exec -it more tty" \
 		/dev/null <>"$PD/typed") || status=$?
 	assert_out /dev/pts/
 	pod commit -q more localhost/committed:1
