@@ -34,12 +34,10 @@ cJSON *pf_image_inspect(const char *store, const char *ref, struct pf_err *err);
 /* Who needs an image: returns a malloc'ed description ("sandbox x1") of somebody who does, or NULL. digests
  * is NULL-terminated: what the image is called by (digest, manifest digest). */
 typedef char *(*pf_image_user)(void *arg, const char *const *digests);
-/* The usual one: looks for the digests in the JSON files of every sandbox and checkpoint. */
-struct pf_image_places {
-	const char *root;  /* /run/pinfold: <id>/state.json */
-	const char *store; /* /var/lib/pinfold: sandboxes/<id>/ and checkpoints/ */
-};
-char *pf_image_user_in_places(void *places, const char *const *digests);
+/* Of sandboxes: looks for the digests in the JSON files of every one, below root (/run/pinfold:
+ * <id>/state.json) and store (/var/lib/pinfold: sandboxes/<id>/). Whoever cannot be asked is somebody who may
+ * need it. */
+char *pf_image_user_sandbox(const char *root, const char *store, const char *const *digests);
 
 /* Remove the name ref, and layers that no other image has. PF_ERR_STATE when it is the last name of an image
  * that somebody uses. Result: {"removed": name, "layers": n, "bytes": n}. */

@@ -5,9 +5,9 @@
  * the record, and then moves each layer that no record names into tmp/, where a crash leaves it to gc, and
  * deletes it there: what disappears disappears at once and whole.
  *
- * Whether sandboxes or checkpoints need an image is asked of the caller. The usual answer looks for the
- * digest as text in their JSON files: it must not miss a use because a file's layout grew, and a false alarm
- * costs no data. */
+ * Whether sandboxes or checkpoints need an image is asked of the caller. For sandboxes the answer looks for
+ * the digest as text in their JSON files: it must not miss a use because a file's layout grew, and a false
+ * alarm costs no data. What cannot be read may name any image. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -127,36 +127,37 @@ cJSON *pf_image_inspect(const char *store, const char *ref, struct pf_err *err)
 
 /* ---- who uses it ---- */
 
-static bool mentions(int dirfd, const char *name, const char *const *digests)
+/* 1: the file has one of them in it, 0: none, -1: that cannot be told. */
+static int mentions(int dirfd, const char *name, const char *const *digests, struct pf_err *err)
 {
 	PF_FREE char *text = NULL;
-	struct pf_err ignored = PF_ERR_INIT;
 	struct stat st;
 
-	/* Layers lie among the documents of a checkpoint store; documents are small. */
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode) ||
-		st.st_size > 8 << 20)
-		return false;
-	if (pf_read_file_at(dirfd, name, 8 << 20, &text, NULL, &ignored) < 0)
-		return false;
-	if (text[strspn(text, " \t\r\n")] != '{')
-		return false;
+	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : pf_fail(err, errno, "%.128s", name);
+	if (!S_ISREG(st.st_mode))
+		return 0;
+	if (pf_read_file_at(dirfd, name, 8 << 20, &text, NULL, err) < 0)
+		return err->errnum == ENOENT ? 0 : -1;
 	for (; *digests; digests++)
 		if (strstr(text, *digests))
-			return true;
-	return false;
+			return 1;
+	return 0;
 }
 
-/* Whether a file of directory path (of those ending in suffix) mentions one. */
-static bool dir_mentions(const char *path, const char *suffix, const char *const *digests)
+/* The same of the JSON files of directory path; there may be no such directory. */
+static int dir_mentions(const char *path, const char *const *digests, struct pf_err *err)
 {
 	PF_CLOSEDIR DIR *d = opendir(path);
 	struct dirent *e;
+	int r = 0;
 
-	while (d && (e = readdir(d)))
-		if (pf_ends_with(e->d_name, suffix) && mentions(dirfd(d), e->d_name, digests))
-			return true;
-	return false;
+	if (!d)
+		return errno == ENOENT || errno == ENOTDIR ? 0 : pf_fail(err, errno, "%.200s", path);
+	while (r == 0 && (e = readdir(d)))
+		if (pf_ends_with(e->d_name, ".json"))
+			r = mentions(dirfd(d), e->d_name, digests, err);
+	return r;
 }
 
 static char *sandbox_below(const char *path, const char *const *digests)
@@ -164,28 +165,28 @@ static char *sandbox_below(const char *path, const char *const *digests)
 	PF_CLOSEDIR DIR *d = opendir(path);
 	struct dirent *e;
 
+	if (!d && errno != ENOENT)
+		return pf_asprintf("a sandbox, perhaps: %.200s cannot be read (%s)", path, strerror(errno));
 	while (d && (e = readdir(d))) {
+		struct pf_err why = PF_ERR_INIT;
 		if (e->d_name[0] == '.')
 			continue;
 		PF_FREE char *sub = pf_asprintf("%s/%s", path, e->d_name);
-		if (dir_mentions(sub, ".json", digests))
+		int r = dir_mentions(sub, digests, &why);
+		if (r < 0)
+			return pf_asprintf("sandbox %.128s, perhaps: %.300s", e->d_name, why.msg);
+		if (r > 0)
 			return pf_asprintf("sandbox %.128s", e->d_name);
 	}
 	return NULL;
 }
 
-char *pf_image_user_in_places(void *arg, const char *const *digests)
+char *pf_image_user_sandbox(const char *root, const char *store, const char *const *digests)
 {
-	const struct pf_image_places *p = arg;
-	PF_FREE char *sandboxes = pf_asprintf("%s/sandboxes", p->store);
-	PF_FREE char *blobs = pf_asprintf("%s/checkpoints/blobs/sha256", p->store);
+	PF_FREE char *sandboxes = pf_asprintf("%s/sandboxes", store);
 	char *user = sandbox_below(sandboxes, digests);
 
-	if (!user)
-		user = sandbox_below(p->root, digests);
-	if (!user && dir_mentions(blobs, "", digests))
-		user = pf_strdup("a checkpoint");
-	return user;
+	return user ? user : sandbox_below(root, digests);
 }
 
 /* ---- removing ---- */

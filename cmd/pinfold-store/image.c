@@ -12,6 +12,7 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/units.h"
+#include "checkpoint/store.h"
 #include "cmd/pinfold-store/verbs.h"
 #include "overlay/import.h"
 #include "overlay/recipe.h"
@@ -116,7 +117,7 @@ static const char packages_help[] =
 	"FILE [--image IMAGE] [--name NAME[:TAG]]   install a sandbox file's packages into its image";
 static const char ls_help[] = "[--json]   list what is in the store";
 static const char inspect_help[] = "IMAGE   everything known of one, as JSON";
-static const char rm_help[] = "IMAGE...   remove, and free the layers that only they had";
+static const char rm_help[] = "IMAGE... [--key SPEC]   remove, and free the layers that only they had";
 static const char export_help[] = "IMAGE oci:DIR[:TAG]   write one as an OCI image layout";
 static const char gc_help[] = "   remove what interrupted work left behind";
 
@@ -288,16 +289,50 @@ static int cmd_inspect(int argc, char **argv)
 	return j ? print(j) : pf_store_error("image inspect", &err);
 }
 
+/* The checkpoint of v that needs an image, as text. One that cannot be read may need any. */
+static char *checkpoint_among(const struct pf_ckpt *v, size_t n, const char *const *digests)
+{
+	for (size_t i = 0; i < n; i++) {
+		const char *name = *v[i].name ? v[i].name : pf_digest_hex(&v[i].digest);
+		if (!v[i].record)
+			return pf_asprintf("checkpoint %.64s, perhaps, which cannot be read (remedy: %s)",
+				name, v[i].sealed ? "give --key" : "`pinfold checkpoint verify --all`");
+		for (const char *const *d = digests; *d; d++)
+			if (strcmp(v[i].base_image_digest, *d) == 0)
+				return pf_asprintf("checkpoint %.64s", name);
+	}
+	return NULL;
+}
+
+static char *user_of(void *arg, const char *const *digests)
+{
+	char *user = pf_image_user_sandbox(pf_store.root, pf_store.store, digests);
+	struct pf_err why = PF_ERR_INIT;
+	struct pf_ckpt *v = NULL;
+	size_t n = 0;
+
+	(void)arg;
+	if (user)
+		return user;
+	PF_CLOSE int fd = pf_ckpt_store_open(pf_store.store, false, &why);
+	if (fd < 0 && why.kind == PF_ERR_NOT_FOUND)
+		return NULL;
+	if (fd < 0 || pf_ckpt_list(fd, &v, &n, &why) < 0)
+		return pf_asprintf("a checkpoint, perhaps: %.600s", why.msg);
+	user = checkpoint_among(v, n, digests);
+	pf_ckpt_list_free(v, n);
+	return user;
+}
+
 static int cmd_rm(int argc, char **argv)
 {
-	struct pf_image_places places = {.root = pf_store.root, .store = pf_store.store};
 	struct pf_err err = PF_ERR_INIT;
 	struct args a;
 
 	if (parse("image rm", rm_help, -1, argc, argv, &a) != 0)
 		return 125;
 	for (int i = 0; i < a.n_rest; i++) {
-		cJSON *j = pf_image_remove(pf_store.store, a.rest[i], pf_image_user_in_places, &places, &err);
+		cJSON *j = pf_image_remove(pf_store.store, a.rest[i], user_of, NULL, &err);
 		if (!j)
 			return pf_store_error("image rm", &err);
 		print(j);

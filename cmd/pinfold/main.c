@@ -302,6 +302,8 @@ static int take_key_options(int *argc, char **argv, struct pf_err *err)
 
 	for (size_t k = 0; these[k]; k++)
 		mine = mine || strcmp(argv[0], these[k]) == 0;
+	/* What stands on the image may be hidden. */
+	mine = mine || (strcmp(argv[0], "image") == 0 && *argc > 1 && strcmp(argv[1], "rm") == 0);
 	/* Whose --key is not for using but for remembering. */
 	mine = mine && !(*argc > 1 && strcmp(argv[1], "encryption") == 0);
 	for (i = 1; mine && i < *argc && strcmp(argv[i], "--") != 0; i++) {

@@ -324,6 +324,30 @@ fs_of() { # IMAGE LAYER-INDEX (0 is the topmost)
 	assert_refused "not an image of the store"
 }
 
+@test "rm refuses the image of a checkpoint whose sandbox is gone, and any while there is one that cannot be read" {
+	img import "$T/root" --name base
+	local digest
+	digest=$(jq -r .digest <<<"$output")
+	openssl rand -hex 32 >"$T/key"
+	chmod 600 "$T/key"
+	checkpoint() { # NAME
+		printf '{"sandbox_id":"s","name":"%s","base_image":{"ref":"base","digest":"%s"}}\n' "$1" "$digest" |
+			"$HELPER" --store "$STORE" snapshot-write --upper-fd 9 9<"$T/root" >/dev/null
+	}
+	checkpoint plain
+	img rm base
+	assert_refused "image base:latest is used by checkpoint plain"
+	"$HELPER" --store "$STORE" checkpoint rm plain >/dev/null
+	PINFOLD_ENCRYPT=yes PINFOLD_KEY="file:$T/key" checkpoint hidden
+	img rm base
+	assert_refused "by checkpoint hidden, perhaps, which cannot be read (remedy: give --key)"
+	PINFOLD_KEY="file:$T/key" img rm base
+	assert_refused "image base:latest is used by checkpoint hidden"
+	"$HELPER" --store "$STORE" --key "file:$T/key" checkpoint rm hidden >/dev/null
+	img rm base
+	assert_json '.layers == 1'
+}
+
 @test "an image whose layer was lost can still be removed" {
 	img import "$T/root" --name broken
 	rm -rf "$STORE"/images/layers/*
