@@ -103,7 +103,9 @@ int pf_node_open(struct pf_node *n, int dirfd, const char *path, bool live, int 
 	/* NONBLOCK: should a FIFO have taken the name, opening it must not hang. */
 	*fd = openat(dirfd, n->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_NOATIME | O_CLOEXEC);
 	if (*fd < 0) {
-		if (live && (errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR))
+		/* EACCES: it is a device node now. */
+		if (live && (errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR ||
+				    errno == EACCES))
 			return 1;
 		return pf_fail(err, errno, "open /%s", path);
 	}

@@ -82,6 +82,19 @@ int pf_bind_mount_fd(int src_fd, int userns_fd, bool read_only, bool recursive, 
 	return pf_take_fd(&fd);
 }
 
+int pf_dir_without_devices(int dirfd, struct pf_err *err)
+{
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NODEV};
+	PF_CLOSE int mnt = pf_bind_mount_fd(dirfd, -1, false, false, err);
+
+	if (mnt < 0)
+		return -1;
+	if (mount_setattr(mnt, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+		return pf_fail(err, errno, "make a mount without devices");
+	int fd = openat(mnt, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? pf_fail(err, errno, "open a mount without devices") : fd;
+}
+
 /* What goes into the overlay: the caller's descriptors, or clones of them that are ours to close. */
 struct layers {
 	int *fds;

@@ -35,5 +35,8 @@ int pf_overlay_mount_via(enum pf_overlay_via via, const int *lower_fds, size_t n
 /* A detached clone of the file or directory tree src_fd (O_PATH is enough), idmapped when userns_fd is not
  * -1. recursive takes the mounts below it along. */
 int pf_bind_mount_fd(int src_fd, int userns_fd, bool read_only, bool recursive, struct pf_err *err);
+/* The directory dirfd, opened for reading through a mount of its own in which no device node can be opened
+ * (EACCES). What is mounted below it is not there. */
+int pf_dir_without_devices(int dirfd, struct pf_err *err);
 
 #endif

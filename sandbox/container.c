@@ -76,6 +76,7 @@ int pf_container_save(int dir, const struct pf_container *c, struct pf_err *err)
 		cJSON_AddStringToObject(p, "cgroup", c->cgroup);
 	if (c->unit)
 		cJSON_AddStringToObject(p, "systemd_unit", c->unit);
+	pf_json_add_int(p, "root_dev", (int64_t)c->root_dev);
 	cJSON_AddBoolToObject(p, "ready", c->ready);
 	cJSON_AddBoolToObject(p, "own_user", c->own_user);
 	cJSON_AddBoolToObject(p, "own_pid", c->own_pid);
@@ -170,6 +171,7 @@ int pf_container_load(int dir, const char *id, struct pf_container *c, struct pf
 	c->created = dup_str(j, "created");
 	c->pid = (pid_t)get_int(j, "pid");
 	c->pid_start = (uint64_t)get_int(p, "pid_start");
+	c->root_dev = (dev_t)get_int(p, "root_dev");
 	c->cgroup = dup_str(p, "cgroup");
 	c->unit = dup_str(p, "systemd_unit");
 	c->ready = get_bool(p, "ready");

@@ -34,7 +34,8 @@ struct pf_container {
 	cJSON *annotations;                   /* NULL: none */
 	pid_t pid;                            /* of the first process, 0 before there is one */
 	uint64_t pid_start;
-	bool ready; /* create has succeeded */
+	dev_t root_dev; /* st_dev of rootfs at create, 0: not known */
+	bool ready;     /* create has succeeded */
 	/* Whether it has namespaces of these kinds that are not the host's. */
 	bool own_user, own_pid, own_time;
 	enum pf_container_status status;

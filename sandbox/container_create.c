@@ -317,6 +317,7 @@ static int find_root(struct making *m, struct pf_err *err)
 		return pf_fail_kind(err, PF_ERR_INVALID, errno, "root.path: %s", m->c->rootfs);
 	if (!S_ISDIR(st.st_mode))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "root.path: %s is no directory", m->c->rootfs);
+	m->c->root_dev = st.st_dev;
 	return 0;
 }
 

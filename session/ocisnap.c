@@ -2,8 +2,17 @@
  *
  * containerd and podman mount a container's root as an overlay: the image's layers below, one directory of
  * the container's own above. That upper directory has what a checkpoint is made of, in the same form as a
- * session's. Where it is, the kernel says: in the mount table of the container's first process as long as
- * there is one, and in ours after that, for an engine unmounts the root only when the container is deleted.
+ * session's. Where it is, the kernel says in our mount table, for an engine unmounts the root only when the
+ * container is deleted; or, when the engine has a mount namespace of its own, in that of the container's
+ * first process as long as there is one.
+ *
+ * That second table is the payload's: who has a user namespace can mount an overlay whose upper is any path
+ * of ours, and be in it. So a line counts only if it speaks of the file system that was the root when the
+ * container was created; the kernel writes what that was mounted with, and nobody mounts another of its
+ * number while the engine holds it.
+ *
+ * What lies in the upper is the payload's too, device nodes among it if it may make them; we look at it
+ * through a mount in which they are not opened.
  *
  * The packing is a session's (snapshot.c). What differs is the stop: there is no keeper to let the container
  * go on if we are killed in the meantime, so a child of ours waits for that. */
@@ -15,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +34,7 @@
 #include "base/str.h"
 #include "checkpoint/store.h"
 #include "overlay/image.h"
+#include "overlay/mount.h"
 #include "session/audit.h"
 #include "session/pod.h"
 #include "session/snapshot.h"
@@ -52,7 +63,7 @@ static void unescape(char *s)
 
 /* A line of mountinfo(5), cut apart in place. */
 struct line {
-	char *target, *type, *options;
+	char *dev, *root, *target, *type, *options;
 };
 
 static bool cut_line(char *text, struct line *l)
@@ -63,7 +74,11 @@ static bool cut_line(char *text, struct line *l)
 		word = strtok_r(i ? NULL : text, " ", &save);
 		if (!word)
 			return false;
-		if (i == 4)
+		if (i == 2)
+			l->dev = word;
+		else if (i == 3)
+			l->root = word;
+		else if (i == 4)
 			l->target = word;
 	}
 	do
@@ -83,13 +98,16 @@ struct upper {
 	bool userxattr;
 };
 
-/* Options of the overlay that is mounted at target; the last one, which is on top. */
-static int find_upper(const char *mountinfo, const char *target, struct upper *u, struct pf_err *err)
+/* Options of the overlay dev (0: any) that is mounted at target; the last one, which is on top. */
+static int find_upper(
+	const char *mountinfo, const char *target, dev_t dev, struct upper *u, struct pf_err *err)
 {
+	char number[32];
 	PF_FREE char *text = NULL;
 	char *save = NULL;
 	bool found = false;
 
+	snprintf(number, sizeof(number), "%u:%u", major(dev), minor(dev));
 	if (pf_read_pseudo_at(AT_FDCWD, mountinfo, MAX_MOUNTS, &text, err) < 0)
 		return -1;
 	for (char *l = strtok_r(text, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
@@ -97,7 +115,9 @@ static int find_upper(const char *mountinfo, const char *target, struct upper *u
 		char *options = NULL;
 		if (!cut_line(l, &line) || strcmp(line.target, target) != 0)
 			continue;
-		found = strcmp(line.type, "overlay") == 0;
+		/* A directory of somebody's overlay is no overlay of the container's. */
+		found = strcmp(line.type, "overlay") == 0 && strcmp(line.root, "/") == 0 &&
+			(!dev || strcmp(line.dev, number) == 0);
 		free(u->path);
 		*u = (struct upper){0};
 		for (char *o = found ? strtok_r(line.options, ",", &options) : NULL; o;
@@ -127,19 +147,20 @@ static int find_upper(const char *mountinfo, const char *target, struct upper *u
 
 static int open_upper(const struct pf_container *c, struct upper *u, struct pf_err *err)
 {
-	char mountinfo[48] = "/proc/self/mountinfo";
-	const char *target = c->rootfs;
+	char mountinfo[48];
 
-	if (c->status != PF_CONTAINER_STOPPED) {
-		snprintf(mountinfo, sizeof(mountinfo), "/proc/%d/mountinfo", (int)c->pid);
-		target = "/";
-	}
-	if (!target)
+	if (!c->rootfs)
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "the container's root is not known");
-	if (find_upper(mountinfo, target, u, err) < 0)
-		return -1;
-	int fd = open(u->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? pf_fail(err, errno, "upper directory %s", u->path) : fd;
+	if (find_upper("/proc/self/mountinfo", c->rootfs, c->root_dev, u, err) < 0) {
+		if (c->status == PF_CONTAINER_STOPPED || !c->root_dev)
+			return -1;
+		*err = PF_ERR_INIT;
+		snprintf(mountinfo, sizeof(mountinfo), "/proc/%d/mountinfo", (int)c->pid);
+		if (find_upper(mountinfo, "/", c->root_dev, u, err) < 0)
+			return -1;
+	}
+	PF_CLOSE int fd = open(u->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? pf_fail(err, errno, "upper directory %s", u->path) : pf_dir_without_devices(fd, err);
 }
 
 /* ---- the stop ---- */

@@ -205,6 +205,35 @@ x"
 	assert_err "no overlay mount"
 }
 
+@test "pinfold snapshot takes no directory of the machine's for the container's that the container names in its mount table" {
+	mkdir "$CT/secret"
+	echo hidden >"$CT/secret/host-only"
+	# In a user namespace of its own it mounts an overlay whose upper has the same name there, and makes that its root.
+	ctr_ run "${RUNTIME[@]}" -d localhost/bb:1 "$ID" unshare -r -m sh -ec "mkdir -p $CT; echo one >/data.txt
+		mount -t tmpfs none $CT; mkdir -p $CT/secret $CT/work $CT/root $CT/low/bin; cp /bin/busybox $CT/low/bin
+		mount -t overlay -o lowerdir=$CT/low,upperdir=$CT/secret,workdir=$CT/work,userxattr none $CT/root
+		exec chroot $CT/root /bin/busybox sleep 1000"
+	assert_status 0
+	local pid at
+	pid=$("$CT/runtime" --root "$CT/ctr/default" state "$ID" | jq .pid)
+	wait_for 20 grep -q "upperdir=$CT/secret" "/proc/$pid/mountinfo"
+	# Where the engine's mounts are not seen, it has hidden its root; where they are, that is of no use.
+	status=0
+	output=$("$CT/runtime" --root "$CT/ctr/default" snapshot "$ID" 2>"$CT/stderr") || status=$?
+	stderr=$(<"$CT/stderr")
+	assert_status 125
+	assert_err "no overlay mount"
+	nsenter -t "$DAEMON" -m "$CT/runtime" --root "$CT/ctr/default" snapshot "$ID" --name "hostile-$ID" >/dev/null
+	"$CT/runtime" checkpoint export "hostile-$ID" --to "tar:$CT/hostile.tar" >/dev/null
+	ctr task kill -s 9 "$ID"
+	wait_for 20 sh -c "ctr task ls | grep -q '$ID.*STOPPED'"
+	ctr task rm "$ID" >/dev/null 2>&1
+	ctr container rm "$ID"
+	output=$(tar -tf "$CT/hostile.tar")
+	assert_out data.txt
+	refute_out host-only
+}
+
 @test "annotations of Pinfold's that it does not know, or cannot follow, are errors" {
 	local a
 	for a in io.pinfold.polcy={} io.pinfold.snapshot=always io.pinfold.restore=x; do
