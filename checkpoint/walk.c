@@ -443,8 +443,11 @@ static int visit_name(struct walk *w, struct pf_node *dir, struct at *at, const 
 	bool cut = has_path(w, w->o->exclude);
 	if (cut && !S_ISDIR(st.st_mode))
 		return 0;
-	if (S_ISREG(st.st_mode) && st.st_size == 0 && has_path(w, w->o->exclude_empty))
+	if (S_ISREG(st.st_mode) && st.st_size == 0 && has_path(w, w->o->exclude_empty)) {
+		/* Filled later, it is not in the listing that the second walk would take from this one. */
+		dir->unstable = dir->unstable || w->o->live;
 		return 0;
+	}
 	if (classify(&st, name, &kind)) {
 		w->stats->skipped++;
 		dir->skipped++;

@@ -5,12 +5,15 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "checkpoint/heavy.h"
+#include "checkpoint/nodeio.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
 #include "checkpoint/write.h"
+#include "overlay/mount.h"
 
 static struct ckpt_env env;
 
@@ -204,6 +207,57 @@ static void edits_of_a_sealed_one(void **state)
 	edits_between_the_passes(state);
 }
 
+static void fill_hosts(struct box *b)
+{
+	tree_text(b->fd, "etc/hosts", "127.0.0.1 localhost");
+}
+
+/* An empty file that a box's own is mounted upon is left out; filled in the meantime it is somebody's. */
+static void a_mount_point_that_was_filled(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+
+	box_init(&b);
+	close(tree_mkdir(b.fd, "etc"));
+	tree_text(b.fd, "etc/hosts", "");
+	settle();
+	b.before_freeze = fill_hosts;
+	snapshot(&b, &r, &err, 0);
+	check_restored(&b, &r);
+	close(b.fd);
+}
+
+/* A device node that took a file's name after the walk has seen it is not opened. */
+static void a_device_in_place_of_a_file(void **state)
+{
+	(void)state;
+	struct box b;
+	struct stat st;
+	struct pf_err err = PF_ERR_INIT;
+	int fd = -1;
+
+	box_init(&b);
+	if (mknodat(b.fd, "name", S_IFCHR | 0600, makedev(1, 3)) < 0) {
+		close(b.fd);
+		print_message("no device nodes can be made: %s\n", strerror(errno));
+		skip();
+	}
+	PF_CLOSE int dir = pf_dir_without_devices(b.fd, &err);
+	assert_true(dir >= 0);
+	assert_int_equal(fstat(dir, &st), 0);
+	PF_FREE struct pf_node *n = pf_calloc(1, sizeof(*n) + sizeof("name"));
+	memcpy(n->name, "name", sizeof("name"));
+	n->dev = st.st_dev;
+	assert_int_equal(pf_node_open(n, dir, "name", true, &fd, &err), 1);
+	assert_int_equal(fd, -1);
+	assert_int_equal(errno, EACCES);
+	assert_int_equal(pf_node_open(n, dir, "name", false, &fd, &err), -1);
+	close(b.fd);
+}
+
 static void scribble(struct box *b)
 {
 	memcpy(b->map, "second", 6); /* same page, no new fault, no new time */
@@ -385,6 +439,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(quiet_tree_is_packed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(edits_between_the_passes, setup, teardown),
 		cmocka_unit_test_setup_teardown(edits_of_a_sealed_one, setup_sealed, teardown),
+		cmocka_unit_test_setup_teardown(a_mount_point_that_was_filled, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_device_in_place_of_a_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(mapped_writes_are_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(failures_thaw, setup, teardown),
