@@ -43,6 +43,9 @@
 #define MAX_PATH_BYTES ((size_t)65536)
 #define MAX_ID 65535
 #define MAX_DEPTH 8192 /* what a tree may have that is walked again; each level of a path is opened */
+/* What is remembered of directories until the end. One entry of an archive can stand for thousands of them,
+ * each with a path as long. */
+#define MAX_NOTES ((size_t)256 << 20)
 #define DEFAULT_ACL "system.posix_acl_default"
 
 /* What a directory gets when all that is in it has been made: until then its time would change, and
@@ -64,6 +67,8 @@ struct unpack {
 	int at_fd;
 	struct dir_end *dirs;
 	size_t n_dirs, cap_dirs;
+	size_t notes; /* bytes of their paths and attributes */
+	int64_t made; /* parents that the archive does not name */
 };
 
 /* A member's place: its parent opened, its last component. name is "" for the root itself. */
@@ -141,8 +146,31 @@ static void forget_at(struct unpack *u)
 	u->at_path = NULL;
 }
 
-static void note_dir(struct unpack *u, const char *path, const struct pf_tar_entry *e)
+/* Another file or directory is made. */
+static int count_entry(struct unpack *u, int64_t *count, struct pf_err *err)
 {
+	if (u->stats->entries + u->made >= u->max_entries)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0, "the archive has more than %lld entries",
+			(long long)u->max_entries);
+	(*count)++;
+	return 0;
+}
+
+static int note_bytes(struct unpack *u, size_t len, struct pf_err *err)
+{
+	if (len > MAX_NOTES - u->notes)
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"the paths of the archive's directories are longer than the limit of %zu bytes in "
+			"all",
+			MAX_NOTES);
+	u->notes += len;
+	return 0;
+}
+
+static int note_dir(struct unpack *u, const char *path, const struct pf_tar_entry *e, struct pf_err *err)
+{
+	if (note_bytes(u, strlen(path) + 1, err) < 0)
+		return -1;
 	if (u->n_dirs == u->cap_dirs) {
 		u->cap_dirs = u->cap_dirs ? 2 * u->cap_dirs : 256;
 		u->dirs = realloc(u->dirs, u->cap_dirs * sizeof(*u->dirs));
@@ -153,10 +181,13 @@ static void note_dir(struct unpack *u, const char *path, const struct pf_tar_ent
 	*d = (struct dir_end){.path = pf_strdup(path), .mtime = e->mtime};
 	for (size_t i = 0; i < e->n_xattrs; i++)
 		if (strcmp(e->xattrs[i].name, DEFAULT_ACL) == 0) {
+			if (note_bytes(u, e->xattrs[i].len, err) < 0)
+				return -1;
 			free(d->default_acl);
 			d->acl_len = e->xattrs[i].len;
 			d->default_acl = memcpy(pf_calloc(d->acl_len + 1, 1), e->xattrs[i].value, d->acl_len);
 		}
+	return 0;
 }
 
 static bool is_whiteout(const struct stat *st)
@@ -207,6 +238,8 @@ static int step(
 		return bad(err, "its target is not in this layer");
 	if (pf_starts_with(name, ".wh."))
 		return bad(err, "the path goes through a whiteout name");
+	if (count_entry(u, &u->made, err) < 0)
+		return -1;
 	if (mkdirat(parent, name, 0755) < 0)
 		return pf_fail(err, errno, "mkdir");
 	PF_CLOSE int made = open_dir(parent, name);
@@ -216,7 +249,8 @@ static int step(
 		return pf_fail(err, errno, "chmod");
 	if (opaque && set_opaque(made, err) < 0)
 		return -1;
-	note_dir(u, prefix, &(struct pf_tar_entry){0});
+	if (note_dir(u, prefix, &(struct pf_tar_entry){0}, err) < 0)
+		return -1;
 	return pf_take_fd(&made);
 }
 
@@ -388,8 +422,7 @@ static int put_dir(struct unpack *u, const struct pf_tar_entry *e, const char *p
 		return -1;
 	if (set_meta(u, e, fd, err) < 0)
 		return -1;
-	note_dir(u, path, e);
-	return 0;
+	return note_dir(u, path, e, err);
 }
 
 static int put_special(
@@ -482,9 +515,8 @@ static int put(struct unpack *u, struct pf_tar *t, const struct pf_tar_entry *e,
 	struct place pl;
 	bool was_whiteout;
 
-	if (u->stats->entries++ >= u->max_entries)
-		return pf_fail_kind(err, PF_ERR_INVALID, 0, "the archive has more than %lld entries",
-			(long long)u->max_entries);
+	if (count_entry(u, &u->stats->entries, err) < 0)
+		return -1;
 	if (e->size > u->max_bytes - u->stats->bytes)
 		return pf_fail_kind(err, PF_ERR_INVALID, 0,
 			"the files are larger than the limit of %lld bytes", (long long)u->max_bytes);

@@ -15,7 +15,7 @@
 struct pf_unpack_opts {
 	/* Limits; 0 takes the default (64 GiB, 4 million entries). max_bytes bounds both the sum of the
 	 * files' logical sizes, holes included, and the decompressed stream. Checked before anything is
-	 * written. */
+	 * written. Directories that the archive implies are entries too. */
 	int64_t max_bytes;
 	int64_t max_entries;
 	/* Checkpoints: whatever our own writer never makes is refused: device nodes, a path given twice,

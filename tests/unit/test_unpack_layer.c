@@ -465,6 +465,19 @@ static void test_sizes(void **state)
 	refused(NULL, PF_ERR_INVALID, "65535");
 }
 
+/* Directories that an archive implies are counted like those it names, and so are the bytes to remember them.
+ */
+static void test_implied_directories(void **state)
+{
+	struct pf_unpack_opts few = {.max_entries = 10};
+
+	(void)state;
+	python("add('a/b/c/d/e/f/g/h/i/j/k', b'x')\n");
+	refused(&few, PF_ERR_INVALID, "more than 10 entries");
+	python("for i in range(40): add('%03d/' % i + '/'.join(['d' * 255] * 255), b'x')\n");
+	refused(NULL, PF_ERR_INVALID, "paths of the archive's directories");
+}
+
 /* The end of an archive is two blocks of zeros for tar, one for some writers, and for others the end of the
  * file. */
 static void test_ends(void **state)
@@ -629,6 +642,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_absolute, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_implied_directories, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_digests, setup, teardown),
