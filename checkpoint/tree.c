@@ -5,7 +5,8 @@
  * order, numbers in their shortest form, flags only where they say something, times normalised.
  *
  * The reader takes bytes from anywhere in pieces of any size and checks each length before it allocates. It
- * remembers the path it is at and, of entries that links refer to, their paths; nothing else grows. */
+ * remembers the path it is at and the names of entries that links refer to and of the directories above
+ * those, each once, so never more than it has read; nothing else grows. */
 #include "checkpoint/tree.h"
 
 #include <inttypes.h>
@@ -227,8 +228,16 @@ void pf_tree_end_dir(struct pf_buf *out)
 
 /* ---- reading ---- */
 
+/* A directory that has such an entry in it, or below it. */
+struct dir {
+	struct dir *up; /* NULL: it is in the root */
+	size_t refs;    /* of levels, targets and directories in it */
+	char name[];
+};
+
 struct level {
 	size_t path_len; /* of the directory's own path */
+	struct dir *dir; /* NULL: not asked for yet, or the root */
 	size_t last_at;  /* where in `names` the name that came last in it begins; its end is the array's */
 	size_t last_len; /* 0: none yet */
 };
@@ -236,7 +245,8 @@ struct level {
 /* An entry that links refer to. */
 struct target {
 	uint64_t number;
-	char *path;
+	struct dir *dir; /* NULL: the root */
+	char *name;
 };
 
 struct pf_tree_reader {
@@ -256,7 +266,8 @@ struct pf_tree_reader {
 	size_t n_xattrs;
 	struct target *targets; /* ascending by number */
 	size_t n_targets, cap_targets;
-	const char *link_path;
+	const struct target *link; /* what the last entry refers to */
+	char *link_path;           /* of that, once somebody asked */
 };
 
 struct pf_tree_reader *pf_tree_reader_new(pf_tree_source source, void *arg)
@@ -277,13 +288,27 @@ static void drop_xattrs(struct pf_tree_reader *r)
 	r->n_xattrs = 0;
 }
 
+static void drop_dir(struct dir *d)
+{
+	while (d && --d->refs == 0) {
+		struct dir *up = d->up;
+		free(d);
+		d = up;
+	}
+}
+
 void pf_tree_reader_free(struct pf_tree_reader *r)
 {
 	if (!r)
 		return;
 	drop_xattrs(r);
-	for (size_t i = 0; i < r->n_targets; i++)
-		free(r->targets[i].path);
+	for (size_t i = 0; i < r->n_targets; i++) {
+		free(r->targets[i].name);
+		drop_dir(r->targets[i].dir);
+	}
+	while (r->depth > 0)
+		drop_dir(r->levels[--r->depth].dir);
+	free(r->link_path);
 	free(r->targets);
 	free(r->xattrs);
 	free(r->extents);
@@ -483,8 +508,29 @@ static int read_link(struct pf_tree_reader *r, struct pf_err *err)
 	}
 	if (lo == r->n_targets || r->targets[lo].number != r->e.link)
 		return bad(err, "a link to an entry that is not marked as linked");
-	r->link_path = r->targets[lo].path;
+	r->link = &r->targets[lo];
 	return 0;
+}
+
+/* The directory that is being read. */
+static struct dir *this_dir(struct pf_tree_reader *r)
+{
+	size_t from = r->depth;
+
+	while (from > 1 && !r->levels[from - 1].dir)
+		from--;
+	for (size_t i = from; i < r->depth; i++) {
+		/* The root's path is empty and has no slash behind it. */
+		size_t at = r->levels[i - 1].path_len + (i > 1), len = r->levels[i].path_len - at;
+		struct dir *d = pf_calloc(1, sizeof(*d) + len + 1);
+		memcpy(d->name, r->path.data + at, len);
+		d->refs = 1;
+		d->up = r->levels[i - 1].dir;
+		if (d->up)
+			d->up->refs++;
+		r->levels[i].dir = d;
+	}
+	return r->levels[r->depth - 1].dir;
 }
 
 static void add_target(struct pf_tree_reader *r)
@@ -496,7 +542,10 @@ static void add_target(struct pf_tree_reader *r)
 			abort();
 		r->targets = v;
 	}
-	r->targets[r->n_targets++] = (struct target){r->next, pf_strdup(r->path.data)};
+	struct dir *d = this_dir(r);
+	if (d)
+		d->refs++;
+	r->targets[r->n_targets++] = (struct target){r->next, d, pf_strdup(r->name)};
 }
 
 static void push_level(struct pf_tree_reader *r)
@@ -514,6 +563,7 @@ static void push_level(struct pf_tree_reader *r)
 static void pop_level(struct pf_tree_reader *r)
 {
 	r->names.len = r->levels[--r->depth].last_at;
+	drop_dir(r->levels[r->depth].dir);
 }
 
 static int check_tag(unsigned tag, const struct pf_tree_reader *r, struct pf_err *err)
@@ -538,7 +588,8 @@ static int read_entry(struct pf_tree_reader *r, unsigned tag, struct pf_err *err
 	if (check_tag(tag, r, err) < 0)
 		return -1;
 	r->e = (struct pf_tree_entry){.type = tag & 15};
-	r->link_path = NULL;
+	r->link = NULL;
+	free(pf_take(r->link_path));
 	drop_xattrs(r);
 	if (read_name(r, err) < 0)
 		return -1;
@@ -630,9 +681,22 @@ const char *pf_tree_path(const struct pf_tree_reader *r)
 	return r->path.data ? r->path.data : "";
 }
 
-const char *pf_tree_link_path(const struct pf_tree_reader *r)
+const char *pf_tree_link_path(struct pf_tree_reader *r)
 {
-	return r->link_path;
+	if (!r->link || r->link_path)
+		return r->link_path;
+	size_t at = strlen(r->link->name);
+	for (const struct dir *d = r->link->dir; d; d = d->up)
+		at += strlen(d->name) + 1;
+	char *path = pf_calloc(at + 1, 1);
+	at -= strlen(r->link->name);
+	memcpy(path + at, r->link->name, strlen(r->link->name));
+	for (const struct dir *d = r->link->dir; d; d = d->up) {
+		path[--at] = '/';
+		at -= strlen(d->name);
+		memcpy(path + at, d->name, strlen(d->name));
+	}
+	return r->link_path = path;
 }
 
 uint64_t pf_tree_number(const struct pf_tree_reader *r)

@@ -104,7 +104,7 @@ int pf_tree_version(const struct pf_tree_reader *r);
 /* Path of the entry that pf_tree_next gave last, without leading slash, "" for the root; and, when that is a
  * PF_TREE_LINK, the path of what it refers to. Valid until the next call. */
 const char *pf_tree_path(const struct pf_tree_reader *r);
-const char *pf_tree_link_path(const struct pf_tree_reader *r);
+const char *pf_tree_link_path(struct pf_tree_reader *r);
 /* Number of the entry that was given last. */
 uint64_t pf_tree_number(const struct pf_tree_reader *r);
 

@@ -7,6 +7,7 @@
 /* cmocka.h wants those first */
 #include <cmocka.h>
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,14 @@ static struct pf_tree_entry entry(enum pf_tree_type type, const char *name)
 
 	e.mode = type == PF_TREE_DIR ? 0755 : type == PF_TREE_FILE || type == PF_TREE_FIFO ? 0644 : 0;
 	return e;
+}
+
+/* What was allocated and not freed. */
+static size_t in_use(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
 }
 
 /* Read all of it; the number of entries, -1 with err. trace (may be NULL) gets a line for each. */
@@ -317,6 +326,59 @@ static void maps(void **state)
 	}
 }
 
+#define LEVELS 4000
+#define NAME 255
+
+/* Files with links, deep down: the reader remembers each directory's name once, not a path of a megabyte for
+ * each file. */
+static void deep_links_cost_their_names(void **state)
+{
+	(void)state;
+	PF_BUF struct pf_buf b = {0};
+	char name[NAME + 1];
+	struct pf_tree_entry e = entry(PF_TREE_DIR, ""), linked = entry(PF_TREE_FILE, "a");
+	const struct pf_tree_entry *got;
+	struct pf_err err = PF_ERR_INIT;
+	size_t before, after, number = 0;
+	int rc;
+
+	memset(name, 'd', NAME);
+	name[NAME] = '\0';
+	linked.linked = true;
+	pf_tree_begin(&b, PF_TREE_VERSION);
+	pf_tree_put(&b, &e);
+	e = entry(PF_TREE_DIR, name);
+	for (int i = 1; i <= LEVELS; i++) {
+		pf_tree_put(&b, &e);
+		number++;
+		if (i % 10 == 0) {
+			pf_tree_put(&b, &linked);
+			number++;
+		}
+	}
+	for (int i = 0; i < LEVELS; i++)
+		pf_tree_end_dir(&b);
+	e = entry(PF_TREE_LINK, "e");
+	e.link = number; /* the deepest, which came last */
+	pf_tree_put(&b, &e);
+	pf_tree_end_dir(&b);
+
+	struct memory m = {b.data, b.len, 0, 65536};
+	before = in_use();
+	struct pf_tree_reader *r = pf_tree_reader_new(give, &m);
+	while ((rc = pf_tree_next(r, &got, NULL, &err)) > 0)
+		if (got->type == PF_TREE_LINK) {
+			const char *path = pf_tree_link_path(r);
+			assert_int_equal(strlen(path), (size_t)LEVELS * (NAME + 1) + 1);
+			assert_int_equal(strspn(path, "d"), NAME);
+			assert_string_equal(path + strlen(path) - 3, "d/a");
+		}
+	after = in_use();
+	assert_int_equal(rc, 0);
+	assert_true(after - before < (size_t)16 << 20);
+	pf_tree_reader_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -325,6 +387,7 @@ int main(void)
 		cmocka_unit_test(no_two_forms),
 		cmocka_unit_test(hostile_entries_are_refused),
 		cmocka_unit_test(depth_is_bounded),
+		cmocka_unit_test(deep_links_cost_their_names),
 		cmocka_unit_test(maps),
 	};
 
