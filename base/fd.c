@@ -98,12 +98,15 @@ static int read_growing(int fd, const char *path, size_t max, char **out, size_t
 	return 0;
 }
 
-int pf_read_file_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err)
+static int read_file(
+	int dirfd, const char *path, int flags, size_t max, char **out, size_t *len, struct pf_err *err)
 {
 	/* O_NONBLOCK: a FIFO in its place must not hang us. */
-	PF_CLOSE int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	PF_CLOSE int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags);
 	struct stat st;
 
+	if (fd < 0 && errno == ELOOP && flags)
+		return pf_fail_kind(err, PF_ERR_INVALID, ELOOP, "%s: a symbolic link", path);
 	if (fd < 0)
 		return pf_fail_kind(
 			err, errno == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, errno, "%s", path);
@@ -112,6 +115,16 @@ int pf_read_file_at(int dirfd, const char *path, size_t max, char **out, size_t 
 	if (!S_ISREG(st.st_mode))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: not a regular file", path);
 	return read_growing(fd, path, max, out, len, err);
+}
+
+int pf_read_file_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err)
+{
+	return read_file(dirfd, path, 0, max, out, len, err);
+}
+
+int pf_read_plain_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err)
+{
+	return read_file(dirfd, path, O_NOFOLLOW, max, out, len, err);
 }
 
 int pf_read_pseudo_at(int dirfd, const char *path, size_t max, char **out, struct pf_err *err)

@@ -18,6 +18,9 @@ ssize_t pf_read_full(int fd, void *data, size_t len);
 /* Read a whole regular file below dirfd into a malloc'ed, NUL-terminated *out (*len may be NULL). A file that
  * is no regular file, or larger than max bytes, is an error: what we read is never unbounded. */
 int pf_read_file_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err);
+/* The same where somebody else made the names: a symbolic link is not followed, for what opening its target
+ * does is done before one sees that it is no file. */
+int pf_read_plain_at(int dirfd, const char *path, size_t max, char **out, size_t *len, struct pf_err *err);
 /* For /proc, /sys and cgroup files: no size is known before reading. */
 int pf_read_pseudo_at(int dirfd, const char *path, size_t max, char **out, struct pf_err *err);
 

@@ -198,7 +198,7 @@ int pf_ckpt_artifact_manifest(struct pf_ckpt_heavy *h, int blobs, const cJSON *o
 			err, PF_ERR_CORRUPT, 0, "the artifact does not say which checkpoint it is");
 	memcpy(digest->s, named, sizeof(digest->s));
 	if (open_seal(h, &s, err) < 0 ||
-		pf_read_file_at(blobs, pf_digest_hex(&b.digest), 2 * PF_CKPT_MAX_DOC, &sealed, &len, err) <
+		pf_read_plain_at(blobs, pf_digest_hex(&b.digest), 2 * PF_CKPT_MAX_DOC, &sealed, &len, err) <
 			0 ||
 		pf_unseal_doc(
 			s, KIND_MANIFEST, pf_digest_hex(digest), sealed, len, &opened, &opened_len, err) < 0)

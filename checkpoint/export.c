@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -412,6 +413,15 @@ static int export_to(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const cha
 	return opts->form == PF_CKPT_OCI_ARCHIVE ? pf_ckpt_export_archive(fd, file, err) : 0;
 }
 
+/* What has been given its name has it after a crash, too. */
+static int sync_parent(const char *path, struct pf_err *err)
+{
+	PF_FREE char *copy = pf_strdup(path);
+	PF_CLOSE int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? pf_fail(err, errno, "open the directory of %s", path) : pf_sync_dir(fd, err);
+}
+
 int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char *path,
 	const struct pf_ckpt_export_opts *opts, struct pf_ckpt_export_stats *stats, struct pf_err *err)
 {
@@ -429,6 +439,8 @@ int pf_ckpt_export(struct pf_ckpt_heavy *h, const struct pf_ckpt *c, const char 
 	if (r == 0 && renameat2(AT_FDCWD, opts->form == PF_CKPT_OCI ? tmp : file, AT_FDCWD, path,
 			      RENAME_NOREPLACE) < 0)
 		r = pf_fail(err, errno, "rename to %s", path);
+	else if (r == 0)
+		r = sync_parent(path, err);
 	if (r < 0)
 		(void)unlink(file);
 	if (r < 0 || opts->form == PF_CKPT_OCI_ARCHIVE)

@@ -52,7 +52,7 @@ int pf_oci_get_document(int blobs, const struct pf_oci_blob *b, char **text, str
 	if (b->size > (int64_t)MAX_DOC)
 		return pf_fail_kind(
 			err, PF_ERR_CORRUPT, 0, "%s is larger than a document may be", b->digest.s);
-	if (pf_read_file_at(blobs, pf_digest_hex(&b->digest), MAX_DOC, text, &len, err) < 0) {
+	if (pf_read_plain_at(blobs, pf_digest_hex(&b->digest), MAX_DOC, text, &len, err) < 0) {
 		if (err->kind == PF_ERR_NOT_FOUND)
 			err->kind = PF_ERR_CORRUPT;
 		return -1;

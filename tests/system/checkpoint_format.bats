@@ -198,6 +198,36 @@ tamper() {
 	store checkpoint import "oci:$T/bad"
 }
 
+@test "an export's name is on the disk when it is told" {
+	command -v strace >/dev/null || skip "needs strace"
+	fill
+	snapshot first
+	strace -f -y -qq -e trace=fsync,renameat2 -o "$T/trace" "$HELPER" --store "$STORE" checkpoint export first --to "oci:$T/out" >/dev/null
+	awk -v name="$T/out\"" 'index($0, "renameat2(") && index($0, name) { seen = 1 } seen' "$T/trace" >"$T/after"
+	grep -F "fsync(" "$T/after" | grep -F "<$T>)" || { cat "$T/trace"; false; }
+}
+
+@test "a blob of an archive that is a symbolic link is refused, though what it points at has the digest" {
+	fill
+	snapshot first
+	store checkpoint export first --to "oci:$T/out" >/dev/null
+	STORE="$T/victim"
+	local m c x
+	m=$(jq -r '.manifests[0].digest' "$T/out/index.json" | cut -d: -f2)
+	c=$(jq -r .config.digest "$T/out/blobs/sha256/$m" | cut -d: -f2)
+	for x in "$m" "$c"; do
+		mv "$T/out/blobs/sha256/$x" "$T/good"
+		ln -s "$T/good" "$T/out/blobs/sha256/$x"
+		tar -C "$T/out" -cf "$T/out.tar" .
+		run store checkpoint import "oci-archive:$T/out.tar"
+		[ "$status" -eq 125 ]
+		[[ "$output" == *"a symbolic link"* ]] || { echo "$output"; false; }
+		mv "$T/good" "$T/out/blobs/sha256/$x"
+	done
+	tar -C "$T/out" -cf "$T/out.tar" .
+	store checkpoint import "oci-archive:$T/out.tar"
+}
+
 @test "a checkpoint of version 1 comes in, with all that it said of itself" {
 	fill
 	snapshot first ',"labels":{"k":"v"},"sandbox_file":{"image":"x"}'
