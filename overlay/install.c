@@ -2,8 +2,8 @@
  *
  * Packages of the language managers are other people's programs, and run programs when they are installed. So
  * that happens in a container: the image's layers and a fresh upper directory as its root, an own user
- * namespace (ids are what they are, but root's powers end there), no way to the machine's files but the few
- * that say how this machine reaches its registries: name service, certificates, the managers' own
+ * namespace (ids are what they are outside, but root's powers end there), no way to the machine's files but
+ * the few that say how this machine reaches its registries: name service, certificates, the managers' own
  * configuration. These are bound read-only below /run, which is not part of the image. The network is the
  * machine's: registries, mirrors and proxies are reached as from here.
  *
