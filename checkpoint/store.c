@@ -213,6 +213,17 @@ cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err)
 	return index;
 }
 
+int pf_ckpt_index_check_size(const cJSON *index, struct pf_err *err)
+{
+	PF_FREE char *text = pf_json_text(index);
+
+	return strlen(text) <= PF_CKPT_MAX_DOC
+		       ? 0
+		       : pf_fail_kind(err, PF_ERR_UNSUPPORTED, EFBIG,
+				 "the store's index has no room for another checkpoint: make some with "
+				 "`pinfold checkpoint prune`");
+}
+
 int pf_ckpt_index_write(int storefd, const cJSON *index, struct pf_err *err)
 {
 	PF_FREE char *text = pf_json_text(index);

@@ -137,6 +137,8 @@ int pf_ckpt_lock(int storefd, struct pf_err *err);
 /* index.json, whole and checked for shape. The caller owns it and changes it only under the lock. */
 cJSON *pf_ckpt_index_read(int storefd, struct pf_err *err);
 int pf_ckpt_index_write(int storefd, const cJSON *index, struct pf_err *err);
+/* Refuse an index that is too long to be read again. */
+int pf_ckpt_index_check_size(const cJSON *index, struct pf_err *err);
 /* The entry of a digest or of a name (either may be NULL), or NULL. */
 cJSON *pf_ckpt_index_find(const cJSON *index, const char *digest, const char *name);
 /* Of an entry: "digest", "name", "sandbox" or "created"; "" if missing. */

@@ -348,15 +348,15 @@ int pf_txn_commit_locked(struct pf_txn *t, const char *manifest, const char *nam
 	if (*name && pf_ckpt_index_find(index, NULL, name))
 		return pf_fail_kind(err, PF_ERR_EXISTS, 0,
 			"the checkpoint name '%s' is taken: choose another, or remove that one first", name);
-	if (pf_packs_publish(t->h->storefd, t->packs_fd, err) < 0 || move_layers(t, err) < 0 ||
-		check_layers(t, digest, manifest, err) < 0 || move_manifest(t, digest, manifest, err) < 0)
-		return -1;
 	pf_ckpt_index_add(index, digest, name, sandbox_id, created, t->sealed, t->foreign);
-	if (pf_ckpt_index_write(t->h->storefd, index, err) < 0) {
-		char path[96];
-		(void)unlinkat(t->h->storefd, pf_ckpt_manifest_path(digest, path), 0);
+	if (pf_ckpt_index_check_size(index, err) < 0)
 		return -1;
-	}
+	/* When writing the index fails it may be in force all the same (its directory's fsync comes last):
+	 * so the manifest stays. If nothing names it, the next collection takes it. */
+	if (pf_packs_publish(t->h->storefd, t->packs_fd, err) < 0 || move_layers(t, err) < 0 ||
+		check_layers(t, digest, manifest, err) < 0 || move_manifest(t, digest, manifest, err) < 0 ||
+		pf_ckpt_index_write(t->h->storefd, index, err) < 0)
+		return -1;
 	save_indexes(t);
 	return 0;
 }
@@ -379,6 +379,10 @@ int pf_txn_keep_unpacked(
 	PF_CLOSE int dir = open_dir(t->h->storefd, "unpacked", err);
 	if (dir < 0)
 		return -1;
+	/* Nobody has flushed what is in it, and the name says that it is whole. */
+	PF_CLOSE int made = openat(t->tmp_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (made < 0 || syncfs(made) < 0)
+		return pf_fail(err, errno, "flush the unpacked layer");
 	if (renameat(t->tmp_fd, name, dir, pf_ckpt_unpacked_name(layer, to)) < 0 && errno != EEXIST &&
 		errno != ENOTEMPTY)
 		return pf_fail(err, errno, "name the unpacked layer");

@@ -3,7 +3,7 @@
  *
  *   PF_FAULT=CALLS:N:WHAT       which call, counted from 1 in the whole process
  *     CALLS   any, or a list with commas: write pwrite fsync rename open unlink mkdir truncate link
- *             ("open": with O_CREAT alone; variants of a call are that call)
+ *             ("open": with O_CREAT alone; variants of a call are that call, syncfs is an fsync)
  *     WHAT    kill     SIGKILL instead of the call
  *             power    the same, and files lose what was appended to them since their last fsync
  *             EIO, ENOSPC, EDQUOT, EACCES, EMFILE, ENOMEM   the call fails so
@@ -192,23 +192,29 @@ static void will_write(int fd, const struct stat *st)
 	errno = saved;
 }
 
+/* ino 0: every file of the device. */
+static void forget_dirty(dev_t dev, ino_t ino)
+{
+	pthread_mutex_lock(&lock);
+	for (struct dirty **p = &dirty; *p;) {
+		struct dirty *d = *p;
+		if (d->dev != dev || (ino && d->ino != ino)) {
+			p = &d->next;
+			continue;
+		}
+		*p = d->next;
+		close(d->fd);
+		free(d);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 static void was_synced(int fd)
 {
 	struct stat st;
 
-	if (!power || !regular(fd, &st))
-		return;
-	pthread_mutex_lock(&lock);
-	for (struct dirty **p = &dirty; *p; p = &(*p)->next) {
-		struct dirty *d = *p;
-		if (d->dev != st.st_dev || d->ino != st.st_ino)
-			continue;
-		*p = d->next;
-		close(d->fd);
-		free(d);
-		break;
-	}
-	pthread_mutex_unlock(&lock);
+	if (power && regular(fd, &st))
+		forget_dirty(st.st_dev, st.st_ino);
 }
 
 static bool strike_write(enum call c, int fd)
@@ -274,6 +280,17 @@ int fdatasync(int fd)
 
 	if (r == 0)
 		was_synced(fd);
+	return r;
+}
+
+/* It counts as an fsync. */
+int syncfs(int fd)
+{
+	int r = strike(FSYNC) ? -1 : (int)syscall(SYS_syncfs, fd);
+	struct stat st;
+
+	if (r == 0 && power && fstat(fd, &st) == 0)
+		forget_dirty(st.st_dev, 0);
 	return r;
 }
 

@@ -98,3 +98,44 @@ strike_snapshots() { # [OPTION...]: of snapshot and verify
 	done
 	[ "$orphans" -ge 2 ]
 }
+
+@test "what an import has unpacked is whole when the power goes after it got its name" {
+	local n calls whole=0
+	mkdir "$PF_DIR/upper"
+	head -c 300000 /dev/urandom >"$PF_DIR/upper/f"
+	printf '{"sandbox_id":"s","name":"a","base_image":{"ref":"x","digest":""}}\n' |
+		"$BUILD/libexec/pinfold/pinfold-store" --store "$STORE" snapshot-write --upper-fd 9 9<"$PF_DIR/upper" >/dev/null
+	pinfold checkpoint export a --to "oci:$PF_DIR/oci" >/dev/null
+	pinfold checkpoint rm a >/dev/null
+	struck 0 power checkpoint import "oci:$PF_DIR/oci" >/dev/null
+	calls=$(tail -n 1 "$PF_DIR/count")
+	# From the last call back, until it is not there yet.
+	for ((n = calls; n > 0; n--)); do
+		pinfold checkpoint rm a >/dev/null
+		refute struck "$n" power checkpoint import "oci:$PF_DIR/oci" >/dev/null 2>&1
+		[ -n "$(ls -A "$STORE/checkpoints/unpacked")" ] || break
+		cmp "$PF_DIR/upper/f" "$STORE"/checkpoints/unpacked/sha256-*/fs/f
+		whole=$((whole + 1))
+	done
+	[ "$whole" -ge 2 ]
+}
+
+@test "a snapshot whose last fsync fails is not there, or whole" {
+	local n
+	create_sandbox
+	change 1
+	pinfold snapshot "$ID" --name first >/dev/null
+	change 2
+	LD_PRELOAD="$FAULTS" PF_FAULT=fsync:0:EIO PF_FAULT_PROGRAM=pinfold-store PF_FAULT_COUNT="$PF_DIR/count" \
+		pinfold snapshot "$ID" --name counted >/dev/null
+	# One may make do with fewer.
+	for ((n = $(tail -n 1 "$PF_DIR/count"); n > 0; n--)); do
+		change $((n + 2))
+		LD_PRELOAD="$FAULTS" PF_FAULT="fsync:$n:EIO" PF_FAULT_PROGRAM=pinfold-store pf snapshot "$ID" --name "s$n"
+		[ "$status" = 0 ] || break
+	done
+	assert_status 125
+	pf checkpoint verify --all
+	assert_status 0
+	assert_json 'all(.good)'
+}

@@ -426,3 +426,17 @@ packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
 	assert_status 0
 	store checkpoint verify --all
 }
+
+@test "an index that is full takes no more checkpoints, and can still be listed and made shorter" {
+	local index="$STORE/checkpoints/index.json"
+	snapshot one
+	head -c $((8 * 1024 * 1024 - $(stat -c %s "$index") - 100)) /dev/zero | tr '\0' x >"$T/pad"
+	jq -c --rawfile pad "$T/pad" '.pad = $pad' "$index" >"$T/full"
+	cp "$T/full" "$index"
+	run snapshot two
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"checkpoint prune"* ]]
+	assert_equal "$(store checkpoint ls --json | jq -r '.[].name')" one
+	store checkpoint rm one >/dev/null
+	snapshot two
+}
