@@ -22,6 +22,7 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/str.h"
+#include "checkpoint/packs.h"
 #include "checkpoint/prune.h"
 #include "checkpoint/store.h"
 #include "checkpoint/unsealed.h"
@@ -289,6 +290,23 @@ static int prepare_checkpoint(struct making *m, struct pf_err *err)
 	return pf_run(argv, NULL, err);
 }
 
+/* From here until the record names the checkpoint a collection waits: whoever removes it meanwhile would not
+ * know that it is in use. It may have been removed since it was found; what is collected loses its manifest
+ * first. Returns the lock. */
+static int hold_checkpoint(const struct making *m, struct pf_err *err)
+{
+	PF_CLOSE int storefd = pf_ckpt_store_open(m->d->store, false, err);
+	PF_CLOSE int lock = storefd < 0 ? -1 : pf_packs_lock(storefd, false, err);
+	char path[96];
+
+	if (lock < 0)
+		return -1;
+	if (faccessat(storefd, pf_ckpt_manifest_path(&m->ckpt.digest, path), F_OK, 0) < 0)
+		return pf_fail_kind(err, errno == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, errno,
+			"checkpoint %.19s was removed meanwhile", m->ckpt.digest.s);
+	return pf_take_fd(&lock);
+}
+
 static void stack_lowers(struct making *m)
 {
 	size_t n = 0, images = pf_strv_len(m->image.layers);
@@ -471,7 +489,7 @@ static int make_policy(struct making *m, struct pf_err *err)
 
 static int make(struct making *m, struct pf_err *err)
 {
-	PF_CLOSE int unpacked = -1;
+	PF_CLOSE int unpacked = -1, packs = -1;
 
 	if (m->from) {
 		/* Layers of sealed checkpoints are unpacked only for sandboxes whose records name them. */
@@ -496,7 +514,7 @@ static int make(struct making *m, struct pf_err *err)
 	char *mounts = pf_bundle_mount_warning(&m->config);
 	if (mounts)
 		warn(m, mounts);
-	if (m->has_ckpt && prepare_checkpoint(m, err) < 0)
+	if (m->has_ckpt && ((packs = hold_checkpoint(m, err)) < 0 || prepare_checkpoint(m, err) < 0))
 		return -1;
 	stack_lowers(m);
 	if (make_policy(m, err) < 0)
@@ -517,8 +535,11 @@ static int make(struct making *m, struct pf_err *err)
 	m->state->cgroup = pf_session_cgroup(m->d, m->id);
 	if (write_record(m, err) < 0 || write_bundle(m, err) < 0)
 		return -1;
-	if (unpacked >= 0) /* before anybody is forked who would hold it for longer */
+	/* Before anybody is forked who would hold them for longer. */
+	if (unpacked >= 0)
 		close(pf_take_fd(&unpacked));
+	if (packs >= 0)
+		close(pf_take_fd(&packs));
 	fill_state(m);
 	return start(m, err);
 }

@@ -149,3 +149,23 @@ names() {
 		assert_out $'\n'"  $v "
 	done
 }
+
+@test "rm waits for a sandbox that is being made of the checkpoint, and then refuses" {
+	take a first
+	mkfifo "$PF_DIR/secret"
+	config '{"networking":{"allowed_hosts":["example.com"]},"credentials":{"x":{"type":"api_key","hosts":["example.com"],
+		"source":{"command":["/bin/sh","-c","touch '"$PF_DIR/asked; cat $PF_DIR/secret"'"]}}}}'
+	new_id
+	pinfold create "$ID" --config "$CONFIG" --from first >/dev/null 2>"$PF_DIR/create.err" &
+	local making=$!
+	wait_for 30 [ -e "$PF_DIR/asked" ]
+	status=0
+	timeout 1 "$HELPER" --store "$STORE" checkpoint rm first >/dev/null || status=$?
+	echo sesame >"$PF_DIR/secret"
+	wait "$making" || show "$(<"$PF_DIR/create.err")"
+	assert_equal "$status" 124
+	pf checkpoint rm first
+	assert_refused "$ID"
+	inside cat /data
+	assert_status 0
+}
