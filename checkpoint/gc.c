@@ -31,13 +31,14 @@
 #include "checkpoint/seal.h"
 #include "checkpoint/store.h"
 
-/* Hex names that stay; manifests and layers share it, equal hashes mean equal content. */
+/* Names of files that stay: HEX or HEX.sealed. Manifests and layers share it, equal hashes mean equal
+ * content. */
 struct keep {
-	char (*v)[65];
+	char (*v)[80];
 	size_t n, cap;
 };
 
-static void keep_add(struct keep *k, const struct pf_digest *d)
+static void keep_add(struct keep *k, const char *name)
 {
 	if (k->n == k->cap) {
 		k->cap = k->cap ? k->cap * 2 : 64;
@@ -46,24 +47,36 @@ static void keep_add(struct keep *k, const struct pf_digest *d)
 			abort();
 		k->v = v;
 	}
-	memcpy(k->v[k->n++], pf_digest_hex(d), 65);
+	snprintf(k->v[k->n++], sizeof(*k->v), "%s", name);
 }
 
-static int cmp_hex(const void *a, const void *b)
+static int cmp_name(const void *a, const void *b)
 {
 	return strcmp(a, b);
 }
 
-static bool kept(const struct keep *k, const char *hex)
+static bool kept(const struct keep *k, const char *name)
 {
-	return k->n > 0 && bsearch(hex, k->v, k->n, sizeof(*k->v), cmp_hex);
+	return k->n > 0 && bsearch(name, k->v, k->n, sizeof(*k->v), cmp_name);
 }
 
-static void keep_checkpoint(struct keep *k, const struct pf_ckpt *c)
+/* A layer that the store has twice is needed once: in clear by a checkpoint in clear, sealed by a sealed one,
+ * which would else stay in clear for good. Where it is there in the other form alone, that is the one. */
+static void keep_layer(struct keep *k, int storefd, const struct pf_digest *id, bool sealed)
 {
-	keep_add(k, &c->digest);
+	char path[96];
+	struct stat st;
+
+	keep_add(k, pf_ckpt_layer_path(id, sealed, path) + strlen("layers/"));
+	if (fstatat(storefd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		keep_add(k, pf_ckpt_layer_path(id, !sealed, path) + strlen("layers/"));
+}
+
+static void keep_checkpoint(struct keep *k, int storefd, const struct pf_ckpt *c)
+{
+	keep_add(k, pf_digest_hex(&c->digest));
 	for (size_t i = 0; i < c->n_layers; i++)
-		keep_add(k, &c->layers[i].id);
+		keep_layer(k, storefd, &c->layers[i].id, c->sealed);
 }
 
 int pf_ckpt_each_user(int storefd,
@@ -124,7 +137,7 @@ static int mark_one(struct mark *m, const char *digest, struct pf_err *err)
 
 	if (pf_ckpt_heavy_load(m->h, digest, NULL, &c, err) < 0)
 		return -1;
-	keep_checkpoint(m->k, &c);
+	keep_checkpoint(m->k, m->h->storefd, &c);
 	return 0;
 }
 
@@ -157,7 +170,7 @@ static int mark(struct pf_ckpt_heavy *h, struct keep *k, struct pf_err *err)
 	if (pf_ckpt_each_user(h->storefd, mark_user, &m, err) < 0)
 		return -1;
 	if (k->n > 1)
-		qsort(k->v, k->n, sizeof(*k->v), cmp_hex);
+		qsort(k->v, k->n, sizeof(*k->v), cmp_name);
 	return 0;
 }
 
@@ -222,11 +235,9 @@ struct sweep {
 
 static int sweep_document(int dfd, const char *name, int64_t *count, struct sweep *s, struct pf_err *err)
 {
-	char hex[65];
 	struct stat st;
 
-	snprintf(hex, sizeof(hex), "%.64s", name);
-	if (kept(s->k, hex) && (!name[64] || strcmp(name + 64, ".sealed") == 0))
+	if (kept(s->k, name))
 		return 0;
 	if (fstatat(dfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		s->stats->bytes += st.st_size;
@@ -254,8 +265,11 @@ static int sweep_unpacked(int dfd, const char *name, void *ctx, struct pf_err *e
 {
 	struct sweep *s = ctx;
 
-	if (pf_starts_with(name, "sha256-") && kept(s->k, name + 7))
-		return 0;
+	if (pf_starts_with(name, "sha256-")) {
+		PF_FREE char *sealed = pf_asprintf("%s.sealed", name + 7);
+		if (kept(s->k, name + 7) || kept(s->k, sealed))
+			return 0;
+	}
 	s->stats->unpacked++;
 	/* Out of the way in one step: a removal that is cut short must not leave half a layer under its name.
 	 */

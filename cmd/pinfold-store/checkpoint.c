@@ -338,6 +338,7 @@ static int cmd_rm(int argc, char **argv)
 	static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {0}};
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_ckpt_gc_stats s = {0}, one;
+	int64_t unsealed = 0;
 	bool force = false;
 	int c;
 
@@ -374,6 +375,9 @@ static int cmd_rm(int argc, char **argv)
 			memcpy(s.because, one.because, sizeof(s.because));
 		s.kept_all |= one.kept_all;
 	}
+	if (pf_ckpt_drop_unsealed(pf_store.store, &unsealed, &err) < 0)
+		return pf_store_error("checkpoint rm", &err);
+	s.unpacked += unsealed;
 	PF_JSON cJSON *j = gc_json(&s);
 	print_json(j);
 	pf_checkpoint_tell_kept("rm", &s);

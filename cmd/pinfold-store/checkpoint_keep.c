@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "base/units.h"
 #include "checkpoint/prune.h"
+#include "checkpoint/unsealed.h"
 #include "cmd/pinfold-store/checkpoint.h"
 #include "cmd/pinfold-store/verbs.h"
 
@@ -113,6 +114,7 @@ int pf_cmd_checkpoint_prune(int argc, char **argv)
 	PF_FREE const char **labels = pf_calloc((size_t)argc + 1, sizeof(*labels));
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_ckpt_prune p;
+	int64_t unsealed = 0;
 	bool json = false;
 	size_t n = 0;
 	int c;
@@ -137,6 +139,9 @@ int pf_cmd_checkpoint_prune(int argc, char **argv)
 	rules.labels = n > 0 ? labels : NULL;
 	if (pf_ckpt_prune(pf_store.store, &rules, &p, &err) < 0)
 		return pf_store_error("checkpoint prune", &err);
+	/* What is left sealed alone; else the next gc does it. */
+	if (!rules.dry_run)
+		(void)pf_ckpt_drop_unsealed(pf_store.store, &unsealed, &err);
 	if (json)
 		prune_json(&p, rules.dry_run);
 	else

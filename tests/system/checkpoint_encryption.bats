@@ -368,3 +368,18 @@ disk_has_canary() {
 		assert_refused "belongs to user 61236"
 	done
 }
+
+@test "a layer that is there twice, in clear and encrypted, goes with the last checkpoint of its kind" {
+	make_canary
+	pinfold snapshot "$ID" --name plain >/dev/null
+	pinfold snapshot "$ID" --name sealed --encrypt --key "file:$KEY" >/dev/null
+	pinfold checkpoint prepare plain >/dev/null
+	pinfold checkpoint rm plain --key "file:$KEY" >/dev/null
+	no_canary
+	gone
+	pinfold checkpoint verify --all --key "file:$KEY" >/dev/null
+	pinfold snapshot "$ID" --name again --no-encrypt >/dev/null
+	pinfold checkpoint rm sealed --key "file:$KEY" >/dev/null
+	assert_equal "$(ls "$STORE/checkpoints/layers" | grep -c sealed)" 0
+	pinfold checkpoint verify --all >/dev/null
+}
