@@ -149,9 +149,16 @@ int pf_ckpt_store_open(const char *store, bool create, struct pf_err *err)
 
 	if (create && pf_mkdirs(path, 0700, err) < 0)
 		return pf_wrap(err, "checkpoint store");
-	PF_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Who uses what is asked of ../sandboxes: behind a link that would be another directory, or none. */
+	PF_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int saved = errno;
+	struct stat st;
+	if (fd < 0 && lstat(path, &st) == 0 && S_ISLNK(st.st_mode))
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, saved,
+			"checkpoint store %s is a symbolic link: bind-mount the directory there instead",
+			path);
 	if (fd < 0)
-		return pf_fail_kind(err, errno == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, errno,
+		return pf_fail_kind(err, saved == ENOENT ? PF_ERR_NOT_FOUND : PF_ERR_SYSTEM, saved,
 			"checkpoint store %s", path);
 	if (create && make_store(fd, err) < 0)
 		return pf_wrap(err, "checkpoint store %s", path);

@@ -67,7 +67,8 @@ struct pf_ckpt {
 void pf_ckpt_done(struct pf_ckpt *c);
 #define PF_CKPT PF_CLEANUP(pf_ckpt_done)
 
-/* Open STORE/checkpoints; create=true makes it (0700) with an empty index. Returns a directory fd. */
+/* Open STORE/checkpoints; create=true makes it (0700) with an empty index. Returns a directory fd, whose ".."
+ * is STORE: a symbolic link in its place is refused. */
 int pf_ckpt_store_open(const char *store, bool create, struct pf_err *err);
 
 /* Find a checkpoint: spec is a digest ("sha256:…" or at least 6 hex digits of it, unique), a name, or

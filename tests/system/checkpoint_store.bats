@@ -427,6 +427,19 @@ packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
 	store checkpoint verify --all
 }
 
+@test "checkpoints/ that is a symbolic link is refused: behind it nobody could see what is in use" {
+	snapshot one
+	mv "$STORE/checkpoints" "$T/elsewhere"
+	ln -s "$T/elsewhere" "$STORE/checkpoints"
+	for verb in ls "rm one" gc; do
+		# shellcheck disable=SC2086
+		try checkpoint $verb
+		assert_status 125
+		assert_err "symbolic link"
+	done
+	[ -n "$(ls "$T/elsewhere/manifests")" ]
+}
+
 @test "an index that is full takes no more checkpoints, and can still be listed and made shorter" {
 	local index="$STORE/checkpoints/index.json"
 	snapshot one
