@@ -160,6 +160,12 @@ int pf_packs_verify(struct pf_packs *p, pf_packs_found *found,
 	void (*progress)(void *ctx, int64_t done, int64_t all), void *ctx, struct pf_packs_checked *stats,
 	struct pf_err *err);
 
+/* What of the readable packs is wrong beside their frames: heads, footers, and indexes that do not equal
+ * them, all of which pf_packs_repair() writes anew. A missing index is not: a pack has none when it was being
+ * added or removed and whoever did it was killed. A few reads for each pack. Returns how often found was
+ * called. */
+int64_t pf_packs_verify_form(struct pf_packs *p, pf_packs_found *found, void *ctx);
+
 /* Write indexes anew from the packs where they are missing or damaged, and footers from indexes; needs the
  * EXCLUSIVE lock and no key. *repaired counts, found tells what cannot be repaired. The handle, if any is
  * open, must be opened anew. */

@@ -69,7 +69,7 @@ static int open_part(const struct pf_packs *p, const char *name, const char *suf
 	return openat(p->dirfd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 }
 
-/* Head, footer and index. */
+/* Head, footer and index, if there is one. */
 static void check_form(struct check *c, const struct pf_pack *k)
 {
 	uint8_t head[PF_PACK_HEAD], right[PF_PACK_HEAD];
@@ -96,10 +96,8 @@ static void check_form(struct check *c, const struct pf_pack *k)
 		tell(c, k, NULL, err.msg);
 		len = 0;
 	}
-	if (!k->files.idx) {
-		tell(c, k, NULL, "it has no index file");
+	if (!k->files.idx)
 		return;
-	}
 	idx = open_part(c->p, k->files.name, ".idx");
 	if (idx < 0 || fstat(idx, &st) < 0 || (len && (uint64_t)st.st_size != len) || !len) {
 		if (len)
@@ -153,6 +151,8 @@ static int check_pack(struct check *c, struct pf_pack *k, struct pf_err *err)
 		return 0;
 	}
 	check_form(c, k);
+	if (!k->files.idx)
+		tell(c, k, NULL, "it has no index file");
 	return check_frames(c, k, err);
 }
 
@@ -192,6 +192,18 @@ static int check_lost(struct check *c, struct pf_err *err)
 		}
 	}
 	return 0;
+}
+
+int64_t pf_packs_verify_form(struct pf_packs *p, pf_packs_found *found, void *ctx)
+{
+	struct check c = {.p = p, .found = found, .ctx = ctx};
+
+	pthread_mutex_init(&c.lock, NULL);
+	for (size_t i = 0; i < p->n_packs; i++)
+		if (p->packs[i].readable)
+			check_form(&c, &p->packs[i]);
+	pthread_mutex_destroy(&c.lock);
+	return c.stats.damaged;
 }
 
 int pf_packs_verify(struct pf_packs *p, pf_packs_found *found,

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "base/units.h"
 #include "checkpoint/gc.h"
+#include "checkpoint/packs.h"
 #include "checkpoint/repair.h"
 #include "checkpoint/restore.h"
 #include "checkpoint/store.h"
@@ -246,6 +247,15 @@ static size_t verify_these(struct pf_ckpt_heavy *h, int argc, char **argv, const
 	return bad;
 }
 
+static void damaged_pack(void *ctx, const char *pack, const struct pf_chunk_id *id, const char *what)
+{
+	(void)ctx, (void)id;
+	fprintf(stderr,
+		"pinfold: checkpoint verify: pack %s: %s (`pinfold checkpoint verify --all --repair-index` "
+		"writes it anew)\n",
+		pack, what);
+}
+
 static void cannot_repair(void *ctx, const char *pack, const struct pf_chunk_id *id, const char *what)
 {
 	(void)ctx, (void)id;
@@ -302,6 +312,10 @@ static int cmd_verify(int argc, char **argv)
 		struct pf_ckpt_verified *good = pf_ckpt_verified_new();
 		pf_show_begin(STDERR_FILENO, "verify");
 		bad = verify_these(&h, argc - optind, argv + optind, sandbox, good, out, &err);
+		if (all)
+			bad += (size_t)pf_packs_verify_form(h.packs, damaged_pack, NULL);
+		if (all && h.sealed)
+			bad += (size_t)pf_packs_verify_form(h.sealed, damaged_pack, NULL);
 		pf_show_end();
 		pf_ckpt_verified_free(good);
 	}

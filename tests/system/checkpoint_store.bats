@@ -409,6 +409,15 @@ packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
 	assert_equal "$(jq -c '[.checkpoints[] | del(.foreign)]' "$STORE/checkpoints/index.json")" "$(<"$T/before")"
 	# Whose they are nothing tells any more.
 	jq -e '.checkpoints | all(.foreign)' "$STORE/checkpoints/index.json"
+	# An index that is not what its pack says is found although nothing needs it to be right.
+	printf X | dd of="$(find "$STORE/checkpoints/packs" -name '*.idx' | head -n 1)" bs=1 seek=20 conv=notrunc status=none
+	try checkpoint verify --all
+	assert_status 125
+	assert_err "--repair-index"
+	assert_json 'all(.good)'
+	try checkpoint verify --repair-index --all
+	assert_status 0
+	assert_equal "$(packs)" "$before"
 	# What is whole is left as it is, and one whose manifest is damaged is still listed, so that nothing of it goes.
 	try checkpoint verify --repair-index --all
 	assert_err "0 indexes of packs written anew"
