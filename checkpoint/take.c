@@ -149,12 +149,23 @@ static int spool_file(struct run *r, const struct pf_node *n, int fd, struct tak
 	return 0;
 }
 
+int pf_take_check_bytes(const struct pf_txn_layer *l, struct pf_err *err)
+{
+	if (l->walked.bytes <= PF_CKPT_MAX_BYTES)
+		return 0;
+	return pf_fail_kind(err, PF_ERR_UNSUPPORTED, EFBIG,
+		"the files add up to %lld bytes or more, holes included; a checkpoint holds %lld",
+		(long long)l->walked.bytes, (long long)PF_CKPT_MAX_BYTES);
+}
+
 static int take_file(
 	struct run *r, struct pf_node *n, int dirfd, const char *path, struct taken *t, struct pf_err *err)
 {
 	PF_CLOSE int fd = -1;
 	bool cut = false;
 
+	if (pf_take_check_bytes(r->out, err) < 0)
+		return pf_wrap(err, "/%s", path);
 	if (is_known(r, n, t))
 		return 0;
 	int rc = pf_node_open(n, dirfd, path, r->k->src->live && !r->frozen, &fd, err);

@@ -26,6 +26,10 @@ struct pf_take {
 	struct pf_txn_layer *out;
 };
 
+/* Refuse more bytes of files, holes included, than restoring would take. So many as were walked count: asked
+ * before each file is read, so that no sparse one keeps the machine busy for days only to be refused. */
+int pf_take_check_bytes(const struct pf_txn_layer *l, struct pf_err *err);
+
 /* All data is in the writer and has its ids (it has been flushed) when this returns. */
 int pf_take_tree(struct pf_take *k, struct pf_err *err);
 

@@ -162,10 +162,8 @@ static int store_streams(
 /* What restoring would refuse must not be written. */
 static int check_limits(const struct pf_txn_layer *l, struct pf_err *err)
 {
-	if (l->walked.bytes > PF_CKPT_MAX_BYTES)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, EFBIG,
-			"the files add up to %lld bytes, holes included; a checkpoint holds %lld",
-			(long long)l->walked.bytes, (long long)PF_CKPT_MAX_BYTES);
+	if (pf_take_check_bytes(l, err) < 0)
+		return -1;
 	if (l->entries > PF_CKPT_MAX_ENTRIES)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0, "%lld names; a checkpoint holds %lld",
 			(long long)l->entries, (long long)PF_CKPT_MAX_ENTRIES);

@@ -395,7 +395,8 @@ static void count(struct pf_walk_stats *s, const struct pf_node *n)
 		break;
 	case PF_NODE_FILE:
 		s->files++;
-		s->bytes += n->size;
+		if (__builtin_add_overflow(s->bytes, n->size, &s->bytes)) /* holes cost nothing */
+			s->bytes = INT64_MAX;
 		break;
 	case PF_NODE_SYMLINK:
 		s->symlinks++;

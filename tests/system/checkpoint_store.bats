@@ -462,3 +462,12 @@ packs() { (cd "$STORE/checkpoints/packs" && sha256sum -- *); }
 	store checkpoint rm one >/dev/null
 	snapshot two
 }
+
+@test "more than a checkpoint holds is refused before anything of it is read" {
+	truncate -s 300G "$T/upper/a"
+	echo x >"$T/upper/b"
+	chown 70000 "$T/upper/b" # would be refused as well, were it looked at
+	run snapshot large
+	[ "$status" -eq 125 ]
+	[[ "$output" == *"/a"*"add up to"* ]]
+}
