@@ -291,6 +291,53 @@ static int sweep_temp(int dfd, const char *name, void *ctx, struct pf_err *err)
 	return pf_rm_rf_at(dfd, name, err);
 }
 
+/* ---- indexes of unchanged files ---- */
+
+struct sandboxes {
+	int storefd;
+	const char **v; /* that have checkpoints, sorted */
+	size_t n;
+};
+
+static int cmp_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Such an index (filesindex.h) is needed while there is its sandbox, or, if it is of something that is no
+ * sandbox of this store, while it has checkpoints. A dot begins the name of one whose maker was killed. */
+static int sweep_files_index(int dfd, const char *name, void *ctx, struct pf_err *err)
+{
+	const struct sandboxes *s = ctx;
+
+	(void)err;
+	PF_FREE char *sandbox = pf_asprintf("../sandboxes/%s", name);
+	struct stat st;
+	if (*name != '.' &&
+		((s->n > 0 && bsearch(&name, s->v, s->n, sizeof(*s->v), cmp_text)) ||
+			fstatat(s->storefd, sandbox, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT))
+		return 0;
+	(void)unlinkat(dfd, name, 0); /* what stays is in nobody's way */
+	return 0;
+}
+
+static int sweep_files(int storefd, struct pf_err *err)
+{
+	PF_JSON cJSON *index = pf_ckpt_index_read(storefd, err);
+	const cJSON *entry;
+
+	if (!index)
+		return -1;
+	PF_FREE const char **v =
+		pf_calloc((size_t)cJSON_GetArraySize(pf_ckpt_index_entries(index)) + 1, sizeof(*v));
+	struct sandboxes s = {storefd, v, 0};
+	cJSON_ArrayForEach(entry, pf_ckpt_index_entries(index)) v[s.n++] =
+		pf_ckpt_index_str(entry, "sandbox");
+	if (s.n > 1)
+		qsort(v, s.n, sizeof(*v), cmp_text);
+	return sweep(storefd, "files", sweep_files_index, &s, err);
+}
+
 /* ---- chunks ---- */
 
 /* Ids that stay: open addressing, at most half full. An id is random bytes already. */
@@ -487,8 +534,9 @@ int pf_ckpt_gc_locked(struct pf_ckpt_heavy *h, bool all, struct pf_ckpt_gc_stats
 	if (r == 0 && mark(h, &k, &why) < 0)
 		keep_all(s.stats, &why);
 	else if (r == 0 && sweep(h->storefd, "manifests", sweep_manifest, &s, err) == 0 &&
-		 sweep(h->storefd, "layers", sweep_layer, &s, err) == 0)
-		r = sweep(h->storefd, "unpacked", sweep_unpacked, &s, err);
+		 sweep(h->storefd, "layers", sweep_layer, &s, err) == 0 &&
+		 sweep(h->storefd, "unpacked", sweep_unpacked, &s, err) == 0)
+		r = sweep_files(h->storefd, err);
 	else
 		r = -1;
 	free(k.v);

@@ -140,10 +140,22 @@ static void count_layers(struct pf_digest *v, size_t n, struct pf_ckpt_totals *t
 	}
 }
 
+/* p NULL: a domain that the store does not have, or whose key we have not. */
+static void add_packs(const struct pf_packs *p, struct pf_ckpt_totals *t)
+{
+	struct pf_packs_totals packs;
+
+	if (!p)
+		return;
+	pf_packs_totals(p, &packs);
+	t->stored += packs.file_bytes;
+	t->chunks += packs.chunks;
+	t->chunk_bytes += packs.bytes;
+}
+
 int pf_ckpt_totals(const char *store, struct pf_ckpt_totals *t, struct pf_err *err)
 {
 	PF_CKPT_HEAVY struct pf_ckpt_heavy h = PF_CKPT_HEAVY_NONE;
-	struct pf_packs_totals packs;
 	struct pf_ckpt *v = NULL;
 	size_t n = 0, all = 0, k = 0;
 
@@ -165,10 +177,8 @@ int pf_ckpt_totals(const char *store, struct pf_ckpt_totals *t, struct pf_err *e
 		}
 	}
 	count_layers(layers, k, t);
-	pf_packs_totals(h.packs, &packs);
-	t->stored += packs.file_bytes;
-	t->chunks = packs.chunks;
-	t->chunk_bytes = packs.bytes;
+	add_packs(h.packs, t);
+	add_packs(h.sealed, t);
 	pf_ckpt_list_free(v, n);
 	return 0;
 }

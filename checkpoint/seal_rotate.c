@@ -54,10 +54,12 @@ static int copy_rest(int from, int to, struct pf_err *err)
 	return n < 0 ? pf_fail(err, errno, "reading") : 0;
 }
 
-/* The file with another head; the directory is synced by the caller. */
-static int replace_head(
-	int dirfd, const char *file, int fd, const uint8_t head[PF_SEAL_HEAD], struct pf_err *err)
+/* The file with another head and its old times (a manifest's are those of its use); the directory is synced
+ * by the caller. */
+static int replace_head(int dirfd, const char *file, int fd, const struct stat *st,
+	const uint8_t head[PF_SEAL_HEAD], struct pf_err *err)
 {
+	const struct timespec times[2] = {st->st_atim, st->st_mtim};
 	PF_CLOSE int to = -1;
 
 	if (unlinkat(dirfd, TMP_NAME, 0) < 0 && errno != ENOENT)
@@ -68,7 +70,7 @@ static int replace_head(
 	if (pf_write_all(to, head, PF_SEAL_HEAD) < 0)
 		pf_fail(err, errno, "writing");
 	else if (copy_rest(fd, to, err) == 0) {
-		if (fsync(to) == 0 && renameat(dirfd, TMP_NAME, dirfd, file) == 0)
+		if (futimens(to, times) == 0 && fsync(to) == 0 && renameat(dirfd, TMP_NAME, dirfd, file) == 0)
 			return 0;
 		pf_fail(err, errno, "writing");
 	}
@@ -99,7 +101,7 @@ static int rotate_file(const struct rotation *r, int dirfd, const char *file, co
 		return pf_fail_kind(err, PF_ERR_CORRUPT, 0, "%s %s is cut off", kind, name);
 	done = r->keep ? pf_seal_head_keep(r->new_kek, kind, name, head, &here, err)
 		       : pf_seal_head_add(r->old, r->new_kek, kind, name, head, &here, err);
-	if (done < 0 || (here && replace_head(dirfd, file, fd, head, err) < 0))
+	if (done < 0 || (here && replace_head(dirfd, file, fd, &st, head, err) < 0))
 		return pf_wrap(err, "%s %s", kind, name);
 	*changed |= here;
 	r->stats->objects += here && r->keep;

@@ -117,6 +117,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	pinfold exec "$ID" -- sh -c "echo more-$CANARY >>/workspace/small"
 	pinfold snapshot "$ID" --name b >/dev/null
 	no_canary
+	[ "$(pinfold checkpoint stats --json | jq .stored_bytes)" -ge "$(cat "$STORE"/checkpoints/packs/*.pack | wc -c)" ]
 	pinfold checkpoint verify --all >/dev/null
 	pinfold diff a b --name-only | grep -q small
 	# Compared in memory (Linux 6.6), or it would lie unpacked in clear.
@@ -174,6 +175,11 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	pf checkpoint rotate-key --new-key "file:$OTHER"
 	assert_equal "$status" 125
 	no_canary
+	# What nobody has used for long is as old as before.
+	touch -d '40 days ago' "$STORE"/checkpoints/manifests/*
+	pinfold checkpoint rotate-key --new-key "file:$KEY" >/dev/null
+	pf checkpoint prune --older-than 30d --dry-run --json
+	assert_json '.removed | length == 2'
 }
 
 @test "without the key gc removes nothing that is encrypted and says so, until no checkpoint is" {

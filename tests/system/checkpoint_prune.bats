@@ -169,3 +169,13 @@ names() {
 	inside cat /data
 	assert_status 0
 }
+
+@test "the caches of sandboxes that have gone go with their checkpoints" {
+	take a a1
+	take b b1
+	take c c1
+	mkdir -p "$STORE/sandboxes/c"
+	touch "$STORE/checkpoints/files/.b.1.tmp"
+	pinfold checkpoint rm a1 c1 >/dev/null
+	assert_equal "$(ls -A "$STORE/checkpoints/files" | xargs)" "b c"
+}
