@@ -453,11 +453,6 @@ int pf_tarout_append(struct pf_tarout *o, const void *data, size_t len, struct p
 	return put_out(o, data, len) < 0 ? check_failed(o, err) : 0;
 }
 
-uint64_t pf_tarout_pos(const struct pf_tarout *o)
-{
-	return o->pos;
-}
-
 void pf_tarout_leave_end(struct pf_tarout *o)
 {
 	o->ended_by_caller = true;

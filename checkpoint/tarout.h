@@ -46,8 +46,6 @@ int pf_tarout_end_frames(struct pf_tarout *o, struct pf_err *err);
 int64_t pf_tarout_offset(const struct pf_tarout *o, size_t cut);
 /* Bytes that come after the frames as they are; they count for the file's digest and size alone. */
 int pf_tarout_append(struct pf_tarout *o, const void *data, size_t len, struct pf_err *err);
-/* Bytes added so far. */
-uint64_t pf_tarout_pos(const struct pf_tarout *o);
 
 /* The caller writes the end mark of the tar itself. */
 void pf_tarout_leave_end(struct pf_tarout *o);

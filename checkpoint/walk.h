@@ -18,11 +18,10 @@ struct pf_node {
 	struct pf_node *parent;   /* NULL for the root */
 	struct pf_node *children; /* sorted by name (bytes) */
 	struct pf_node *next;
-	struct pf_node *leader;      /* another name of the same inode came before: that one holds the data */
-	struct pf_node *twin;        /* rescan: the node at the same path in the previous tree */
-	void *note;                  /* the visitor's */
-	const struct stat *again;    /* in the previous tree: what the name is now (restat.h); or NULL */
-	uint64_t tar_start, tar_end; /* where the packer put it, bytes of the tar stream */
+	struct pf_node *leader;   /* another name of the same inode came before: that one holds the data */
+	struct pf_node *twin;     /* rescan: the node at the same path in the previous tree */
+	void *note;               /* the visitor's */
+	const struct stat *again; /* in the previous tree: what the name is now (restat.h); or NULL */
 	dev_t dev;
 	ino_t ino;
 	nlink_t nlink;
