@@ -35,18 +35,25 @@ make_canary() {
 has_canary() {
 	grep -rqF "$CANARY" "$STORE/checkpoints" && return 0
 	find "$STORE/checkpoints" -name "*$CANARY*" | grep -q . && return 0
-	python3 - "$STORE/checkpoints" "$CANARY" <<-'PY'
+	compressed_canary
+}
+
+compressed_canary() {
+	local found=0
+	python3 - "$STORE/checkpoints" "$CANARY" <<-'PY' || found=$?
 	import os, re, subprocess, sys
 	word = sys.argv[2].encode()
 	for d, _, files in os.walk(sys.argv[1]):
 	    for f in files:
 	        data = open(os.path.join(d, f), "rb").read()
-	        for m in re.finditer(b"\x28\xb5\x2f\xfd", data):
+	        for m in re.finditer(re.escape(b"\x28\xb5\x2f\xfd"), data):
 	            out = subprocess.run(["zstd", "-dcq"], input=data[m.start():], capture_output=True).stdout
 	            if word in out:
 	                sys.exit(0)
-	sys.exit(1)
+	sys.exit(3)
 	PY
+	[ "$found" = 0 ] || [ "$found" = 3 ] || exit 1 # a search that cannot search would find nothing
+	return "$found"
 }
 
 no_canary() { refute has_canary; }
@@ -57,6 +64,7 @@ gone() { ! ls "$STORE/checkpoints/unpacked" 2>/dev/null | grep -q .; }
 	make_canary
 	pinfold snapshot "$ID" --name plain >/dev/null
 	has_canary
+	compressed_canary
 	pinfold checkpoint rm plain >/dev/null
 	pinfold checkpoint gc >/dev/null
 	pinfold snapshot "$ID" --name sealed --encrypt --key "file:$KEY" >/dev/null
