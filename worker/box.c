@@ -20,6 +20,7 @@
 #include <strings.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -35,6 +36,7 @@
 
 #define TOOL_TARGET "/run/pinfold-tool"
 #define OUTPUT_MAX ((size_t)8 << 20)
+#define LAST_READS 256 /* more than a full pipe's, however large one may make it */
 #define ARGS_MAX 128
 #define IDS_LAST 65533
 #define NOBODY 65534
@@ -155,6 +157,31 @@ int pf_box_feed(const struct pf_box_opts *o, const char *const *words, const voi
 	return pf_box_pipe(o, words, in, output, err);
 }
 
+/* What a command in the sandbox has left in the background may hold the pipes open for ever: once the process
+ * that we started has ended, only what is in them counts. */
+static void take_all(int pidfd, int fd[2], struct pf_buf *out, struct pf_buf *errors)
+{
+	int last = 0;
+
+	while ((fd[0] >= 0 || fd[1] >= 0) && last < LAST_READS) {
+		struct pollfd p[3] = {{.fd = fd[0], .events = POLLIN}, {.fd = fd[1], .events = POLLIN},
+			{.fd = last ? -1 : pidfd, .events = POLLIN}};
+		int n = poll(p, 3, last ? 0 : -1);
+		if (n == 0)
+			break;
+		if (n < 0)
+			continue;
+		if (p[0].revents)
+			take_output(&fd[0], out);
+		if (p[1].revents)
+			take_output(&fd[1], errors);
+		last += last || p[2].revents;
+	}
+	for (int i = 0; i < 2; i++)
+		if (fd[i] >= 0)
+			close(fd[i]);
+}
+
 int pf_box_pipe(
 	const struct pf_box_opts *o, const char *const *words, int in, char **output, struct pf_err *err)
 {
@@ -166,23 +193,22 @@ int pf_box_pipe(
 	if (pf_two_pipes(po, pe) < 0)
 		return pf_fail(err, errno, "pipe");
 	pid_t pid = spawn(argv, in, po[1], pe[1], false);
+	PF_CLOSE int pidfd = pid > 0 ? pidfd_open(pid, 0) : -1;
+	int e = errno, ours[2] = {po[0], pe[0]};
 	close(po[1]);
 	close(pe[1]);
-	while (pid > 0 && (po[0] >= 0 || pe[0] >= 0)) {
-		struct pollfd p[2] = {{.fd = po[0], .events = POLLIN}, {.fd = pe[0], .events = POLLIN}};
-		if (poll(p, 2, -1) < 0)
-			continue;
-		if (p[0].revents)
-			take_output(&po[0], &out);
-		if (p[1].revents)
-			take_output(&pe[0], &errors);
-	}
-	if (pid < 0) {
-		int e = errno;
+	if (pidfd < 0) {
 		close(po[0]);
 		close(pe[0]);
+		if (pid > 0) {
+			(void)kill(pid, SIGKILL);
+			(void)waitpid(pid, &status, 0);
+		}
 		return pf_fail(err, e, "start %s", o->pinfold);
 	}
+	(void)fcntl(ours[0], F_SETFL, O_NONBLOCK);
+	(void)fcntl(ours[1], F_SETFL, O_NONBLOCK);
+	take_all(pidfd, ours, &out, &errors);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFSIGNALED(status))
@@ -551,23 +577,35 @@ int pf_tool_start(const struct pf_box_opts *o, const char *id, const char *const
 	/* The sandbox's limit for one command is not for what serves all of them. */
 	const char *words[ARGS_MAX - 10] = {"exec", id, "--timeout", "3650d", "--", TOOL_TARGET};
 	const char *argv[ARGS_MAX];
-	int in[2], out[2];
+	int in[2], out[2], errors[2];
 
 	for (size_t n = 6; args && *args && n < sizeof(words) / sizeof(words[0]) - 1; args++)
 		words[n++] = *args;
 	make_argv(o, words, argv);
 	if (pf_two_pipes(in, out) < 0)
 		return pf_fail(err, errno, "pipe");
-	pid_t pid = spawn(argv, in[0], out[1], STDERR_FILENO, true);
+	/* The agent, who may open what its shell's parent has open, gets no descriptor of ours: neither our
+	 * standard error, which may be a file. Nobody waits for room in this one. */
+	if (pipe2(errors, O_CLOEXEC | O_NONBLOCK) < 0) {
+		int e = errno;
+		close(in[0]);
+		close(in[1]);
+		close(out[0]);
+		close(out[1]);
+		return pf_fail(err, e, "pipe");
+	}
+	pid_t pid = spawn(argv, in[0], out[1], errors[1], true);
 	close(in[0]);
 	close(out[1]);
+	close(errors[1]);
 	if (pid < 0 || fcntl(in[1], F_SETFL, O_NONBLOCK) < 0 || fcntl(out[0], F_SETFL, O_NONBLOCK) < 0) {
 		int e = errno;
 		close(in[1]);
 		close(out[0]);
+		close(errors[0]);
 		return pf_fail(err, e, "start %s exec", o->pinfold);
 	}
-	*t = (struct pf_tool){.pid = pid, .in = in[1], .out = out[0]};
+	*t = (struct pf_tool){.pid = pid, .in = in[1], .out = out[0], .errors = errors[0]};
 	return 0;
 }
 
@@ -615,8 +653,22 @@ int pf_box_start_worker(const struct pf_box_opts *o, const char *id, const char 
 		close(out[0]);
 		return pf_fail(err, e, "start %s exec", o->pinfold);
 	}
-	*t = (struct pf_tool){.pid = pid, .in = -1, .out = out[0]};
+	*t = (struct pf_tool){.pid = pid, .in = -1, .out = out[0], .errors = -1};
 	return 0;
+}
+
+/* Why it ended, in one line: the first of what it said is enough, and a stranger may have said it. */
+static void log_errors(const struct pf_tool *t)
+{
+	char said[8192];
+	struct pf_err err = PF_ERR_INIT;
+	ssize_t n = t->errors < 0 ? -1 : read(t->errors, said, sizeof(said) - 1);
+
+	if (n <= 0)
+		return;
+	said[n] = '\0';
+	(void)read_error("exec", said, &err);
+	pf_wlog("warning", "the helper in the sandbox: %s", err.msg);
 }
 
 void pf_tool_stop(struct pf_tool *t)
@@ -631,5 +683,8 @@ void pf_tool_stop(struct pf_tool *t)
 		close(t->in);
 	if (t->out >= 0)
 		close(t->out);
+	log_errors(t);
+	if (t->errors >= 0)
+		close(t->errors);
 	*t = PF_TOOL_INIT;
 }

@@ -83,8 +83,9 @@ int pf_box_forget(const struct pf_box_opts *o, const char *id, struct pf_err *er
 struct pf_tool {
 	pid_t pid; /* 0: not running */
 	int in, out;
+	int errors; /* what it, and pinfold, say is wrong: for the log, at its end */
 };
-#define PF_TOOL_INIT ((struct pf_tool){.in = -1, .out = -1})
+#define PF_TOOL_INIT ((struct pf_tool){.in = -1, .out = -1, .errors = -1})
 /* A worker inside: the command (NULL-terminated) with these variables. in stays closed, out is what it
  * prints, for reading without blocking. SIGTERM to pid reaches it. */
 int pf_box_start_worker(const struct pf_box_opts *o, const char *id, const char *const *env,

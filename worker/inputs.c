@@ -9,17 +9,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/proc.h"
 #include "base/str.h"
 #include "worker/log.h"
 
 #define INPUTS_MAX 50
+#define TAR_END_MS 10000
 
 static const char missing[] = "for n; do [ -e \"inputs/$n\" ] || echo \"$n\"; done";
 static const char unpack[] =
@@ -65,6 +69,10 @@ static int bring(
 		return pf_fail(err, errno, "start tar");
 	int r = pf_box_pipe(o, words, in, NULL, err);
 	close(in);
+	/* What was left in the background inside may hold the pipe's other end, and tar waits for room. */
+	PF_CLOSE int pidfd = pidfd_open(pid, 0);
+	if (pidfd < 0 || pf_pidfd_wait(pidfd, TAR_END_MS) != 1)
+		(void)kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (r < 0)
@@ -102,10 +110,15 @@ int pf_inputs_stage(const struct pf_box_opts *o, const char *id, const char *dir
 	if (pf_box_run(o, words, NULL, &out, err) < 0)
 		return -1;
 	for (char *w = strtok_r(out, "\n", &save); w; w = strtok_r(NULL, "\n", &save)) {
-		/* Said from inside: only what was asked for. */
+		/* Said from inside: only what was asked for, and once. */
 		bool asked = false;
-		for (size_t i = 9; i < n; i++)
-			asked = asked || strcmp(words[i], w) == 0;
+		for (size_t i = 9; i < n;)
+			if (strcmp(words[i], w) == 0) {
+				asked = true;
+				words[i] = words[--n];
+			} else {
+				i++;
+			}
 		if (asked && bring(o, id, dir, w, err) < 0)
 			return -1;
 	}

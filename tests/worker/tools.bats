@@ -36,6 +36,8 @@ run_calls() { # [WORKER OPTION...]
 	call bash '{"restart":true}' false 'bash session restarted'
 	call bash '{}' true 'bash: command is required'
 	call bash '{"command":"echo \"unbalanced","timeout_ms":400}' true 'bash: bash command timed out after 400ms'
+	# Nothing of the worker's own can be opened through the shell's parent: not the file that its log may be.
+	call bash '{"command":"readlink /proc/$PPID/fd/2 | cut -d: -f1"}' false pipe
 	call bash '{"command":"kill -9 $PPID; sleep 5"}' true 'bash: bash session terminated'
 	call bash '{"command":"echo $TERM; tty; cat /proc/self/status | grep -c \"^NoNewPrivs:.1\""}' false $'dumb\nnot a tty\n1'
 	call bash '{"command":"head -c 300000 /dev/zero | tr \"\\\\0\" x | wc -c; printf ü | cut -b1"}' false $'300000\n\xef\xbf\xbd'
