@@ -62,10 +62,13 @@ void pf_ledger_done(struct pf_ledger *l)
 		free(l->answers[i]);
 	for (size_t i = 0; i < l->n_dead_threads; i++)
 		free(l->dead_threads[i]);
+	for (size_t i = 0; i < l->n_idles; i++)
+		free(l->idles[i].id);
 	free(l->calls);
 	free(l->verdicts);
 	free(l->answers);
 	free(l->dead_threads);
+	free(l->idles);
 	*l = (struct pf_ledger){0};
 }
 
@@ -165,18 +168,30 @@ static void end_thread(struct pf_ledger *l, const char *thread)
 			l->calls[i].state = PF_CALL_ANSWERED;
 }
 
+static int64_t first_seen(struct pf_ledger *l, const char *id, int64_t now_us)
+{
+	if (!id)
+		return now_us;
+	for (size_t i = l->n_idles; i > 0; i--)
+		if (strcmp(l->idles[i - 1].id, id) == 0)
+			return l->idles[i - 1].seen_us;
+	l->idles = grow(l->idles, l->n_idles, sizeof(*l->idles));
+	l->idles[l->n_idles++] = (struct pf_idle){.id = pf_strdup(id), .seen_us = now_us};
+	return now_us;
+}
+
 static void note_idle(struct pf_ledger *l, const cJSON *ev, const char *type, int64_t now_us)
 {
 	if (strcmp(type, "user.tool_confirmation") == 0 ||
 		strcmp(type, "session.thread_status_terminated") == 0)
 		return;
 	const char *why = member(cJSON_GetObjectItemCaseSensitive(ev, "stop_reason"), "type");
-	if (strcmp(type, "session.status_idle") == 0 && !(why && strcmp(why, "requires_action") == 0)) {
-		if (!l->idle_since_us)
-			l->idle_since_us = now_us;
-	} else {
+	if (strcmp(type, "session.status_idle") != 0 || (why && strcmp(why, "requires_action") == 0)) {
 		l->idle_since_us = 0;
+		return;
 	}
+	if (!l->idle_since_us)
+		l->idle_since_us = first_seen(l, member(ev, "id"), now_us);
 }
 
 int pf_ledger_event_json(struct pf_ledger *l, const cJSON *ev, int64_t now_us)

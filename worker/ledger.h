@@ -34,6 +34,12 @@ struct pf_ledger {
 	char **answers, **dead_threads;
 	size_t n_answers, n_dead_threads;
 	int64_t idle_since_us; /* when the turn was seen to be over; 0: it is not */
+	/* The events that said so, and when each was first seen: a list that is read again says it again. */
+	struct pf_idle {
+		char *id;
+		int64_t seen_us;
+	} * idles;
+	size_t n_idles;
 	bool ended, deleted;   /* the session is */
 };
 

@@ -117,12 +117,30 @@ static void a_call_that_was_answered_is_not_run_by_a_late_verdict(void **state)
 	pf_ledger_done(&l);
 }
 
+static void an_end_that_is_told_again_is_no_later(void **state)
+{
+	static const char *const events[] = {"{\"type\":\"session.status_idle\",\"id\":\"x\"}",
+		"{\"type\":\"user.message\",\"id\":\"m\"}", "{\"type\":\"session.status_idle\",\"id\":\"y\"}"};
+	struct pf_ledger l = {0};
+
+	(void)state;
+	for (int64_t now = 1; now < 200; now += 99) {
+		for (size_t i = 0; i < 3; i++)
+			assert_int_equal(pf_ledger_event(&l, events[i], strlen(events[i]), now), 0);
+		assert_int_equal(pf_ledger_idle_since(&l), 1);
+	}
+	assert_int_equal(pf_ledger_event(&l, events[1], strlen(events[1]), 300), 0);
+	assert_int_equal(pf_ledger_idle_since(&l), 0);
+	pf_ledger_done(&l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(permissions_and_verdicts),
 		cmocka_unit_test(a_held_call_keeps_the_session_from_being_idle),
 		cmocka_unit_test(a_call_of_a_thread_that_ended_is_dropped),
-		cmocka_unit_test(a_call_that_was_answered_is_not_run_by_a_late_verdict)};
+		cmocka_unit_test(a_call_that_was_answered_is_not_run_by_a_late_verdict),
+		cmocka_unit_test(an_end_that_is_told_again_is_no_later)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
