@@ -15,6 +15,7 @@
 #include "worker/work.h"
 
 #define ASK_MS 30000
+#define ASK_LOOK_MS 500
 #define ANSWER_MAX ((size_t)4 << 20)
 
 static void put_number(struct pf_buf *b, size_t n)
@@ -131,7 +132,7 @@ void pf_exchange_end(struct pf_exchange *x)
 }
 
 int pf_tool_ask(const struct pf_tool *t, const char *op, const char *path, const char *rel,
-	const char *content, size_t len, struct pf_buf *answer, struct pf_err *err)
+	const char *content, size_t len, struct pf_http_over over, struct pf_buf *answer, struct pf_err *err)
 {
 	struct pf_exchange x = PF_EXCHANGE_INIT;
 	int64_t end = pf_now_us() + ASK_MS * 1000, left;
@@ -152,9 +153,9 @@ int pf_tool_ask(const struct pf_tool *t, const char *op, const char *path, const
 		struct pollfd p = {.fd = s == PF_EXCHANGE_WRITING ? t->in : t->out,
 			.events = s == PF_EXCHANGE_WRITING ? POLLOUT : POLLIN};
 		left = (end - pf_now_us()) / 1000;
-		if (left <= 0)
+		if (left <= 0 || (over.is && over.is(over.arg)))
 			break;
-		(void)poll(&p, 1, (int)left);
+		(void)poll(&p, 1, left > ASK_LOOK_MS ? ASK_LOOK_MS : (int)left);
 	}
 	pf_exchange_end(&x);
 	/* An answer that comes after all would be taken for that to the next question. */

@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "worker/box.h"
+#include "worker/http.h"
 #include "worker/ledger.h"
 
 /* The longest that any call may take; the helper's own limits are within it. */
@@ -29,8 +30,9 @@ enum pf_exchange_state pf_exchange_step(
 void pf_exchange_end(struct pf_exchange *x);
 
 /* Something that is no tool of the agent's: op on path, and rel and content (NULL: none), waited for, half a
- * minute at most. -1 when the helper did not do it, with its word for why. */
+ * minute at most, and no longer than until over says so, which is asked about every half second. -1 when the
+ * helper did not do it, with its word for why; one that did not answer is ended. */
 int pf_tool_ask(const struct pf_tool *t, const char *op, const char *path, const char *rel,
-	const char *content, size_t len, struct pf_buf *answer, struct pf_err *err);
+	const char *content, size_t len, struct pf_http_over over, struct pf_buf *answer, struct pf_err *err);
 
 #endif

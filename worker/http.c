@@ -21,12 +21,14 @@
 
 #define BODY_MAX ((size_t)64 << 20)
 #define CONNECT_MS 10000L
+#define LOOK_MS 1000
 
 struct pf_http {
 	CURL *easy;
 	CURLM *multi;
 	char *base, *agent;
 	atomic_bool cancelled;
+	struct pf_http_over over;
 };
 
 /* One request in flight. */
@@ -79,6 +81,16 @@ void pf_http_cancel(struct pf_http *h)
 {
 	atomic_store(&h->cancelled, true);
 	curl_multi_wakeup(h->multi);
+}
+
+void pf_http_ends_with(struct pf_http *h, struct pf_http_over over)
+{
+	h->over = over;
+}
+
+static bool over(const struct pf_http *h)
+{
+	return atomic_load(&h->cancelled) || (h->over.is && h->over.is(h->over.arg));
 }
 
 void pf_http_resp_done(struct pf_http_resp *r)
@@ -187,7 +199,7 @@ static int transfer(struct flight *f, CURLcode *code, struct pf_err *err)
 	int running = 1;
 
 	while (running) {
-		if (atomic_load(&f->h->cancelled))
+		if (over(f->h))
 			return pf_fail(err, ECANCELED, "%s", f->req->method);
 		if (f->req->silence_ms && pf_now_us() - f->last_us > f->req->silence_ms * 1000)
 			return pf_fail(err, ETIMEDOUT, "nothing came for %lld s",
@@ -195,7 +207,7 @@ static int transfer(struct flight *f, CURLcode *code, struct pf_err *err)
 		struct curl_waitfd peer = {.fd = f->req->peer, .events = CURL_WAIT_POLLIN};
 		CURLMcode m = curl_multi_perform(f->h->multi, &running);
 		if (m == CURLM_OK && running)
-			m = curl_multi_poll(f->h->multi, &peer, f->req->peer > 0, 1000, NULL);
+			m = curl_multi_poll(f->h->multi, &peer, f->req->peer > 0, LOOK_MS, NULL);
 		if (running && peer_left(f->req->peer))
 			return pf_fail(err, ECONNRESET, "%s: whoever asked is gone", f->req->method);
 		if (m != CURLM_OK)
@@ -299,11 +311,12 @@ bool pf_http_sleep(struct pf_http *h, int64_t ms)
 
 	for (;;) {
 		int64_t left = (end - pf_now_us()) / 1000;
-		if (atomic_load(&h->cancelled))
+		if (over(h))
 			return false;
 		if (left <= 0)
 			return true;
-		curl_multi_poll(h->multi, NULL, 0, left > 3600000 ? 3600000 : (int)left, NULL);
+		int64_t most = h->over.is ? LOOK_MS : 3600000;
+		curl_multi_poll(h->multi, NULL, 0, (int)(left > most ? most : left), NULL);
 	}
 }
 

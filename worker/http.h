@@ -20,6 +20,14 @@ void pf_http_free(struct pf_http *h);
 /* Ends the request that runs and every later one; from any thread. */
 void pf_http_cancel(struct pf_http *h);
 
+/* What may end requests and sleeps before their time, too: asked before each and about once a second, by the
+ * thread that uses h. */
+struct pf_http_over {
+	bool (*is)(void *arg); /* NULL: nothing */
+	void *arg;
+};
+void pf_http_ends_with(struct pf_http *h, struct pf_http_over over);
+
 struct pf_http_req {
 	const char *method;       /* GET, POST, DELETE */
 	const char *path;         /* below the base URL, with its query */
@@ -51,7 +59,7 @@ struct pf_http_resp {
 void pf_http_resp_done(struct pf_http_resp *r);
 
 /* One try. 0 when a status came, whatever it says; -1 when none did (err->errnum ECANCELED after
- * pf_http_cancel). *resp is to be freed in both cases. */
+ * pf_http_cancel, and when it is over). *resp is to be freed in both cases. */
 int pf_http_once(
 	struct pf_http *h, const struct pf_http_req *req, struct pf_http_resp *resp, struct pf_err *err);
 /* The same with two more tries, half a second to eight apart, where a try makes sense (pf_http_transient). */
@@ -70,7 +78,7 @@ bool pf_http_fatal(const struct pf_http_resp *resp);
  * what was sent. */
 int pf_http_fail(const struct pf_http_resp *resp, const char *what, struct pf_err *err);
 
-/* Sleep, or until cancelled. False: cancelled. */
+/* Sleep, or until cancelled or over. False: it was. */
 bool pf_http_sleep(struct pf_http *h, int64_t ms);
 /* base * 2^n up to cap, less up to a quarter by chance. */
 int64_t pf_backoff_ms(unsigned n, int64_t base_ms, int64_t cap_ms);

@@ -39,6 +39,9 @@ static int start_tar(const char *dir, const char *name, pid_t *pid)
 		return -1;
 	*pid = fork();
 	if (*pid == 0) {
+		sigset_t none;
+		sigemptyset(&none);
+		(void)sigprocmask(SIG_SETMASK, &none, NULL);
 		if (dup2(p[1], STDOUT_FILENO) == STDOUT_FILENO)
 			execlp("tar", "tar", "-C", dir, "-cf", "-", "--", name, (char *)NULL);
 		_exit(127);

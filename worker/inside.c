@@ -28,6 +28,7 @@
 
 #define LOG_LINE_MAX 500
 #define LOG_MAX ((size_t)1 << 20)
+#define READS_MAX 16
 
 struct inside {
 	struct run *r;
@@ -130,9 +131,11 @@ static enum end watch(struct inside *in, int *code)
 		enum end e = pf_run_look(r);
 		bool there = confer(in);
 		bool over = ended(in, code);
-		while (open && (printed = take_print(in)) > 0)
-			;
-		open = open && printed == 0;
+		/* What it prints without end keeps us from nothing else. */
+		printed = 1;
+		for (int n = 0; n < READS_MAX && open && printed > 0; n++)
+			printed = take_print(in);
+		open = open && printed >= 0;
 		if (over) {
 			end_line(in);
 			return e;

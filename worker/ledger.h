@@ -40,7 +40,7 @@ struct pf_ledger {
 		int64_t seen_us;
 	} * idles;
 	size_t n_idles;
-	bool ended, deleted;   /* the session is */
+	bool ended, deleted; /* the session is */
 };
 
 void pf_ledger_done(struct pf_ledger *l);

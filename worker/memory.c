@@ -33,9 +33,12 @@
 #define DELETES_MIN 8
 #define DELETES_MAX 50
 #define REQUEST_MS 15000
+#define HELPER_LATE_MS 2000
+#define DROP_MS 5000
 #define PAGES_MAX 1000
 #define ENTRIES_MAX 10000
 #define SHA_LEN 64
+#define NO_ANSWER (-2)
 
 struct entry {
 	char *rel;
@@ -50,8 +53,9 @@ struct entry {
 };
 
 struct store {
+	struct pf_memory *m;
 	char *id, *root;
-	bool read_only, marked;
+	bool read_only, marked, full;
 	struct entry *entries;
 	size_t n, cap;
 };
@@ -63,6 +67,9 @@ struct pf_memory {
 	size_t n_stores;
 	const char **args;
 	int64_t synced_us, deadline_us;
+	int64_t over_us; /* when this pass was seen to be over; 0: it is not */
+	bool last;       /* after this pass the agent needs the helper no more */
+	struct pf_http_over ends;
 };
 
 static const char *member(const cJSON *j, const char *key)
@@ -83,11 +90,20 @@ static void sha256(const char *data, size_t len, char out[SHA_LEN + 1])
 		(void)snprintf(out + (size_t)i * 2, 3, "%02x", md[i]);
 }
 
-static struct entry *find(struct store *s, const char *rel)
+static struct entry *known(const struct store *s, const char *rel)
 {
 	for (size_t i = 0; i < s->n; i++)
 		if (strcmp(s->entries[i].rel, rel) == 0)
 			return &s->entries[i];
+	return NULL;
+}
+
+static struct entry *find(struct store *s, const char *rel)
+{
+	struct entry *e = known(s, rel);
+
+	if (e)
+		return e;
 	if (s->n == s->cap) {
 		s->cap = s->cap ? s->cap * 2 : 16;
 		s->entries = reallocarray(s->entries, s->cap, sizeof(*s->entries));
@@ -103,9 +119,29 @@ static void set_sha(char to[SHA_LEN + 1], const char *from)
 	(void)snprintf(to, SHA_LEN + 1, "%s", from);
 }
 
-static bool over(const struct pf_memory *m)
+static bool told(const struct pf_memory *m)
 {
-	return pf_now_us() > m->deadline_us;
+	return m->ends.is && m->ends.is(m->ends.arg);
+}
+
+static bool over(struct pf_memory *m)
+{
+	if (!m->over_us && (pf_now_us() > m->deadline_us || told(m)))
+		m->over_us = pf_now_us();
+	return m->over_us != 0;
+}
+
+static bool requests_over(void *arg)
+{
+	return over(arg);
+}
+
+/* For what the helper is at: one that does not answer then is ended, and the agent's shell with it. */
+static bool helper_over(void *arg)
+{
+	struct pf_memory *m = arg;
+
+	return over(m) && pf_now_us() - m->over_us > HELPER_LATE_MS * 1000 && (m->last || told(m));
 }
 
 static void warn(const struct store *s, const struct entry *e, const char *what)
@@ -146,7 +182,7 @@ static int list(struct pf_memory *m, struct store *s, bool full,
 {
 	PF_FREE char *page = pf_strdup("");
 
-	for (int pages = 0; pages < PAGES_MAX; pages++) {
+	for (int pages = 0; pages < PAGES_MAX && !over(m); pages++) {
 		PF_FREE char *path = pf_asprintf("/v1/memory_stores/%s/memories?view=%s&limit=%d%s%s", s->id,
 			full ? "full" : "basic", full ? 20 : 100, *page ? "&page=" : "", page);
 		cJSON *j;
@@ -174,15 +210,23 @@ static int list(struct pf_memory *m, struct store *s, bool full,
 
 /* ---- the directory ---- */
 
+static int ask_helper(const struct pf_tool *t, const struct store *s, const char *op, const char *rel,
+	const char *content, size_t len, struct pf_buf *answer, struct pf_err *err)
+{
+	struct pf_http_over ends = {.is = helper_over, .arg = s->m};
+
+	return pf_tool_ask(t, op, s->root, rel, content, len, ends, answer, err);
+}
+
 static int inside(const struct pf_tool *t, const struct store *s, const char *op, const char *rel,
 	const char *content, size_t len, struct pf_buf *answer)
 {
 	struct pf_err err = PF_ERR_INIT;
-	int r = pf_tool_ask(t, op, s->root, rel, content, len, answer, &err);
+	int r = ask_helper(t, s, op, rel, content, len, answer, &err);
 
 	if (r < 0)
 		pf_wlog("warning", "memory %s: %s: %s", s->id, op + sizeof("_memory_") - 1, err.msg);
-	return r;
+	return r < 0 && err.errnum ? NO_ANSWER : r;
 }
 
 /* 1: it has been written. */
@@ -203,7 +247,8 @@ static bool read_file(const struct pf_tool *t, const struct store *s, const char
 	       pf_utf8_valid(content->data, content->len);
 }
 
-static void note_file(const struct pf_tool *t, struct store *s, const char *rel, const char *mark)
+/* false: the helper is gone, and nothing is known of the file. */
+static bool note_file(const struct pf_tool *t, struct store *s, const char *rel, const char *mark)
 {
 	PF_BUF struct pf_buf content = {0};
 	char sha[SHA_LEN + 1];
@@ -212,27 +257,38 @@ static void note_file(const struct pf_tool *t, struct store *s, const char *rel,
 		PF_FREE char *ours = pf_asprintf("version 1\n%s", s->id);
 		s->marked = read_file(t, s, rel, &content) && content.len == strlen(ours) &&
 			    memcmp(content.data, ours, content.len) == 0;
-		return;
+		return true;
 	}
-	/* Far more than a store takes. */
-	if (s->n >= ENTRIES_MAX)
-		return;
+	/* Far more than a store takes: those that are not known yet stay here. */
+	if (!known(s, rel) && s->n >= ENTRIES_MAX) {
+		if (!s->full)
+			pf_wlog("warning", "memory %s: more than %d files: the others are not synchronized",
+				s->id, ENTRIES_MAX);
+		s->full = true;
+		return true;
+	}
 	struct entry *e = find(s, rel);
 	e->local = true;
 	if (e->mark && e->local_sha && strcmp(e->mark, mark) == 0)
-		return;
+		return true;
 	free(e->mark);
 	free(e->local_sha);
+	e->mark = e->local_sha = NULL;
+	pf_buf_str(&content, "");
+	int r = pf_utf8_valid(rel, strlen(rel)) ? inside(t, s, "_memory_get", rel, NULL, 0, &content) : -1;
+	if (r == NO_ANSWER)
+		return false;
 	e->mark = pf_strdup(mark);
-	if (pf_utf8_valid(rel, strlen(rel)) && read_file(t, s, rel, &content)) {
+	if (r == 0 && pf_utf8_valid(content.data, content.len)) {
 		sha256(content.data, content.len, sha);
 		e->local_sha = pf_strdup(sha);
-		return;
+		return true;
 	}
 	warn(s, e, "no text, or longer than a store takes: not synchronized until it changes");
 	e->local_sha = pf_strdup(mark);
 	free(e->refused);
 	e->refused = pf_strdup(mark);
+	return true;
 }
 
 static size_t n_local(const struct store *s)
@@ -259,7 +315,8 @@ static int scan(const struct pf_tool *t, struct store *s)
 		const char *next = mark ? memchr(mark + 1, '\0', (size_t)(end - mark - 1)) : NULL;
 		if (!next)
 			break;
-		note_file(t, s, p, mark + 1);
+		if (over(s->m) || !note_file(t, s, p, mark + 1))
+			return -1;
 		p = next + 1;
 	}
 	return 0;
@@ -294,7 +351,7 @@ static void recover(struct pf_memory *m, const struct pf_tool *t, struct store *
 	struct pf_err err = PF_ERR_INIT;
 
 	pf_wlog("warning", "memory %s: %s: fetched again", s->id, why);
-	(void)pf_tool_ask(t, "_memory_make", s->root, NULL, NULL, 0, &answer, &err);
+	(void)ask_helper(t, s, "_memory_make", NULL, NULL, 0, &answer, &err);
 	(void)stamp_and_pull(m, t, s);
 }
 
@@ -413,11 +470,11 @@ static void remove_there(
 		return;
 	/* Is the directory still ours, and the file still gone? */
 	struct pf_err ignored = PF_ERR_INIT;
-	bool back = pf_tool_ask(t, "_memory_get", s->root, e->rel, NULL, 0, &content, &ignored) == 0;
+	bool back = ask_helper(t, s, "_memory_get", e->rel, NULL, 0, &content, &ignored) == 0;
 	pf_buf_done(&content);
 	content = (struct pf_buf){0};
 	PF_FREE char *ours = pf_asprintf("version 1\n%s", s->id);
-	bool marked = pf_tool_ask(t, "_memory_get", s->root, MARKER, NULL, 0, &content, &ignored) == 0 &&
+	bool marked = ask_helper(t, s, "_memory_get", MARKER, NULL, 0, &content, &ignored) == 0 &&
 		      content.len == strlen(ours) && memcmp(content.data, ours, content.len) == 0;
 	if (back)
 		e->gone_us = 0;
@@ -563,8 +620,12 @@ void pf_memory_sync(struct pf_memory *m, const struct pf_tool *t, enum pf_memory
 	if (pass == PF_MEMORY_DUE && pf_now_us() - m->synced_us < SYNC_MS * 1000)
 		return;
 	m->deadline_us = pf_now_us() + ms * 1000;
+	m->over_us = 0;
+	m->last = pass != PF_MEMORY_DUE;
 	for (size_t i = 0; i < m->n_stores; i++)
-		if (pass == PF_MEMORY_FLUSH)
+		if (over(m))
+			pf_wlog("warning", "memory %s: not looked at: the time is over", m->stores[i].id);
+		else if (pass == PF_MEMORY_FLUSH)
 			flush_store(m, t, &m->stores[i]);
 		else
 			sync_store(m, t, &m->stores[i], pass == PF_MEMORY_LAST);
@@ -599,8 +660,8 @@ static char *root_of(const cJSON *item)
 	return pf_asprintf("memory/%s", name);
 }
 
-struct pf_memory *pf_memory_new(
-	const char *base_url, const char *agent, const char *token, const cJSON *session, struct pf_err *err)
+struct pf_memory *pf_memory_new(const char *base_url, const char *agent, const char *token,
+	const cJSON *session, struct pf_http_over ends, struct pf_err *err)
 {
 	const cJSON *resources = cJSON_GetObjectItemCaseSensitive(session, "resources"), *item;
 	struct pf_memory *m = pf_calloc(1, sizeof(*m));
@@ -628,15 +689,19 @@ struct pf_memory *pf_memory_new(
 				member(item, "memory_store_id"));
 			goto failed;
 		}
+		s->m = m;
 		s->id = pf_strdup(member(item, "memory_store_id"));
 		s->read_only = strcmp(member(item, "access"), "read_only") == 0;
 		m->args[2 * m->n_stores] = s->read_only ? "--read-only-root" : "--root";
 		m->args[2 * m->n_stores + 1] = s->root;
 		m->n_stores++;
 	}
+	m->ends = ends;
 	m->http = pf_http_new(base_url, agent, err);
-	if (m->http)
+	if (m->http) {
+		pf_http_ends_with(m->http, (struct pf_http_over){.is = requests_over, .arg = m});
 		return m;
+	}
 failed:
 	pf_memory_free(m);
 	return NULL;
@@ -653,7 +718,7 @@ int pf_memory_download(struct pf_memory *m, const struct pf_tool *t, struct pf_e
 	for (size_t i = 0; i < m->n_stores; i++) {
 		struct store *s = &m->stores[i];
 		PF_BUF struct pf_buf answer = {0};
-		if (pf_tool_ask(t, "_memory_make", s->root, NULL, NULL, 0, &answer, err) < 0)
+		if (ask_helper(t, s, "_memory_make", NULL, NULL, 0, &answer, err) < 0)
 			return pf_wrap(err,
 				"memory store %s: make its directory, which must not be there and must "
 				"be writable",
@@ -669,6 +734,9 @@ int pf_memory_download(struct pf_memory *m, const struct pf_tool *t, struct pf_e
 
 void pf_memory_drop(struct pf_memory *m, const struct pf_tool *t)
 {
+	m->deadline_us = pf_now_us() + DROP_MS * 1000;
+	m->over_us = 0;
+	m->last = true;
 	for (size_t i = 0; i < m->n_stores; i++) {
 		PF_BUF struct pf_buf answer = {0};
 		(void)inside(t, &m->stores[i], "_memory_drop", NULL, NULL, 0, &answer);

@@ -8,16 +8,18 @@
 
 #include "base/err.h"
 #include "worker/box.h"
+#include "worker/http.h"
 
 struct pf_memory;
 
 /* Whether a session has memory stores attached. */
 bool pf_memory_wanted(const cJSON *session);
 
-/* What a session has attached; token must be the item's (the environment key opens no memory store). NULL on
- * error: no token, a mount path that is none. */
-struct pf_memory *pf_memory_new(
-	const char *base_url, const char *agent, const char *token, const cJSON *session, struct pf_err *err);
+/* What a session has attached; token must be the item's (the environment key opens no memory store). When
+ * ends says so, nothing more is asked, of the platform or of the helper, which is ended if it was at
+ * something. NULL on error: no token, a mount path that is none. */
+struct pf_memory *pf_memory_new(const char *base_url, const char *agent, const char *token,
+	const cJSON *session, struct pf_http_over ends, struct pf_err *err);
 void pf_memory_free(struct pf_memory *m);
 
 /* Arguments for the tools' helper: where the stores are. NULL-terminated, of m. */

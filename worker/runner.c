@@ -42,17 +42,39 @@
 #define MEMORY_SYNC_MS 30000
 #define MEMORY_FLUSH_MS 8000
 
-enum end pf_run_look(struct run *r)
+/* Whether we have been told to end, for that long at least. */
+static bool told_since(struct run *r, int64_t ms)
 {
 	struct signalfd_siginfo info;
-	uint64_t n;
 
-	(void)!read(r->wake, &n, sizeof(n));
 	while (read(r->signals, &info, sizeof(info)) == sizeof(info)) {
 		if (!r->signalled)
 			r->signalled_us = pf_now_us();
 		r->signalled = true;
 	}
+	return r->signalled && pf_now_us() - r->signalled_us >= ms * 1000;
+}
+
+/* What the session's requests end with: no answer is waited for so long that nothing could be kept. */
+static bool requests_over(void *arg)
+{
+	return told_since(arg, POST_GRACE_MS);
+}
+
+/* And what its memory does. */
+static bool memory_over(void *arg)
+{
+	struct run *r = arg;
+
+	return pf_lease_state(r->lease) == PF_LEASE_LOST || (!r->ending && told_since(r, MEMORY_FLUSH_MS));
+}
+
+enum end pf_run_look(struct run *r)
+{
+	uint64_t n;
+
+	(void)!read(r->wake, &n, sizeof(n));
+	(void)told_since(r, 0);
 	switch (pf_lease_state(r->lease)) {
 	case PF_LEASE_LOST:
 		return LOST;
@@ -104,7 +126,8 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 		enum end e = pf_run_look(r);
 		if (e == LOST || e == STOPPING)
 			return e;
-		int known = doubtful ? arrived(r, call_id) : 0;
+		/* A lease that may have run out is not ours to post with: the next beat tells. */
+		int known = !pf_lease_sure(r->lease) ? -1 : doubtful ? arrived(r, call_id) : 0;
 		if (known > 0) {
 			pf_metric_add(PF_M_POSTED, 1);
 			return GOING_ON;
@@ -140,7 +163,10 @@ static enum end post(struct run *r, const char *call_id, const char *body)
 			e = pf_run_look(r);
 			if (e == LOST || e == STOPPING)
 				return e;
-			pf_run_wait(r, -1, 0, wait);
+			if (e == SIGNALLED && r->signalled_us + POST_GRACE_MS * 1000 < until)
+				until = r->signalled_us + POST_GRACE_MS * 1000;
+			else
+				pf_run_wait(r, -1, 0, wait);
 		}
 	}
 }
@@ -340,7 +366,8 @@ static enum end check_session(struct run *r, struct pf_err *err)
 		return TERMINATED;
 	/* A worker inside attaches them itself. */
 	if (!r->o->command && pf_memory_wanted(s) &&
-		!(r->memory = pf_memory_new(r->o->base_url, r->o->agent, r->w->token, s, err)))
+		!(r->memory = pf_memory_new(r->o->base_url, r->o->agent, r->w->token, s,
+			  (struct pf_http_over){.is = memory_over, .arg = r}, err)))
 		return FAILED;
 	pf_skills_resolve(r->http, r->o->key ? r->o->key : r->bearer, s, &r->skills);
 	/* Checkpoints that are made by themselves, while the session runs, see them. */
@@ -379,8 +406,10 @@ static void clear_out(struct run *r, enum end e)
 
 	if (r->memory && start_tool(r, &err) == 0) {
 		bool clean = e == IDLE || e == TERMINATED;
+		r->ending = !clean;
 		pf_memory_sync(r->memory, &r->tool, clean ? PF_MEMORY_LAST : PF_MEMORY_FLUSH,
 			clean ? MEMORY_SYNC_MS : MEMORY_FLUSH_MS);
+		r->ending = true;
 		pf_memory_drop(r->memory, &r->tool);
 	}
 	pf_skills_remove(&r->skills, o, r->w->session_id);
@@ -404,8 +433,10 @@ static enum end begin(struct run *r, struct pf_err *err)
 	if (open_box(r, &how, err) < 0)
 		return FAILED;
 	r->made = true;
-	if (furnish(r, strcmp(how, "created") == 0, err) < 0)
-		return FAILED;
+	if (furnish(r, strcmp(how, "created") == 0, err) < 0) {
+		e = pf_run_look(r);
+		return e == GOING_ON ? FAILED : e;
+	}
 	pf_metric_add(strcmp(how, "created") == 0                       ? PF_M_BOX_CREATED
 		      : strcmp(how, "resumed from its checkpoint") == 0 ? PF_M_BOX_RESUMED
 									: PF_M_BOX_RESTARTED,
@@ -469,11 +500,21 @@ static void put_away(struct run *r, enum end e)
 		pf_wlog("error", "%s", err.msg);
 }
 
+/* Whether the item is still ours to stop. */
+static bool stop_over(void *arg)
+{
+	struct run *r = arg;
+
+	return !pf_lease_sure(r->lease);
+}
+
 static void stop_item(struct run *r)
 {
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_http *h = pf_http_new(r->o->base_url, r->o->agent, &err);
 
+	if (h)
+		pf_http_ends_with(h, (struct pf_http_over){.is = stop_over, .arg = r});
 	if (!h || pf_api_stop(h, r->env, r->bearer, r->w->id, &err) < 0)
 		pf_wlog("warning", "%s", err.msg);
 	pf_http_free(h);
@@ -492,12 +533,13 @@ static int finish(struct run *r, enum end e, struct pf_err *err)
 	pf_stream_stop(r->stream);
 	put_away(r, e);
 	pf_box_unlock(&r->o->box, r->w->session_id, &r->lock);
-	bool sure = pf_lease_sure(r->lease);
-	pf_lease_stop(r->lease);
-	if (sure)
+	/* Its beats go on meanwhile: a stop that comes when another has the item would end that one's
+	 * session. */
+	if (pf_lease_sure(r->lease))
 		stop_item(r);
 	else if (e != LOST)
 		pf_wlog("warning", "the lease ran out meanwhile: the item is not stopped");
+	pf_lease_stop(r->lease);
 	if (e == LOST)
 		return pf_fail_kind(err, PF_ERR_STATE, 0, "the lease was lost");
 	if (e == FAILED && !err->msg[0])
@@ -532,9 +574,10 @@ int pf_runner_run(const struct pf_runner_opts *o, const struct pf_work *w, int *
 	r.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (r.wake < 0 || r.signals < 0)
 		pf_fail(err, errno, "eventfd");
-	else if ((r.http = pf_http_new(o->base_url, o->agent, err)) &&
-		 (r.lease = pf_lease_start(
-			  o->base_url, o->agent, r.bearer, r.env, w->id, r.wake, r.http, err))) {
+	else if ((r.http = pf_http_new(o->base_url, o->agent, err)))
+		pf_http_ends_with(r.http, (struct pf_http_over){.is = requests_over, .arg = &r});
+	if (r.http && (r.lease = pf_lease_start(
+			       o->base_url, o->agent, r.bearer, r.env, w->id, r.wake, r.http, err))) {
 		enum end e = begin(&r, err);
 		*spoilt = e == FAILED;
 		if (e == GOING_ON)

@@ -32,8 +32,8 @@ struct run {
 	char **leave_out;         /* paths of theirs that no checkpoint is to have */
 	struct pf_memory *memory; /* NULL: none, or the worker inside has it */
 	int wake, signals, lock;
-	bool signalled, made;
-	bool suspect; /* the helper died: perhaps the sandbox has, too */
+	bool signalled, made, ending; /* ending: what is left to do is what has to be done at the end */
+	bool suspect;                 /* the helper died: perhaps the sandbox has, too */
 	int64_t signalled_us;
 	int64_t history_us; /* when to read the list of events; 0: it is known */
 	char *refused;      /* why the stream was refused for good */

@@ -168,6 +168,14 @@ static void wake(const struct pf_serve *s)
 	(void)!write(s->o.wake_fd, &one, sizeof(one));
 }
 
+static bool list_full(struct pf_serve *s)
+{
+	pthread_mutex_lock(&s->lock);
+	bool full = s->n_deleted >= DELETED_MAX;
+	pthread_mutex_unlock(&s->lock);
+	return full;
+}
+
 /* What a genuine message asks for. */
 static enum pf_metric act(struct pf_serve *s, const struct pf_buf *body)
 {
@@ -185,12 +193,12 @@ static enum pf_metric act(struct pf_serve *s, const struct pf_buf *body)
 		return PF_M_HOOK_IGNORED;
 	pthread_mutex_lock(&s->lock);
 	s->work |= work;
-	if (deleted && s->n_deleted < DELETED_MAX) {
+	if (deleted) {
 		char **more = reallocarray(s->deleted, s->n_deleted + 1, sizeof(*more));
-		if (more) {
-			s->deleted = more;
-			s->deleted[s->n_deleted++] = pf_strdup(id);
-		}
+		if (!more)
+			abort();
+		s->deleted = more;
+		s->deleted[s->n_deleted++] = pf_strdup(id);
 	}
 	pthread_mutex_unlock(&s->lock);
 	wake(s);
@@ -229,6 +237,9 @@ static enum MHD_Result take_webhook(struct pf_serve *s, struct MHD_Connection *c
 		pf_wlog("warning", "webhook refused: %s", why);
 		return refuse(c, v == PF_HOOK_MALFORMED ? MHD_HTTP_BAD_REQUEST : MHD_HTTP_UNAUTHORIZED, why);
 	}
+	/* Its sender tries again, and it does not count as seen. */
+	if (list_full(s))
+		return refuse(c, MHD_HTTP_SERVICE_UNAVAILABLE, "too many deleted sessions at once");
 	/* Once more the same: taken, or its sender would go on, and without effect. */
 	pf_metric_add(pf_hook_seen(s->seen, id, now) ? PF_M_HOOK_REPEATED : act(s, &in->body), 1);
 	return reply(c, MHD_HTTP_NO_CONTENT, JSON_TYPE, "");

@@ -120,7 +120,8 @@ static void a_call_that_was_answered_is_not_run_by_a_late_verdict(void **state)
 static void an_end_that_is_told_again_is_no_later(void **state)
 {
 	static const char *const events[] = {"{\"type\":\"session.status_idle\",\"id\":\"x\"}",
-		"{\"type\":\"user.message\",\"id\":\"m\"}", "{\"type\":\"session.status_idle\",\"id\":\"y\"}"};
+		"{\"type\":\"user.message\",\"id\":\"m\"}",
+		"{\"type\":\"session.status_idle\",\"id\":\"y\"}"};
 	struct pf_ledger l = {0};
 
 	(void)state;

@@ -14,6 +14,15 @@ RESOURCES='[{"type":"memory_store","memory_store_id":"memstore_a","mount_path":"
 MEMORY='{"memstore_a":{"/one.md":"first\n","/deep/er/two.md":"second ü\u0000\n","/three.md":"third","/four.md":"4","/five.md":"5"},
 	"memstore_r":{"/rule.md":"be kind"}}'
 
+# Something in the session's sandbox has been stopped by a signal.
+stopped_in_it() {
+	local pid
+	for pid in $(pids_of "$SESSION"); do
+		! grep -q '^State:.T' "/proc/$pid/status" 2>/dev/null || return 0
+	done
+	return 1
+}
+
 # The session of $SESSION with the stores and these turns.
 with_memory() { # TURN...
 	session "$@" | jq -c --argjson r "$RESOURCES" --argjson m "$MEMORY" '.session = {resources: $r} | .memory = $m'
@@ -112,6 +121,26 @@ be kind'
 	wait_for 30 stub_is '.items | last | .state == "stopped"'
 	assert_equal "$(result_text 0)" $'deep\nfive.md\nfour.md\none.md\nthree.md'
 	assert_equal "$(stub_says '.memory.memstore_a | has("/left.md")')" false
+	assert_no_violations
+}
+
+@test "a helper that the agent stops holds nobody: the sandbox ends when the lease is lost" {
+	new_session
+	start_stub "[$(with_memory "[$(sh_call '(until [ -e /workspace/go ]; do sleep 0.1; done; kill -STOP $PPID; exec sleep 77777) >/dev/null 2>&1 &')]" |
+		jq -c '.turns[0].idle = null')]" '{"ttl":8}'
+	start_worker
+	wait_for 30 stub_is ".sessions[\"$SESSION\"].results[0].missing | not"
+	pinfold exec "$SESSION" -- touch /workspace/go
+	wait_for 20 stopped_in_it
+	# Its memory is brought back now, and nobody answers.
+	stub_tell event "{\"session\":\"$SESSION\",\"event\":{\"type\":\"session.status_idle\",\"stop_reason\":{\"type\":\"end_turn\"}}}"
+	wait_for 30 grep -q 'ends: the session is idle' "$PF_DIR/worker.log"
+	stub_tell fault '{"lose":true}'
+	# A beat later, not half a minute.
+	wait_for 25 eval '[ -z "$(pids_of "$SESSION")" ]'
+	[ -z "$(pinfold checkpoint ls --sandbox "$SESSION" --quiet)" ]
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
 	assert_no_violations
 }
 
