@@ -505,10 +505,11 @@ int main(int argc, char **argv)
 	(void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	int wrong = parse(argc, argv, &o, &err);
 	pf_wlog_setup(o.json, NULL);
-	if (wrong < 0)
-		return fail(&err);
-	if (complete(&o, &err) < 0 || pf_http_init(&err) < 0)
-		return fail(&err);
+	/* A session's process that cannot even begin tells its poller so. */
+	if (wrong < 0 || complete(&o, &err) < 0 || pf_http_init(&err) < 0) {
+		(void)fail(&err);
+		return fd >= 0 ? EXIT_SPOILT : 1;
+	}
 	pf_metrics_join(given_fd(METRICS_FD_ENV));
 	unsetenv(FORGET_ENV);
 	block_signals();

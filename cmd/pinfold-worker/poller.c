@@ -5,7 +5,10 @@
  * pid.
  *
  * SIGTERM: no new items; the sessions are told, finish the call that they are at, and put their sandboxes
- * away. A poller that is killed outright takes its sessions along in the same way (PDEATHSIG). */
+ * away. A poller that is killed outright takes its sessions along in the same way (PDEATHSIG).
+ *
+ * Signals stay blocked in all that it starts until that reads them from a descriptor: one that is told to end
+ * while it starts hears of it, and ends in order. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +46,11 @@ extern char **environ;
 #define BLOCK_MS 999
 /* Ready means that a poll was answered within this and the time between two polls. */
 #define READY_MS 90000
+#define ACK_GRACE_MS 5000
+/* Processes that remove what deleted sessions have left. */
+#define FORGETS_MAX 8
+#define FORGETS_END_MS 30000
+#define FORGET_AGAIN_MS 1000
 #define SPOILT_MS 2000
 #define SPOILT_PAUSE_MS 30000
 
@@ -88,23 +96,19 @@ static char **make_env(const char *const *lines)
 /* In the child: only what may be done beside a thread that is not there any more. */
 static _Noreturn void become(char **argv, char **env, int item, pid_t parent)
 {
-	sigset_t none;
-
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
-		_exit(1);
+		_exit(EXIT_SPOILT);
 	/* Both out of the way first: either may have the other's number. */
 	int a = fcntl(item, F_DUPFD_CLOEXEC, METRICS_FD + 1),
 	    b = metrics < 0 ? -1 : fcntl(metrics, F_DUPFD_CLOEXEC, METRICS_FD + 1);
 	if (a < 0 || dup2(a, ITEM_FD) < 0 || (b >= 0 && dup2(b, METRICS_FD) < 0))
-		_exit(1);
+		_exit(EXIT_SPOILT);
 	(void)close_range(METRICS_FD + 1, ~0U, 0);
 	if (b < 0)
 		(void)close(METRICS_FD);
 	execve("/proc/self/exe", argv, env);
-	_exit(1);
+	_exit(EXIT_SPOILT);
 }
 
 /* A process of this program with text on its ITEM_FD. more: one more line of its environment, or NULL. */
@@ -120,8 +124,10 @@ static bool start(struct pf_worker_opts *o, char **argv, const char *more, const
 
 	(void)snprintf(item_fd, sizeof(item_fd), ITEM_FD_ENV "=%d", ITEM_FD);
 	(void)snprintf(metrics_fd, sizeof(metrics_fd), METRICS_FD_ENV "=%d", metrics < 0 ? -1 : METRICS_FD);
-	if (n_children == sizeof(children) / sizeof(children[0]) || pipe2(p, O_CLOEXEC) < 0) {
-		pf_wlog("error", "%s: no process can be started: %s", session, strerrordesc_np(errno));
+	bool room = n_children < sizeof(children) / sizeof(children[0]);
+	if (!room || pipe2(p, O_CLOEXEC) < 0) {
+		pf_wlog("error", "%s: no process can be started: %s", session,
+			room ? strerrordesc_np(errno) : "there are too many");
 		return false;
 	}
 	char **env = make_env(lines);
@@ -146,37 +152,57 @@ static bool start(struct pf_worker_opts *o, char **argv, const char *more, const
 	return pid > 0;
 }
 
-static void start_item(
+static bool start_item(
 	struct pf_worker_opts *o, char **argv, const struct pf_work *w, const struct pf_buf *item)
 {
 	PF_BUF struct pf_buf text = {0};
 
 	pf_buf_printf(&text, "%s\n", o->key);
 	pf_buf_add(&text, item->data, item->len);
-	if (start(o, argv, NULL, &text, w->session_id, true))
+	bool started = start(o, argv, NULL, &text, w->session_id, true);
+	if (started)
 		pf_wlog("info", "%s: work item %s, process %d", w->session_id, w->id,
 			(int)children[n_children - 1].pid);
 	explicit_bzero(text.data, text.len);
+	return started;
 }
 
 /* A session was deleted: its checkpoints go, and its sandbox if nobody works at it. */
-static void start_forget(struct pf_worker_opts *o, char **argv, const char *session)
+static bool start_forget(struct pf_worker_opts *o, char **argv, const char *session)
 {
 	PF_FREE char *line = pf_asprintf(FORGET_ENV "=%s", session);
 	PF_BUF struct pf_buf none = {0};
 
 	pf_buf_str(&none, "");
-	(void)start(o, argv, line, &none, session, false);
+	return start(o, argv, line, &none, session, false);
+}
+
+/* As many of them as may be at it at a time; whenever one ends there is room for the next. gone: one that
+ * could not be begun yet. Returns whether there are more. */
+static bool forget_some(struct pf_worker_opts *o, char **argv, struct pf_serve *serve, char **gone)
+{
+	while (serve && n_children - n_sessions < FORGETS_MAX &&
+		(*gone || (*gone = pf_serve_deleted(serve)))) {
+		if (!start_forget(o, argv, *gone))
+			return true;
+		free(*gone);
+		*gone = NULL;
+	}
+	return n_children - n_sessions == FORGETS_MAX;
+}
+
+static void make_pause(void)
+{
+	pause_until_us = pf_now_us() + pf_backoff_ms(spoilt++, 1000, SPOILT_PAUSE_MS) * 1000;
 }
 
 static void look_at_end(bool item, int64_t begun_us, int status)
 {
-	int64_t now = pf_now_us();
-
-	if (!item || !WIFEXITED(status))
+	if (!item)
 		return;
-	if (WEXITSTATUS(status) == EXIT_SPOILT && now - begun_us < SPOILT_MS * 1000)
-		pause_until_us = now + pf_backoff_ms(spoilt++, 1000, SPOILT_PAUSE_MS) * 1000;
+	if ((WIFSIGNALED(status) || WEXITSTATUS(status) == EXIT_SPOILT) &&
+		pf_now_us() - begun_us < SPOILT_MS * 1000)
+		make_pause();
 	else
 		spoilt = 0;
 }
@@ -237,6 +263,58 @@ static int64_t between(int64_t low, int64_t high)
 	return low + (int64_t)(r % (uint32_t)(high - low + 1));
 }
 
+/* Whether we have been told to end, though nobody has read it yet. */
+static bool told_to_end(void)
+{
+	sigset_t set;
+
+	return sigpending(&set) == 0 && (sigismember(&set, SIGTERM) > 0 || sigismember(&set, SIGINT) > 0 ||
+						sigismember(&set, SIGHUP) > 0);
+}
+
+/* What a request of ours ends with, grace_ms after that: what was polled and not acknowledged goes back into
+ * the queue, but whether an ack has arrived should be known. */
+struct patience {
+	int64_t grace_ms, told_us;
+};
+
+static bool requests_over(void *arg)
+{
+	struct patience *p = arg;
+
+	if (!p->told_us && told_to_end())
+		p->told_us = pf_now_us();
+	return p->told_us && pf_now_us() - p->told_us >= p->grace_ms * 1000;
+}
+
+/* An item that was polled; *wait_ms: until the next poll. */
+static void take_item(struct pf_worker_opts *o, char **argv, struct pf_http *h, const struct pf_work *w,
+	const struct pf_buf *text, int64_t *wait_ms)
+{
+	static unsigned failures;
+	struct patience patience = {.grace_ms = ACK_GRACE_MS};
+	struct pf_err err = PF_ERR_INIT;
+
+	/* One that is not acknowledged goes back into the queue by itself. */
+	if (told_to_end())
+		return;
+	pf_http_ends_with(h, (struct pf_http_over){.is = requests_over, .arg = &patience});
+	if (pf_api_ack(h, o->run.environment_id, o->key, w->id, &err) < 0) {
+		pf_wlog("error", "%s: %s", w->session_id ? w->session_id : w->id, err.msg);
+		*wait_ms = pf_backoff_ms(failures++, 1000, 60000);
+	} else {
+		/* A health check is done with that. */
+		bool started = w->session_id && start_item(o, argv, w, text);
+		failures = 0;
+		if (w->session_id && !started)
+			make_pause();
+		if (!started &&
+			pf_api_stop(h, o->run.environment_id, w->token ? w->token : o->key, w->id, &err) < 0)
+			pf_wlog("warning", "%s", err.msg);
+	}
+	pf_http_ends_with(h, (struct pf_http_over){0});
+}
+
 /* One poll, and the item started if there was one. *wait_ms: until the next. Returns -1 when it will never
  * work, 1 when the queue was empty. */
 static int poll_once(struct pf_worker_opts *o, char **argv, struct pf_http *h, bool hooked,
@@ -246,10 +324,18 @@ static int poll_once(struct pf_worker_opts *o, char **argv, struct pf_http *h, b
 	struct pf_http_resp resp;
 	struct pf_work w = {0};
 	bool block = !o->drain && !hooked && !o->poll_every_ms;
+	struct patience none = {0};
+
+	pf_http_ends_with(h, (struct pf_http_over){.is = requests_over, .arg = &none});
 	int r = pf_api_poll(h, o->run.environment_id, o->key, o->worker_id, block ? BLOCK_MS : 0,
 		hooked ? RECLAIM_HOOK_MS : RECLAIM_MS, &resp, &err);
+	pf_http_ends_with(h, (struct pf_http_over){0});
 
 	*wait_ms = 0;
+	if (r < 0 && err.errnum == ECANCELED) {
+		pf_http_resp_done(&resp);
+		return 0;
+	}
 	if (r < 0) {
 		bool fatal = pf_http_fatal(&resp);
 		pf_wlog("error", "%s", err.msg);
@@ -262,16 +348,8 @@ static int poll_once(struct pf_worker_opts *o, char **argv, struct pf_http *h, b
 	atomic_store(&state.polled_us, pf_now_us());
 	r = pf_work_parse(resp.body.data ? resp.body.data : "", resp.body.len, &w, &err);
 	pf_metric_add(r > 0 ? PF_M_POLL_ITEM : r < 0 ? PF_M_POLL_ERROR : PF_M_POLL_EMPTY, 1);
-	if (r > 0 && w.session_id) {
-		/* An item that is not acknowledged goes back into the queue by itself. */
-		if (pf_api_ack(h, o->run.environment_id, o->key, w.id, &err) < 0)
-			pf_wlog("error", "%s: %s", w.session_id, err.msg);
-		else
-			start_item(o, argv, &w, &resp.body);
-	} else if (r > 0) {
-		/* A health check: taken, and done. */
-		if (pf_api_ack(h, o->run.environment_id, o->key, w.id, &err) == 0)
-			(void)pf_api_stop(h, o->run.environment_id, o->key, w.id, &err);
+	if (r > 0) {
+		take_item(o, argv, h, &w, &resp.body, wait_ms);
 	} else if (r < 0) {
 		pf_wlog("error", "%s", err.msg);
 		*wait_ms = 1000;
@@ -287,7 +365,7 @@ static int poll_once(struct pf_worker_opts *o, char **argv, struct pf_http *h, b
 
 /* Returns the exit code. */
 static int poll_until_told(struct pf_worker_opts *o, char **argv, int signals, int hooks,
-	struct pf_serve *serve, struct pf_http *h)
+	struct pf_serve *serve, char **gone, struct pf_http *h)
 {
 	unsigned failures = 0;
 	/* The first polls are as after a webhook: nobody knows what happened before. */
@@ -295,11 +373,7 @@ static int poll_until_told(struct pf_worker_opts *o, char **argv, int signals, i
 
 	while (!told) {
 		int64_t wait = 3600000;
-		char *gone;
-		while (serve && (gone = pf_serve_deleted(serve))) {
-			start_forget(o, argv, gone);
-			free(gone);
-		}
+		(void)forget_some(o, argv, serve, gone);
 		if (serve && pf_serve_work(serve))
 			hooked = true;
 		int64_t pause = (pause_until_us - pf_now_us()) / 1000;
@@ -316,9 +390,29 @@ static int poll_until_told(struct pf_worker_opts *o, char **argv, int signals, i
 			if (r > 0 && o->drain && wait > 3000)
 				wait = 3000;
 		}
-		told = rest(signals, hooks, wait);
+		/* Where one could not be begun, nothing that ends will wake us. */
+		told = rest(signals, hooks, *gone && wait > FORGET_AGAIN_MS ? FORGET_AGAIN_MS : wait);
 	}
 	return 0;
+}
+
+/* What was taken before we were told to end is done, if there is the time. */
+static void end_forgets(
+	struct pf_worker_opts *o, char **argv, int signals, struct pf_serve *serve, char *gone)
+{
+	int64_t end = pf_now_us() + (int64_t)FORGETS_END_MS * 1000;
+	size_t left = 0;
+
+	while (forget_some(o, argv, serve, &gone) && pf_now_us() < end)
+		(void)rest(signals, -1, FORGET_AGAIN_MS);
+	while (gone || (serve && (gone = pf_serve_deleted(serve)))) {
+		left++;
+		free(gone);
+		gone = NULL;
+	}
+	if (left)
+		pf_wlog("warning",
+			"what %zu deleted sessions left here is not removed: their checkpoints stay", left);
 }
 
 static struct pf_serve *listen_on(const struct pf_worker_opts *o, int hooks, struct pf_err *err)
@@ -361,13 +455,15 @@ int pf_poll_loop(struct pf_worker_opts *o, char **argv)
 	}
 	pf_wlog("info", "polling %s as %s, %lld at a time", o->run.environment_id, o->worker_id,
 		(long long)o->max_sessions);
-	int code = poll_until_told(o, argv, signals, hooks, serve, h);
+	char *gone = NULL;
+	int code = poll_until_told(o, argv, signals, hooks, serve, &gone, h);
 	pf_http_free(h);
 	atomic_store(&state.draining, true);
 	if (n_sessions)
 		pf_wlog("info", "ending; %zu sessions are put away", n_sessions);
 	for (size_t i = 0; i < n_children; i++)
 		(void)kill(children[i].pid, SIGTERM);
+	end_forgets(o, argv, signals, serve, gone);
 	while (n_children)
 		(void)rest(signals, -1, 60000);
 	pf_serve_stop(serve);

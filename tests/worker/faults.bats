@@ -224,3 +224,57 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 	wait "$WORKER_PID"
 	assert_equal "$(results)" 'false "1"'
 }
+
+@test "told to end, a worker waits for no ack that is to be tried later, and takes no item any more" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo kept >f; sleep 2; echo finished')]")]"
+	start_worker --max-sessions 3
+	wait_for 30 running 'sleep [2]'
+	stub_tell fault '{"ack_429":60}'
+	local first=$SESSION
+	new_session
+	stub_tell add "$(session "[$(sh_call 'echo never')]")"
+	wait_for 30 stub_is "[.log[] | select(.path | test(\"ack$\"))] | length >= 2"
+	kill "$WORKER_PID"
+	# Three tries, a minute apart, would be the other way.
+	wait_for 40 eval '! kill -0 "$WORKER_PID" 2>/dev/null'
+	wait "$WORKER_PID"
+	assert_equal "$(results "$first")" 'false "finished"'
+	[ "$(pinfold checkpoint ls --sandbox "$first" --quiet | wc -l)" = 1 ]
+	assert_equal "$(stub_says '.items | last | .state')" queued
+	assert_no_violations
+	assert_gone "$first"
+}
+
+@test "an item that comes when the worker has been told to end is not taken" {
+	new_session
+	start_stub '[]'
+	start_worker
+	wait_for 60 stub_is '[.log[] | select(.path | endswith("/poll"))] | length >= 1'
+	# While a poll waits, mostly.
+	kill "$WORKER_PID"
+	stub_tell add "$(session "[$(sh_call 'echo never')]")"
+	wait "$WORKER_PID"
+	assert_equal "$(stub_says '[.log[] | select(.path | test("ack$"))] | length')" 0
+	assert_equal "$(stub_says ".items[0].state")" queued
+}
+
+@test "where no session can be begun the queue is left to others: one item a second, then fewer" {
+	mkdir "$PF_DIR/bin"
+	cp "$WORKER" "$PF_DIR/bin/"
+	ln -s "$PINFOLD" "$BUILD/libexec/pinfold/pinfold-tool" "$PF_DIR/bin/"
+	start_stub '[]'
+	WORKER="$PF_DIR/bin/pinfold-worker" start_worker
+	wait_for 60 stub_is '[.log[] | select(.path | endswith("/poll"))] | length >= 1'
+	rm "$PF_DIR/bin/pinfold"
+	local i
+	for i in {1..6}; do
+		new_session
+		stub_tell add "$(session "[$(sh_call 'echo never')]")"
+	done
+	wait_for 40 stub_is '[.log[] | select(.path | test("ack$"))] | length >= 3'
+	stub_is '[.log[] | select(.path | test("ack$")) | .at] | .[2] - .[0] >= 2'
+	grep -q 'the program pinfold is not installed' "$PF_DIR/worker.log"
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+}

@@ -200,3 +200,24 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 	wait "$WORKER_PID"
 	assert_put_away
 }
+
+@test "many sessions deleted at once: a few at a time are removed, and what was taken is done though the worker is told to end" {
+	start_stub '[]'
+	start_listening --poll-every 10m
+	wait_for 10 polled 1
+	local i ids="" most=0 now
+	for i in {1..24}; do
+		new_session
+		ids+=",$SESSION"
+	done
+	assert_equal "$(hook "$HOOK_KEY" session.deleted "${ids#,}" | sort -u)" 204
+	kill "$WORKER_PID"
+	while kill -0 "$WORKER_PID" 2>/dev/null; do
+		now=$(pgrep -c -P "$WORKER_PID" || true)
+		[ "${now:-0}" -le "$most" ] || most=$now
+		sleep 0.02
+	done
+	wait "$WORKER_PID"
+	[ "$most" -ge 1 ] && [ "$most" -le 8 ] || show "$most at a time"
+	[ "$(grep -c 'deleted: nothing of it is left here' "$PF_DIR/worker.log")" = 24 ]
+}

@@ -51,9 +51,10 @@ def now():
 
 
 class Refused(Exception):
-    def __init__(self, status, kind, message, details=None, violation=True):
+    def __init__(self, status, kind, message, details=None, violation=True, retry_after=None):
         super().__init__(message)
         self.status, self.kind, self.details, self.violation = status, kind, details, violation
+        self.retry_after = retry_after
 
 
 class Store:
@@ -216,7 +217,7 @@ class Stub:
     # Faults: down (until this time nothing is answered), lose (412 to every heartbeat), stopping (heartbeats say it),
     # post_lost (that many posts are taken and the connection closed without an answer), post_500 (that many are
     # refused), list_500, list_tail_500 (all pages but the first), break_stream (streams end after that many events), slow_stream (seconds between bytes),
-    # garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
+    # ack_429 (acks are answered so, to come back in that many seconds), garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
     def __init__(self, script):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -275,6 +276,8 @@ class Stub:
             self.changed.wait(0.05)
 
     def ack(self, item):
+        if self.faults.get("ack_429"):
+            raise Refused(429, "rate_limit_error", "later", violation=False, retry_after=self.faults["ack_429"])
         if item.state != "queued" or not item.polled:
             raise Refused(409, "conflict_error", "ack of an item that was not polled")
         item.state, item.beat_at = "starting", time.time()
@@ -372,12 +375,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    def reply(self, status, doc):
+    def reply(self, status, doc, retry_after=None):
         body = b"" if status == 204 else doc if isinstance(doc, bytes) else json.dumps(doc).encode()
         self.send_response(status)
         if status != 204:
             self.send_header("content-type", "application/binary" if isinstance(doc, bytes) else "application/json")
             self.send_header("content-length", str(len(body)))
+        if retry_after is not None:
+            self.send_header("retry-after", str(retry_after))
         self.end_headers()
         self.wfile.write(body)
 
@@ -605,7 +610,7 @@ class Handler(BaseHTTPRequestHandler):
                 error = {"type": e.kind, "message": str(e)}
                 if e.details:
                     error["details"] = e.details
-                out = e.status, {"type": "error", "error": error}
+                out = e.status, {"type": "error", "error": error}, e.retry_after
             except OSError:
                 return
         if out:
