@@ -34,7 +34,7 @@
 #define DELETES_MAX 50
 #define REQUEST_MS 15000
 #define HELPER_LATE_MS 2000
-#define DROP_MS 5000
+#define DROP_MS 28000
 #define PAGES_MAX 1000
 #define ENTRIES_MAX 10000
 #define SHA_LEN 64
