@@ -335,13 +335,25 @@ static char *make_config(const struct pf_box_opts *o, const char *const *leave_o
 }
 
 /* What is left of the sandbox by somebody who was here before: 0: go on with it; 1: it was cleared away,
- * since the session has been elsewhere meanwhile. */
-static int look_over(const struct pf_box_opts *o, const char *id, struct pf_err *err)
+ * since the session has been elsewhere meanwhile. start: the words that have it started on its files. */
+static int look_over(const struct pf_box_opts *o, const char *id, const char *const *start,
+	const char *config, struct pf_err *err)
 {
 	bool stale;
 
 	/* What still runs in it is nobody's. */
-	if (pf_box_kill(o, id, err) < 0 || pf_box_stale(o, id, &stale, err) < 0)
+	if (pf_box_kill(o, id, err) < 0)
+		return -1;
+	int r = pf_box_stale(o, id, &stale, err);
+	if (r < 0 && err->kind == PF_ERR_NOT_FOUND) {
+		/* Files and nothing else: the machine was started anew, or a destroy was killed. What they
+		 * came from is asked of the sandbox, once there is one. */
+		*err = PF_ERR_INIT;
+		r = pf_box_run(o, start, config, NULL, err) < 0 || pf_box_kill(o, id, err) < 0
+			    ? -1
+			    : pf_box_stale(o, id, &stale, err);
+	}
+	if (r < 0)
 		return -1;
 	if (!stale)
 		return 0;
@@ -438,12 +450,16 @@ int pf_box_open(const struct pf_box_opts *o, const char *id, const char *const *
 	bool made = pf_box_run(o, words, config, &state, &first) == 0;
 	bool alive = made && strstr(state, "\"reused\":true");
 	if (alive || (!made && first.kind == PF_ERR_EXISTS)) {
-		int cleared = look_over(o, id, err);
+		words[from] = "--reuse";
+		words[from + 1] = NULL;
+		int cleared = look_over(o, id, words, config, err);
 		if (cleared < 0)
 			return -1;
-		words[cleared ? reuse : from] = cleared ? NULL : "--reuse";
-		if (!cleared)
-			words[from + 1] = NULL;
+		if (cleared) {
+			words[from] = "--from";
+			words[from + 1] = "latest";
+			words[reuse] = NULL;
+		}
 		*how = cleared ? "resumed from its checkpoint" : "started again on its files";
 		return pf_box_run(o, words, config, NULL, err);
 	}

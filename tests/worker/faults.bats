@@ -278,3 +278,22 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 	kill "$WORKER_PID"
 	wait "$WORKER_PID"
 }
+
+@test "the machine was started anew: the files that are on its disk are the session's still" {
+	new_session
+	start_stub "[$(session "[$(sh_call 'echo x >>f; wc -l <f; [ "$(wc -l <f)" -gt 1 ] || sleep 77777')]")]" '{"ttl":2}'
+	start_worker
+	wait_for 30 running 'sleep 7777[7]'
+	stub_tell fault '{"lose":true}'
+	wait_for 30 not_running 'sleep 7777[7]'
+	kill "$WORKER_PID"
+	wait "$WORKER_PID"
+	# What is in memory is gone.
+	rm -rf "${ROOT:?}/$SESSION"
+	stub_tell fault '{"lose":null}'
+	wait_for 20 stub_is '.items | last | .state == "queued"'
+	run_worker
+	assert_equal "$(results)" 'false "2"'
+	assert_no_violations
+	assert_put_away
+}
