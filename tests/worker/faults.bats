@@ -249,9 +249,10 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 @test "an item that comes when the worker has been told to end is not taken" {
 	new_session
 	start_stub '[]'
+	stub_tell fault '{"hold_poll":60}'
 	start_worker
 	wait_for 60 stub_is '[.log[] | select(.path | endswith("/poll"))] | length >= 1'
-	# While a poll waits, mostly.
+	# While the poll waits.
 	kill "$WORKER_PID"
 	stub_tell add "$(session "[$(sh_call 'echo never')]")"
 	wait "$WORKER_PID"

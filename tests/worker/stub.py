@@ -217,7 +217,7 @@ class Stub:
     # Faults: down (until this time nothing is answered), lose (412 to every heartbeat), stopping (heartbeats say it),
     # post_lost (that many posts are taken and the connection closed without an answer), post_500 (that many are
     # refused), list_500, list_tail_500 (all pages but the first), break_stream (streams end after that many events), slow_stream (seconds between bytes),
-    # ack_429 (acks are answered so, to come back in that many seconds), garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
+    # hold_poll (polls wait for an item that many seconds, whatever they say), ack_429 (acks are answered so, to come back in that many seconds), garbage (the stream sends frames that are none), gone (a session that is read is not found), fatal_poll (a status for polls)
     def __init__(self, script):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -262,7 +262,7 @@ class Stub:
         status = self.faults.get("fatal_poll")
         if status:
             raise Refused(status, "authentication_error", "no", violation=False)
-        end = time.time() + int(q.get("block_ms", "0")) / 1000
+        end = time.time() + max(int(q.get("block_ms", "0")) / 1000, self.faults.get("hold_poll", 0))
         if "block_ms" in q and not 1 <= int(q["block_ms"]) <= 999:
             raise Refused(400, "invalid_request_error", "block_ms")
         reclaim = int(q.get("reclaim_older_than_ms", "5000")) / 1000
