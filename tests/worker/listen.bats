@@ -31,13 +31,6 @@ polled() { # N: times at least
 answered() { # N
 	stub_is "[.sessions[\"$SESSION\"].results[] | select(.missing | not)] | length >= $1"
 }
-running() { # what of the session's sandbox runs a command that holds this word
-	local pid
-	for pid in $(pids_of "$SESSION"); do
-		tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qe "$1" && return 0
-	done
-	return 1
-}
 done_with_it() { stub_is '.items | last | .state == "stopped"'; }
 metric() { # NAME{LABELS}
 	curl -sf "$AT/metrics" | awk -v n="$1" '$1 == n { print $2 }'
@@ -116,10 +109,10 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 
 @test "health and readiness: not before the first poll, not without the control plane, not while draining" {
 	new_session
-	start_stub "[$(session "[$(sh_call 'sleep 4; echo finished')]")]"
+	start_stub "[$(session "[$(sh_call 'touch on; until [ -e go ]; do sleep 0.1; done; echo finished')]")]"
 	start_listening
 	wait_for 10 eval '[ "$(status_of /readyz)" = 200 ]'
-	wait_for 20 running 'sleep [4]'
+	wait_for 20 pinfold exec "$SESSION" -- test -e /workspace/on 2>/dev/null
 	wait_for 10 eval '[ "$(curl -sf "$AT/healthz" | jq -c "[.status, .sessions, .max_sessions]")" = "[\"ok\",1,1]" ]'
 	kill "$WORKER_PID"
 	wait_for 5 eval '[ "$(status_of /readyz)" = 503 ]'
@@ -128,6 +121,7 @@ metric_is() { [ "$(metric "$1")" = "$2" ]; }
 	assert_equal "$(metric pinfold_worker_draining)" 1
 	# Another worker is to take what comes now.
 	assert_equal "$(hook "$HOOK_KEY" session.status_run_started s)" 503
+	pinfold exec "$SESSION" -- touch /workspace/go
 	wait "$WORKER_PID"
 	assert_equal "$(results)" 'false "finished"'
 	assert_no_violations
