@@ -1,6 +1,6 @@
 # What goes wrong: leases, networks, processes. No result is lost, none is posted twice, nothing is left behind.
 # parallel-safe
-# timeout: 400
+# timeout: 500
 load ../lib/common
 load lib
 

@@ -1,7 +1,7 @@
 # Memory stores and skills: what a session brings into its sandbox, kept in step with the platform, and in no checkpoint.
 # The same for the worker outside and the SDK's inside.
 # parallel-safe
-# timeout: 240
+# timeout: 300
 load ../lib/common
 load lib
 
