@@ -96,9 +96,9 @@ int pf_gate_run(struct pf_gate *g, int fd, bool (*on_fd)(void *arg), void (*idle
 /* Change the policy: one atomic update of the rules, then connections that the new policy would not admit are
  * reset; the others live on. On failure the old policy stays in force. */
 int pf_gate_set_policy(struct pf_gate *g, const struct pf_policy *policy, struct pf_err *err);
-/* Tell pinfold-tls, if there is one, of the policy that was just set. On failure it is given up, and what
- * needs it is refused. */
-int pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking, struct pf_err *err);
+/* Tell pinfold-tls, if there is one, of the policy that was just set. One that cannot be told is given up
+ * with its connections: the next is started with that policy. */
+void pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking);
 /* The socket to pinfold-tls, set up, which is the gate's from here on; or -1, and why it could not be
  * started. */
 int pf_gate_tls(struct pf_gate *g, int fd, const char *why, struct pf_err *err);

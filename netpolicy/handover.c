@@ -155,9 +155,10 @@ void pf_handover_drop(struct pf_conn *c)
 
 	cJSON_AddStringToObject(msg, "op", "drop");
 	pf_json_add_int(msg, "id", c->tls_id);
-	/* What cannot be told to end one connection is told to end them all. */
+	/* What cannot be told to end one connection is told to end them all. The end is heard as any other
+	 * (gone), not here, where the caller is among the connections. */
 	if (g->tls.fd >= 0 && pf_tlslink_send(g->tls.fd, msg, NULL, 0, NULL, 0, &err) < 0)
-		hang_up(g);
+		(void)shutdown(g->tls.fd, SHUT_RDWR);
 }
 
 static const char *text_of(const cJSON *msg, const char *key)
@@ -354,18 +355,16 @@ int pf_handover_check(struct pf_gate *g, const struct pf_policy *p, struct pf_er
 	return 0;
 }
 
-int pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking, struct pf_err *err)
+void pf_gate_tls_policy(struct pf_gate *g, const cJSON *networking)
 {
 	PF_JSON cJSON *msg = cJSON_CreateObject();
+	struct pf_err ignored = PF_ERR_INIT;
 
 	if (g->tls.fd < 0)
-		return 0;
-	PF_CLOSE int doc = pf_tlslink_document(networking, NULL, pf_policy_revision(g->policy), err);
+		return;
+	PF_CLOSE int doc = pf_tlslink_document(networking, NULL, pf_policy_revision(g->policy), &ignored);
 	cJSON_AddStringToObject(msg, "op", "policy");
-	if (doc < 0 || pf_tlslink_send(g->tls.fd, msg, NULL, 0, &doc, 1, err) < 0) {
-		/* It must not go on with rules that are no longer true. */
+	/* It must not go on with rules that are no longer true. */
+	if (doc < 0 || pf_tlslink_send(g->tls.fd, msg, NULL, 0, &doc, 1, &ignored) < 0)
 		gone(g);
-		return -1;
-	}
-	return 0;
 }

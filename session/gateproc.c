@@ -111,7 +111,7 @@ static cJSON *set_policy(struct gate *g, int doc, struct pf_err *err)
 	pf_policy_set_revision(next, cJSON_IsNumber(revision) ? (uint64_t)revision->valuedouble : 0);
 	int r = pf_gate_set_policy(g->gate, next, err);
 	if (r == 0)
-		r = pf_gate_tls_policy(g->gate, networking, err);
+		pf_gate_tls_policy(g->gate, networking);
 	pf_policy_unref(next);
 	return r < 0 ? NULL : cJSON_CreateObject();
 }
@@ -336,13 +336,19 @@ int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct
 	return tell(g, "tls", why, fd, err);
 }
 
-static bool is_wish(const struct pf_gateproc *g, const cJSON *msg)
+static bool is_wish(struct pf_gateproc *g, const cJSON *msg)
 {
 	if (strcmp(text_of(msg, "op"), "wake-tls") != 0)
 		return false;
-	if (g->wake_tls)
-		g->wake_tls(g->arg);
+	g->wished = true;
 	return true;
+}
+
+void pf_gateproc_grant(struct pf_gateproc *g)
+{
+	if (g->wished && g->wake_tls)
+		g->wake_tls(g->arg);
+	g->wished = false;
 }
 
 cJSON *pf_gateproc_ask(struct pf_gateproc *g, const cJSON *msg, int fd, struct pf_err *err)
@@ -378,7 +384,10 @@ bool pf_gateproc_hear(struct pf_gateproc *g)
 	struct pf_err err = PF_ERR_INIT;
 	PF_JSON cJSON *msg = pf_control_recv(g->sock, NULL, &err);
 
-	return msg && is_wish(g, msg);
+	if (!msg || !is_wish(g, msg))
+		return false;
+	pf_gateproc_grant(g);
+	return true;
 }
 
 void pf_gateproc_hang_up(struct pf_gateproc *g)

@@ -24,8 +24,9 @@ struct pf_gateproc {
 	pid_t pid; /* 0: none */
 	int sock;  /* readable: pf_gateproc_hear; -1: none */
 	int last;  /* the same after pf_gateproc_hang_up */
-	/* The gate wants pinfold-tls. Called from pf_gateproc_hear and pf_gateproc_ask. */
+	/* The gate wants pinfold-tls. Called from pf_gateproc_hear and pf_gateproc_grant. */
 	void (*wake_tls)(void *arg);
+	bool wished; /* while it was asked */
 	void *arg;
 };
 #define PF_GATEPROC_NONE ((struct pf_gateproc){.sock = -1, .last = -1})
@@ -45,8 +46,9 @@ int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct
 
 /* Ask it and wait: {"op":"policy"}, {"op":"policy-test","target"}, {"op":"policy-set"} with a document of
  * netpolicy/tlslink.h. Returns what it answers; NULL with err, also when it does not answer, which is the end
- * of it. */
+ * of it. To be followed by pf_gateproc_grant, once it is known which policy is in force. */
 cJSON *pf_gateproc_ask(struct pf_gateproc *g, const cJSON *msg, int fd, struct pf_err *err);
+void pf_gateproc_grant(struct pf_gateproc *g);
 /* Read what it says by itself. false: it has ended. */
 bool pf_gateproc_hear(struct pf_gateproc *g);
 

@@ -160,6 +160,7 @@ static cJSON *answer(struct keeper *k, struct conn *c, const cJSON *msg, int giv
 	} else {
 		pf_fail_kind(&err, PF_ERR_INVALID, 0, "the keeper knows no request '%.40s'", op);
 	}
+	pf_gateproc_grant(&k->gate);
 	if (!a) {
 		a = cJSON_CreateObject();
 		cJSON_AddStringToObject(a, "error", err.msg);

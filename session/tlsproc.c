@@ -86,6 +86,7 @@ static int tell(struct pf_tlsproc *t, int sock, struct pf_err *err)
 	pf_json_add_int(setup, "lifetime", t->lifetime_s);
 	if (doc < 0 || pf_tlslink_send(sock, setup, NULL, 0, &doc, 1, err) < 0)
 		return -1;
+	t->told = t->revision;
 	for (size_t i = 0; i < t->credentials->n_secrets; i++) {
 		struct pf_secret *s = &t->credentials->secrets[i];
 		if (s->fd < 0)
@@ -189,8 +190,25 @@ static int run(struct pf_tlsproc *t, struct pf_err *err)
 	return start(t, err) < 0 || unblock(t->sock, err) < 0 ? -1 : 0;
 }
 
+/* It may have been started for a secret, or have lived from the beginning, with no gate to tell it of what
+ * came since. One that cannot be told is not to be asked. */
+static void tell_policy(struct pf_tlsproc *t)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_CLOSE int doc = pf_tlslink_document(t->networking, NULL, t->revision, &ignored);
+
+	cJSON_AddStringToObject(msg, "op", "policy");
+	if (doc < 0 || pf_tlslink_send(t->sock, msg, NULL, 0, &doc, 1, &ignored) < 0)
+		pf_tlsproc_done(t);
+	else
+		t->told = t->revision;
+}
+
 int pf_tlsproc_wake(struct pf_tlsproc *t, struct pf_err *err)
 {
+	if (t->pid > 0 && !t->rests && t->told != t->revision)
+		tell_policy(t);
 	if (run(t, err) < 0)
 		return -1;
 	int fd = fcntl(t->sock, F_DUPFD_CLOEXEC, 3);

@@ -23,10 +23,11 @@ struct pf_tlsproc {
 	 * can read, and the keeper does not. -1: the kernel has none, and it runs from the beginning on. */
 	int vault;
 	/* The one that runs. */
-	pid_t pid;  /* 0: none */
-	int pidfd;  /* readable when it has ended */
-	int sock;   /* our copy of the gate's end */
-	bool rests; /* it ends by itself once the authority is made */
+	pid_t pid;     /* 0: none */
+	int pidfd;     /* readable when it has ended */
+	int sock;      /* our copy of the gate's end */
+	bool rests;    /* it ends by itself once the authority is made */
+	uint64_t told; /* the last revision told here; while the gate has it, that tells it */
 	unsigned crashes;
 };
 #define PF_TLSPROC_NONE ((struct pf_tlsproc){.vault = -1, .pidfd = -1, .sock = -1})
@@ -36,10 +37,10 @@ int pf_tlsproc_begin(struct pf_tlsproc *t, struct pf_err *err);
 /* Wait until it is ready. The certificate of the sandbox's authority, malloc'ed. */
 char *pf_tlsproc_ca(struct pf_tlsproc *t, struct pf_err *err);
 
-/* Start it if it does not run. A socket for the gate, which is the caller's; -1 with err, also when it has
- * died too often. */
+/* Start it if it does not run, and see to it that it has the policy that is in force. A socket for the gate,
+ * which is the caller's; -1 with err, also when it has died too often. */
 int pf_tlsproc_wake(struct pf_tlsproc *t, struct pf_err *err);
-/* The policy that it is started with next. */
+/* The policy that is in force from now on; it has it before the gate gets the next socket. */
 void pf_tlsproc_policy(struct pf_tlsproc *t, const cJSON *networking, uint64_t revision);
 /* Give it a secret anew; fd stays the caller's and is not read here. */
 int pf_tlsproc_secret(struct pf_tlsproc *t, const char *name, int fd, struct pf_err *err);

@@ -91,6 +91,16 @@ BOUND='{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"]}}'
 	refute grep -q "$SECRET" "$WORLD/heard"
 }
 
+@test "a policy that was narrowed holds for a pinfold-tls that runs, and that no connection has needed yet" {
+	with_credentials "$KEY" "$BOUND"
+	echo "other-$SECRET" | pinfold policy "$ID" rotate api -
+	set_policy "$(jq -nc --arg ca "$WORLD/cert.pem" '{allowed_hosts:[{host:"a.cdn.test",methods:["GET"]}],upstream_ca:$ca}')"
+	inside sh -c 'curl -sS -X POST -H "K: $API" https://a.cdn.test:8444/'
+	assert_out "POST is not among the methods"
+	inside sh -c 'curl -sS -H "K: $API" https://a.cdn.test:8444/'
+	assert_json ".head.k==\"other-$SECRET\""
+}
+
 @test "of headers that are listed it stands in these alone" {
 	with_credentials "$KEY" '{"api":{"source":{"file":"@FILE@"},"hosts":["a.cdn.test"],"injection_location":{"headers":["X-Key","authorization"]}}}'
 	inside sh -c 'curl -sS -u "u:$API" -H "X-KEY: $API" -H "User-Agent: $API" -H "X-Key-2: $API" -d "$API" https://a.cdn.test:8444/'
