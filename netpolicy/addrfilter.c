@@ -175,12 +175,46 @@ static enum pf_addr_class by_table(sa_family_t family, const uint8_t *addr, cons
 	return c;
 }
 
-enum pf_addr_class pf_addr_classify(sa_family_t family, const uint8_t *addr, const struct pf_own_addrs *own)
+static size_t put(uint8_t out[PF_ADDR_EMBEDDED][4], size_t n, uint8_t a, uint8_t b, uint8_t c, uint8_t d)
 {
-	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	const uint8_t v4[4] = {a, b, c, d};
+
+	memcpy(out[n], v4, 4);
+	return n + 1;
+}
+
+size_t pf_addr_embedded(const uint8_t *a, uint8_t out[PF_ADDR_EMBEDDED][4])
+{
 	static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b};
 	static const uint8_t nat64_local[6] = {0, 0x64, 0xff, 0x9b, 0, 1};
 	static const uint8_t isatap[3] = {0, 0x5e, 0xfe};
+	size_t n = 0;
+
+	if (memcmp(a, nat64, 12) == 0)
+		return put(out, n, a[12], a[13], a[14], a[15]);
+	if (memcmp(a, nat64_local, 6) == 0) {
+		/* RFC 6052: where the IPv4 address sits depends on the site's prefix length (48, 64 or 96).
+		 */
+		n = put(out, n, a[6], a[7], a[9], a[10]);
+		n = put(out, n, a[9], a[10], a[11], a[12]);
+		return put(out, n, a[12], a[13], a[14], a[15]);
+	}
+	if (a[0] == 0x20 && a[1] == 0x02)
+		return put(out, n, a[2], a[3], a[4], a[5]);
+	if (a[0] == 0x20 && a[1] == 0x01 && a[2] == 0 && a[3] == 0) {
+		/* Teredo: server in the clear, client with all bits inverted. */
+		n = put(out, n, a[4], a[5], a[6], a[7]);
+		return put(out, n, (uint8_t)~a[12], (uint8_t)~a[13], (uint8_t)~a[14], (uint8_t)~a[15]);
+	}
+	if ((a[8] & ~0x02) == 0 && memcmp(a + 9, isatap, 3) == 0)
+		return put(out, n, a[12], a[13], a[14], a[15]);
+	return 0;
+}
+
+enum pf_addr_class pf_addr_classify(sa_family_t family, const uint8_t *addr, const struct pf_own_addrs *own)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	uint8_t carried[PF_ADDR_EMBEDDED][4];
 
 	if (family == AF_INET)
 		return by_table(AF_INET, addr, own);
@@ -190,27 +224,8 @@ enum pf_addr_class pf_addr_classify(sa_family_t family, const uint8_t *addr, con
 		return by_table(AF_INET, addr + 12, own);
 
 	enum pf_addr_class c = by_table(AF_INET6, addr, own);
-	if (memcmp(addr, nat64, 12) == 0)
-		return stricter(c, by_table(AF_INET, addr + 12, own));
-	if (memcmp(addr, nat64_local, 6) == 0) {
-		/* RFC 6052: where the IPv4 address sits depends on the site's prefix length (48, 64 or 96).
-		 */
-		const uint8_t at48[4] = {addr[6], addr[7], addr[9], addr[10]};
-		c = stricter(c, by_table(AF_INET, at48, own));
-		c = stricter(c, by_table(AF_INET, addr + 9, own));
-		return stricter(c, by_table(AF_INET, addr + 12, own));
-	}
-	if (addr[0] == 0x20 && addr[1] == 0x02)
-		return stricter(c, by_table(AF_INET, addr + 2, own));
-	if (addr[0] == 0x20 && addr[1] == 0x01 && addr[2] == 0 && addr[3] == 0) {
-		/* Teredo: server in the clear, client with all bits inverted. */
-		const uint8_t client[4] = {
-			(uint8_t)~addr[12], (uint8_t)~addr[13], (uint8_t)~addr[14], (uint8_t)~addr[15]};
-		c = stricter(c, by_table(AF_INET, addr + 4, own));
-		return stricter(c, by_table(AF_INET, client, own));
-	}
-	if ((addr[8] & ~0x02) == 0 && memcmp(addr + 9, isatap, 3) == 0)
-		return stricter(c, by_table(AF_INET, addr + 12, own));
+	for (size_t n = pf_addr_embedded(addr, carried); n--;)
+		c = stricter(c, by_table(AF_INET, carried[n], own));
 	return c;
 }
 

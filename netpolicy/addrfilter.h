@@ -53,6 +53,11 @@ void pf_own_addrs_done(struct pf_own_addrs *own);
 enum pf_addr_class pf_addr_classify(sa_family_t family, const uint8_t *addr, const struct pf_own_addrs *own);
 enum pf_addr_class pf_addr_classify_sa(const struct sockaddr *sa, const struct pf_own_addrs *own);
 
+/* The IPv4 addresses that an IPv6 address carries in one of these forms (a mapped one is IPv4, pf_addr_of),
+ * and how many they are. */
+#define PF_ADDR_EMBEDDED 3
+size_t pf_addr_embedded(const uint8_t *addr, uint8_t out[PF_ADDR_EMBEDDED][4]);
+
 /* The address bytes and family of a sockaddr, IPv4-mapped IPv6 reduced to IPv4. false: neither family. */
 bool pf_addr_of(const struct sockaddr *sa, sa_family_t *family, uint8_t addr[16]);
 

@@ -659,6 +659,19 @@ static const struct pf_rule *denying_net(
 	return NULL;
 }
 
+/* The same, and of what a translator on the path would make of it. */
+static const struct pf_rule *denying(
+	const struct pf_policy *p, sa_family_t family, const uint8_t *addr, uint16_t port)
+{
+	const struct pf_rule *r = denying_net(p, family, addr, port);
+	uint8_t carried[PF_ADDR_EMBEDDED][4];
+	size_t n = family == AF_INET6 ? pf_addr_embedded(addr, carried) : 0;
+
+	while (!r && n--)
+		r = denying_net(p, AF_INET, carried[n], port);
+	return r;
+}
+
 /* sin_port and sin6_port are at the same place. */
 static uint16_t port_of(const struct sockaddr *sa)
 {
@@ -675,7 +688,7 @@ enum pf_verdict pf_policy_result(const struct pf_policy *p, const struct pf_rule
 	if (!pf_addr_of(sa, &family, addr))
 		return PF_VERDICT_ADDRESS;
 	*class = pf_addr_classify(family, addr, own);
-	if (denying_net(p, family, addr, port_of(sa)))
+	if (denying(p, family, addr, port_of(sa)))
 		return PF_VERDICT_DENIED_HOST;
 	return is_open(p, rule, *class, family, addr) ? PF_VERDICT_ALLOW : PF_VERDICT_ADDRESS;
 }
@@ -692,7 +705,7 @@ enum pf_verdict pf_policy_addr(const struct pf_policy *p, const struct sockaddr 
 	*rule = NULL;
 	if (p->type == PF_POLICY_NONE || !pf_addr_of(sa, &family, addr))
 		return v;
-	if ((*rule = denying_net(p, family, addr, port)))
+	if ((*rule = denying(p, family, addr, port)))
 		return PF_VERDICT_DENIED_HOST;
 	for (size_t i = 0; i < p->n_rules; i++) {
 		const struct pf_rule *r = &p->rules[i];

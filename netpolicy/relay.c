@@ -228,8 +228,11 @@ bool pf_conn_same_rule(const struct pf_conn *c, const char *name)
 {
 	const struct pf_rule *rule;
 	const struct pf_policy *p = c->gate->policy;
+	char normal[PF_NAME_MAX];
 
-	return pf_policy_host(p, name, pf_sa_port(&c->orig.sa), &rule) == PF_VERDICT_ALLOW &&
+	/* What is no host name ends in whatever one likes, and servers differ in what they take it for. */
+	return pf_name_normal(name, strlen(name), normal) &&
+	       pf_policy_host(p, name, pf_sa_port(&c->orig.sa), &rule) == PF_VERDICT_ALLOW &&
 	       (rule == c->rule || pf_policy_type(p) == PF_POLICY_UNRESTRICTED);
 }
 

@@ -8,6 +8,7 @@ static bool still_admitted(struct pf_conn *c)
 	struct pf_gate *g = c->gate;
 	uint16_t port = pf_sa_port(&c->orig.sa);
 	const struct pf_own_addrs *own = pf_upstream_own(g);
+	const struct pf_rule *other;
 	enum pf_addr_class class;
 
 	enum pf_verdict v = c->name ? pf_policy_host(g->policy, c->name->name, port, &c->rule)
@@ -15,6 +16,9 @@ static bool still_admitted(struct pf_conn *c)
 	if (v != PF_VERDICT_ALLOW)
 		return false;
 	if (c->name && c->other_name && !pf_conn_same_rule(c, c->other_name))
+		return false;
+	if (!c->name && c->other_name &&
+		pf_policy_host(g->policy, c->other_name, port, &other) == PF_VERDICT_DENIED_HOST)
 		return false;
 	/* What went through unseen must not go on so when it is to be seen. */
 	if (pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port) && !c->ends_tls)

@@ -59,10 +59,19 @@ static void set_name(struct pf_sniff *out, const char *name, size_t len)
 	out->has_name = true;
 	if (pf_name_normal(name, len, out->name))
 		return;
-	if (len >= sizeof(out->name))
+	/* No host name, for the log, and for denials: to somebody it may be one in whose place it stands. */
+	if (len > 1 && name[len - 1] == '.')
+		len--;
+	bool cut = len >= sizeof(out->name);
+	if (cut)
 		len = sizeof(out->name) - 1;
 	for (size_t i = 0; i < len; i++)
-		out->name[i] = name[i] > ' ' && name[i] < 0x7f ? name[i] : '?';
+		out->name[i] = name[i] <= ' ' || name[i] >= 0x7f  ? '?'
+			       : name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] | 0x20)
+								  : name[i];
+	/* A beginning is none either. */
+	if (cut)
+		out->name[len - 1] = '?';
 	out->name[len] = '\0';
 }
 

@@ -24,7 +24,7 @@ struct pf_sniff {
 	bool has_name;          /* SNI; Host or the authority of an absolute request target */
 	bool ech;               /* an encrypted ClientHello is (or pretends to be) inside */
 	bool h2c;               /* HTTP/2 without TLS: its authority is not looked at */
-	char name[PF_NAME_MAX]; /* normal, or as it came when it is no host name (an address) */
+	char name[PF_NAME_MAX]; /* normal; what is no host name (an address) as like that as it can be */
 	size_t head_len;        /* HTTP: of the request head, with its empty line */
 	size_t need;            /* MORE: do not ask again with fewer bytes than this */
 	/* MORE: text whose first line is not complete. Nobody can act on it yet, so it may go on while its

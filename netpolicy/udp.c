@@ -7,9 +7,10 @@
  * and a connected socket on the host's side sends. Only that peer can answer, and an answer goes back to
  * where the flow came from.
  *
- * A flow ends when nothing was said for half a minute, or two minutes once it was answered. Datagrams that
- * come before the name is resolved are kept up to four; none is ever held back for another. What is refused
- * is answered with an ICMP error (icmp.c), so that nobody waits. */
+ * A flow ends when nothing was said for half a minute, or two minutes once it was answered, or when
+ * connection tracking, which counts differently, has given its port to another destination before. Datagrams
+ * that come before the name is resolved are kept up to four; none is ever held back for another. What is
+ * refused is answered with an ICMP error (icmp.c), so that nobody waits. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@
 #define UNANSWERED_US 30000000
 #define ANSWERED_US 120000000
 #define DENIED_US 5000000
+#define SURE_US 1000000 /* connection tracking keeps what was silent for longer, however it is set */
 #define PER_EVENT 64
 #define WAITING 4
 #define DATAGRAM_MAX 65536
@@ -52,7 +54,7 @@ struct pf_udp_flow {
 	struct datagram *waiting[WAITING];
 	size_t n_waiting;
 	bool denied, answered;
-	int64_t began;
+	int64_t began, last; /* a datagram, in either direction */
 	uint64_t bytes_out, bytes_in;
 };
 
@@ -124,18 +126,22 @@ static void deny(struct pf_udp_flow *f, const char *verdict, const char *reason,
 	pf_loop_timer(&f->gate->loop, &f->timer, pf_now_us() + DENIED_US);
 }
 
-static void on_timer(struct pf_timer *t)
+static void close_flow(struct pf_udp_flow *f)
 {
-	struct pf_udp_flow *f = pf_container(t, struct pf_udp_flow, timer);
-
 	if (!f->denied)
 		report(f, "close", "allow", "closed", NULL);
 	end_flow(f);
 }
 
+static void on_timer(struct pf_timer *t)
+{
+	close_flow(pf_container(t, struct pf_udp_flow, timer));
+}
+
 static void keep(struct pf_udp_flow *f)
 {
-	pf_loop_timer(&f->gate->loop, &f->timer, pf_now_us() + (f->answered ? ANSWERED_US : UNANSWERED_US));
+	f->last = pf_now_us();
+	pf_loop_timer(&f->gate->loop, &f->timer, f->last + (f->answered ? ANSWERED_US : UNANSWERED_US));
 }
 
 static void send_up(struct pf_udp_flow *f, const void *data, size_t len)
@@ -265,10 +271,16 @@ static struct pf_udp_flow *flow_of(struct pf_gate *g, const union pf_sa *peer)
 
 	while (f && memcmp(&f->peer, peer, pf_sa_len(&peer->sa)) != 0)
 		f = f->next;
-	if (f)
+	if (f && pf_now_us() - f->last < SURE_US)
 		return f;
-	bool full = g->n_udp_flows >= MAX_FLOWS || !pf_room_for(g, 1);
-	if (full || !pf_ctlookup_udp(g->conntrack, peer, PF_NFT_UDP_PORT, &orig)) {
+	bool full = !f && (g->n_udp_flows >= MAX_FLOWS || !pf_room_for(g, 1));
+	bool known = !full && pf_ctlookup_udp(g->conntrack, peer, PF_NFT_UDP_PORT, &orig);
+	if (f && known && memcmp(&f->orig, &orig, pf_sa_len(&orig.sa)) == 0)
+		return f;
+	/* The kernel has forgotten it before us, and given its port to what the payload sends elsewhere. */
+	if (f)
+		close_flow(f);
+	if (!known) {
 		struct pf_gate_event ev = {.kind = "connect",
 			.verdict = "deny",
 			.reason = full ? "too_many_connections" : "direct_dial",
@@ -366,13 +378,17 @@ int pf_udp_open(struct pf_gate *g, struct pf_err *err)
 
 void pf_udp_recheck(struct pf_gate *g)
 {
+	const struct pf_own_addrs *own = pf_upstream_own(g);
+
 	for (struct pf_udp_flow *f = g->udp_flows, *next; f; f = next) {
 		const struct pf_rule *rule = NULL;
+		enum pf_addr_class class;
 		next = f->next;
 		enum pf_verdict v =
 			f->name ? pf_policy_host_udp(g->policy, f->name->name, pf_sa_port(&f->orig.sa), &rule)
-				: pf_policy_addr(
-					  g->policy, &f->orig.sa, IPPROTO_UDP, pf_upstream_own(g), &rule);
+				: pf_policy_addr(g->policy, &f->orig.sa, IPPROTO_UDP, own, &rule);
+		if (v == PF_VERDICT_ALLOW && f->up.fd >= 0)
+			v = pf_policy_result(g->policy, rule, &f->real.sa, own, &class);
 		f->rule = rule;
 		if (v == PF_VERDICT_ALLOW && !f->denied)
 			continue;
@@ -384,8 +400,11 @@ void pf_udp_recheck(struct pf_gate *g)
 
 void pf_udp_close(struct pf_gate *g)
 {
-	while (g->udp_flows)
+	while (g->udp_flows) {
+		if (!g->udp_flows->denied)
+			report(g->udp_flows, "close", "error", "gate_closed", NULL);
 		end_flow(g->udp_flows);
+	}
 	for (int i = 0; i < 2; i++) {
 		pf_loop_close(&g->loop, &g->udp[i]);
 		if (g->icmp[i] >= 0)

@@ -31,6 +31,11 @@ reset"
 	trust
 	probe 'print(tls("a.cdn.test", sni="b.cdn.test"), tls("a.cdn.test", sni="web.one.test"), tls("web.one.test", sni="a.cdn.test"))'
 	assert_equal "$output" "host=b.cdn.test sni=b.cdn.test at=9.9.9.20 reset reset"
+	# What only ends like one, and is no host name, is what a server takes it for.
+	probe 'for name in r"front.other.test/.cdn.test", r"front.other.test\.cdn.test", "front.other.test,b.cdn.test", "front.other.test b.cdn.test", "a_b.cdn.test":
+    print(http("a.cdn.test", name=name)[:3], exchange(connect("a.cdn.test", 443), hello(name)))'
+	assert_equal "$(sort -u <<<"$output")" "403 reset"
+	refute_left front.other
 }
 
 @test "an encrypted ClientHello is refused, but with the dialled name outside as clients grease it" {

@@ -35,14 +35,46 @@ CONNECTED"
 	assert_audit '.event=="egress_allowed" and .kind=="connect" and .proto=="udp" and .rule=="web.one.test:5000/udp" and (.process|startswith("python3"))'
 	assert_audit '.event=="egress_denied" and .proto=="udp" and .reason=="protocol" and .name=="a.cdn.test"'
 	refute_captured 'dst host 9.9.9.20'
+	# Also of a flow that is there when the sandbox ends it is written down how much it was.
+	pinfold destroy "$ID"
+	assert_audit '.kind=="close" and .proto=="udp" and .reason=="gate_closed" and .bytes_out>0'
 }
 
 @test "one socket with two destinations has two flows; a network opens what is in it" {
-	sandbox '{"allowed_hosts":[{"host":"a.cdn.test","ports":5000,"protocol":"udp"}],"allowed_cidrs":[{"cidr":"9.9.11.0/24","ports":"5000-5010","protocol":"udp"}]}'
+	sandbox '{"allowed_hosts":[{"host":"a.cdn.test","ports":5000,"protocol":"udp"},{"host":"web.one.test","ports":5000,"protocol":"udp"}],"allowed_cidrs":[{"cidr":"9.9.11.0/24","ports":"5000-5010","protocol":"udp"}]}'
 	probe "$ASK"'s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 print(ask("a.cdn.test", 5000, b"a", "4", s=s), ask("9.9.11.5", 5000, b"b", "4", s=s), ask("a.cdn.test", 5000, b"c", "4", s=s))
 print(ask("9.9.12.5", 5000, family="4", wait=1), dial("9.9.11.5", 5000))'
 	assert_equal "$output" $'A B C\nforbidden refused'
+	# Nor does the second inherit the first, when the kernel has forgotten that one before the gate does.
+	forget_after() { # SECONDS
+		at_host nsenter --net="/proc/$(state_of .pid)/ns/net" sh -c 'cd /proc/sys/net/netfilter &&
+			echo "$0" >nf_conntrack_udp_timeout && echo "$0" >nf_conntrack_udp_timeout_stream' "$1"
+	}
+	probe "$ASK"'def step(name):
+    open("/workspace/" + name, "w").close()
+    while not os.path.exists("/workspace/after-" + name): time.sleep(0.02)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", 0))  # else it has another address for each destination
+first, second = addresses("a.cdn.test", "4")[0], addresses("web.one.test", "4")[0]
+print(ask(first, 5000, b"a", "4", wait=20, s=s))
+step("asked")
+s.sendto(b"again", (first, 5000))
+time.sleep(2.5)
+step("forgotten")
+s.setblocking(False)
+try:
+    while True: s.recv(100)
+except BlockingIOError: pass
+print(ask(second, 5000, b"b", "4", wait=20, s=s))' &
+	wait_for 20 pinfold exec "$ID" -- test -e /workspace/asked
+	forget_after 1
+	pinfold exec "$ID" -- touch /workspace/after-asked
+	wait_for 20 pinfold exec "$ID" -- test -e /workspace/forgotten
+	forget_after 60
+	pinfold exec "$ID" -- touch /workspace/after-forgotten
+	wait $!
+	assert_audit '.kind=="connect" and .proto=="udp" and .verdict=="allow" and .name=="web.one.test"'
 }
 
 @test "a name over UDP is not followed to a private address, and a rule for UDP is none for QUIC elsewhere" {
@@ -80,19 +112,25 @@ unreachable True"
 }
 
 @test "a policy change ends a flow at once; what TCP and limits are of is refused for UDP" {
-	sandbox '{"allowed_hosts":[{"host":"web.one.test","ports":5000,"protocol":"udp"}]}'
+	local hosts='{"host":"web.one.test","ports":5000,"protocol":"udp"},{"host":"to-lan.bad.test","ports":5000,"protocol":"udp"}'
+	sandbox "{\"allowed_hosts\":[$hosts],\"allow_private\":[\"to-lan.bad.test\"]}"
 	probe "$ASK"'import threading
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-print(ask("web.one.test", 5000, family="4", s=s))
+print(ask("web.one.test", 5000, family="4", s=s), ask("to-lan.bad.test", 5000, family="4", wait=0.1))
 to = addresses("web.one.test", "4")[0]
 open("/workspace/ready", "w").close()
 while not os.path.exists("/workspace/go"): time.sleep(0.02)
 print(ask(to, 5000, family="4", s=s, wait=0.5))' &
 	wait_for 10 pinfold exec "$ID" -- test -e /workspace/ready
+	assert_audit '.verdict=="allow" and .proto=="udp" and .name=="to-lan.bad.test"'
+	# The name is allowed still; where it led to is not.
+	set_policy "{\"allowed_hosts\":[$hosts]}"
+	assert_audit '.proto=="udp" and .reason=="policy_changed" and .name=="to-lan.bad.test"'
+	refute has_audit '.proto=="udp" and .reason=="policy_changed" and .name=="web.one.test"'
 	set_policy '{"allowed_hosts":["a.cdn.test"]}'
 	inside touch /workspace/go
 	wait
-	assert_audit '.proto=="udp" and .reason=="policy_changed"'
+	assert_audit '.proto=="udp" and .reason=="policy_changed" and .name=="web.one.test"'
 	echo '{"allowed_hosts":[{"host":"web.one.test","protocol":"udp","methods":["GET"]}]}' >"$PF_DIR/p.json"
 	pf policy "$ID" check "$PF_DIR/p.json"
 	assert_refused "are of TCP"

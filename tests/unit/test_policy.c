@@ -232,6 +232,14 @@ static void test_results(void **state)
 	assert_int_equal(result(p, "db.test", "fe80::1"), PF_VERDICT_ADDRESS);
 	assert_int_equal(result(p, "db.test", "224.0.0.1"), PF_VERDICT_ADDRESS);
 	assert_int_equal(result(p, "a.test", "6.6.6.6"), PF_VERDICT_DENIED_HOST);
+	/* Nor to a denied one, in whichever form a translator would take it. */
+	static const char *const carried[] = {"::ffff:6.6.6.6", "64:ff9b::606:606", "2002:606:606::1",
+		"2001:0:606:606::1", "2001:0:102:304:0:0:f9f9:f9f9", "2600::5efe:606:606"};
+	for (size_t i = 0; i < sizeof(carried) / sizeof(*carried); i++) {
+		assert_int_equal(result(p, "a.test", carried[i]), PF_VERDICT_DENIED_HOST);
+		assert_int_equal(addr(p, carried[i], 443), PF_VERDICT_DENIED_HOST);
+	}
+	assert_int_equal(result(p, "a.test", "64:ff9b::606:607"), PF_VERDICT_ALLOW);
 	pf_policy_unref(p);
 }
 
