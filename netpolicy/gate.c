@@ -372,8 +372,8 @@ struct pf_gate *pf_gate_new(const struct pf_policy *policy, const struct pf_gate
 	struct pf_gate *g = pf_calloc(1, sizeof(*g));
 	struct pf_err ignored = PF_ERR_INIT;
 
-	g->loop.epfd = g->nft.fd = g->log.fd = g->route = g->host_route = g->tls.fd = g->diag = g->conntrack =
-		g->icmp[0] = g->icmp[1] = -1;
+	g->loop.epfd = g->nft.fd = g->log.fd = g->route = g->host_route = g->joined = g->tls.fd = g->diag =
+		g->conntrack = g->icmp[0] = g->icmp[1] = -1;
 	for (int i = 0; i < 2; i++)
 		g->listener[i].fd = g->dns_udp[i].fd = g->dns_tcp[i].fd = g->udp[i].fd = -1;
 	if (opts)

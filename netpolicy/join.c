@@ -81,6 +81,8 @@ static int join(struct pf_gate *g, int netns_fd, struct pf_err *err)
 			*err = back;
 			return -1;
 		}
+		if (g->route >= 0)
+			close(g->route);
 		g->route = pf_take_fd(&g->host_route);
 		return r;
 	}

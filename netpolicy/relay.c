@@ -36,6 +36,7 @@
 #define GOODBYE_US 1000000
 #define RESOLVE_US 15000000
 #define HALF_CLOSED_US (600 * 1000000LL)
+#define ROUNDS 16
 
 static void read_head(struct pf_conn *c);
 
@@ -405,11 +406,17 @@ static bool flush_head(struct pf_conn *c)
  * is over, or has to wait. */
 static bool flow_web(struct pf_conn *c)
 {
-	do {
+	bool more = true;
+
+	for (int round = 0; more && round < ROUNDS; round++) {
 		pf_web_read(c);
 		if (c->state != PF_CONN_CONNECTED || (c->head && !flush_head(c)))
 			return false;
-	} while (c->web && c->client.readable && c->up.writable && !c->web->waiting && !c->client_ended);
+		more = c->web && c->client.readable && c->up.writable && !c->web->waiting && !c->client_ended;
+	}
+	/* After everybody else. */
+	if (more)
+		pf_loop_timer(&c->gate->loop, &c->pump, pf_now_us());
 	if (c->web && c->web->waiting && c->head_sent == c->web->judged && c->up.readable &&
 		!pf_web_answered(c))
 		return false;

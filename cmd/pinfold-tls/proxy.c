@@ -543,11 +543,13 @@ static void settle(struct conn *c)
 	}
 	if (c->client.shut) {
 		char scrap[4096];
-		ssize_t n;
-		while ((n = end_read(&c->client, scrap, sizeof(scrap))) > 0)
-			;
+		ssize_t n = 1;
+		for (int i = 0; i < ROUNDS && n > 0; i++)
+			n = end_read(&c->client, scrap, sizeof(scrap));
 		if (n == 0 || n == END_FAILED)
 			finish(c, NULL);
+		else if (n > 0)
+			pf_loop_timer(&c->t->loop, &c->again, pf_now_us());
 	}
 }
 
