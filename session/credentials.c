@@ -312,17 +312,31 @@ static int read_injection(const cJSON *j, cJSON *to, const char *where, struct p
 	return 0;
 }
 
-static int check_env(const struct pf_config *config, const char *name, const char *where, struct pf_err *err)
+static bool is_set(char *const *env, const char *name)
 {
 	size_t len = strlen(name);
 
+	for (; *env; env++)
+		if (strncmp(*env, name, len) == 0 && (*env)[len] == '=')
+			return true;
+	return false;
+}
+
+static int check_env(const struct pf_config *config, const struct pf_credentials *out, const char *name,
+	const char *where, struct pf_err *err)
+{
 	if (!is_env_name(name))
 		return pf_fail_kind(
 			err, PF_ERR_INVALID, 0, "%s.env: '%.64s' is no name of a variable", where, name);
-	for (char **e = config->env; *e; e++)
-		if (strncmp(*e, name, len) == 0 && (*e)[len] == '=')
-			return pf_fail_kind(err, PF_ERR_INVALID, 0,
-				"%s: its placeholder would be in %s, which env sets too", where, name);
+	if (is_set(config->env, name))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s: its placeholder would be in %s, which env sets too", where, name);
+	/* "api.key" and "api-key" are both API_KEY. */
+	if (is_set(out->env, name))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s: its placeholder would be in %s, as that of another credential; give one of them "
+			"another env",
+			where, name);
 	return 0;
 }
 
@@ -368,7 +382,7 @@ static int resolve_one(const struct pf_config *config, const struct pf_config_cr
 	if (env && !cJSON_IsString(env))
 		return pf_fail_kind(err, PF_ERR_INVALID, 0, "%s.env: expected a string", where);
 	PF_FREE char *name = env_name(env ? env->valuestring : NULL, cr->name);
-	if (check_env(config, name, where, err) < 0)
+	if (check_env(config, out, name, where, err) < 0)
 		return -1;
 	make_placeholder(placeholder);
 	cJSON_AddStringToObject(to, "placeholder", placeholder);
@@ -470,6 +484,10 @@ static int fetch_again(
 	if (!source)
 		return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0,
 			"credential '%s' of sandbox '%s' has no source to read again; give a file", name, id);
+	/* Here that number is another descriptor, or none. */
+	if (cJSON_HasObjectItem(source, "fd"))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"credential '%s' of sandbox '%s' was given as a descriptor; give a file", name, id);
 	return fetch(source, where, err);
 }
 

@@ -17,7 +17,10 @@ void request_read(struct request *r, const char *head, size_t len)
 	const char *end = line.name + line.name_len, *p = memchr(line.name, ' ', line.name_len);
 	r->method = line.name;
 	r->method_len = p ? (size_t)(p - line.name) : line.name_len;
-	r->target = p ? p + 1 : end;
+	/* As servers do, and sniff.c did. */
+	while (p && p < end && *p == ' ')
+		p++;
+	r->target = p ? p : end;
 	p = memchr(r->target, ' ', (size_t)(end - r->target));
 	r->target_len = (size_t)((p ? p : end) - r->target);
 	/* An absolute target names the host once more (sniff.c made sure that it is the same): scopes are

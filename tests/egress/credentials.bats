@@ -232,7 +232,16 @@ True"
 	assert_equal "$output" 1
 	pf policy "$ID" rotate nobody "$PF_DIR/secret"
 	assert_refused "no credential 'nobody'"
+	# The number means something else to who rotates.
+	pf policy "$ID" rotate d --credentials "$PF_DIR/bindings.json" <<<wrong
+	assert_refused "was given as a descriptor"
 	assert_audit '.event=="secret_set" and .credential=="f"'
+	jq '.credentials={"api.key":{type:"t"},"api-key":{type:"t"}}' "$PF_DIR/sandbox.json" >"$PF_DIR/same.json"
+	jq -n --arg f "$PF_DIR/secret" '{source:{file:$f},hosts:["a.cdn.test"]}|{"api.key":.,"api-key":.}' >"$PF_DIR/same-bindings.json"
+	chmod 600 "$PF_DIR/same-bindings.json"
+	new_id
+	pf create "$ID" --config "$PF_DIR/same.json" --credentials "$PF_DIR/same-bindings.json"
+	assert_refused API_KEY "another credential"
 }
 
 @test "the secret is nowhere: not in the sandbox, the state, the logs, a checkpoint, or another process" {

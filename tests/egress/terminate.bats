@@ -38,9 +38,12 @@ ending() { # NETWORKING
 	assert_json '.path=="/x"'
 	inside curl -sS -X DELETE http://a.cdn.test:8000/x
 	assert_out "DELETE is not among the methods"
-	probe 's = connect("a.cdn.test", 7)
+	# Two blanks are one, for the log too.
+	probe 'print(exchange(connect("a.cdn.test", 8000), b"GET  /two HTTP/1.1\r\nHost: a.cdn.test\r\nConnection: close\r\n\r\n")[:12])
+s = connect("a.cdn.test", 7)
 print(exchange(s, b"\1\2\3\4"))'
-	assert_equal "$output" reset
+	assert_equal "${output#*$'\n'}" reset
+	assert_audit '.kind=="request" and .method=="GET" and .path=="/two"'
 	assert_audit '.reason=="not_http"'
 }
 
