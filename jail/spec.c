@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "base/str.h"
 #include "jail/jail.h"
@@ -160,23 +161,25 @@ static void add_map(cJSON *linux_, const char *key, uint32_t inside)
 	cJSON_AddItemToArray(a, m);
 }
 
-static bool has_proc(const struct pf_jail *j)
+/* The names below every procfs of the command's own, wherever it was asked for. */
+static cJSON *below_each_proc(const struct pf_jail *j, const char *const *names)
 {
+	cJSON *a = cJSON_CreateArray();
+
 	for (size_t i = 0; i < j->n_ops; i++)
-		if (j->ops[i].kind == PF_JAIL_PROC && strcmp(j->ops[i].dest, "/proc") == 0)
-			return true;
-	return false;
+		for (const char *const *n = names; j->ops[i].kind == PF_JAIL_PROC && *n; n++) {
+			PF_FREE char *path = pf_asprintf("%s/%s", j->ops[i].dest, *n);
+			cJSON_AddItemToArray(a, cJSON_CreateString(path));
+		}
+	return a;
 }
 
 cJSON *pf_jail_spec(const struct pf_jail *j)
 {
-	static char *masked[] = {(char *)"/proc/acpi", (char *)"/proc/asound", (char *)"/proc/kcore",
-		(char *)"/proc/keys", (char *)"/proc/latency_stats", (char *)"/proc/timer_list",
-		(char *)"/proc/sched_debug", (char *)"/proc/scsi", (char *)"/proc/kallsyms",
-		(char *)"/proc/kpagecount", (char *)"/proc/kpageflags", NULL};
-	static char *masked_for_users[] = {(char *)"/proc/keys", (char *)"/proc/kallsyms", NULL};
-	static char *read_only[] = {(char *)"/proc/bus", (char *)"/proc/fs", (char *)"/proc/irq",
-		(char *)"/proc/sys", (char *)"/proc/sysrq-trigger", NULL};
+	static const char *const masked[] = {"acpi", "asound", "kcore", "keys", "latency_stats", "timer_list",
+		"sched_debug", "scsi", "kallsyms", "kpagecount", "kpageflags", NULL};
+	static const char *const masked_for_users[] = {"keys", "kallsyms", NULL};
+	static const char *const read_only[] = {"bus", "fs", "irq", "sys", "sysrq-trigger", NULL};
 	const struct {
 		const char *type;
 		bool shared;
@@ -203,13 +206,11 @@ cJSON *pf_jail_spec(const struct pf_jail *j)
 	}
 	add_map(linux_, "uidMappings", j->uid);
 	add_map(linux_, "gidMappings", j->gid);
-	if (has_proc(j)) {
-		/* The rest only root could read at all. */
-		cJSON_AddItemToObject(
-			linux_, "maskedPaths", strings(j->caller_uid == 0 ? masked : masked_for_users));
-		/* Settings of the network namespace may be written by whose user namespace it is: the
-		 * caller's id, which the command has too. */
-		cJSON_AddItemToObject(linux_, "readonlyPaths", strings(read_only));
-	}
+	/* The rest only root could read at all. */
+	cJSON_AddItemToObject(
+		linux_, "maskedPaths", below_each_proc(j, j->caller_uid == 0 ? masked : masked_for_users));
+	/* Settings of the network namespace may be written by whose user namespace it is: the caller's id,
+	 * which the command has too. */
+	cJSON_AddItemToObject(linux_, "readonlyPaths", below_each_proc(j, read_only));
 	return doc;
 }

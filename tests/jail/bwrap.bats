@@ -60,3 +60,37 @@ gone() { [ ! -d "/proc/$1" ]; }
 @test "SIGTERM ends it while it is held" {
 	each ended_while_blocked
 }
+
+# Opened and not written to: it is the machine's.
+proc_elsewhere() {
+	local system=(--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --unshare-pid) procs
+	for procs in "--proc /p" "--proc /proc --proc /p" "--dir /d --proc /d/proc --symlink d/proc /p"; do
+		# shellcheck disable=SC2086
+		(as "$JAIL_BIN/pinfold-bwrap" "${system[@]}" $procs sh -c 'for f in sys/kernel/core_pattern sysrq-trigger; do
+			(: >>/p/$f) 2>/dev/null && echo "$f can be written"; done; wc -c </p/keys; echo end') >"$PF_DIR/out"
+		assert_equal "$(<"$PF_DIR/out")" $'0\nend'
+	done
+	rm "$PF_DIR/out"
+}
+@test "a procfs at another place than /proc, or a second one, is masked and read-only as the first" {
+	each proc_elsewhere
+}
+
+ignores_children() {
+	# bash cannot hand SIGCHLD down as ignored.
+	local run=(/usr/bin/python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])') status=0
+	(as "${run[@]}" "$JAIL_BIN/pinfold-bwrap" --ro-bind / / sh -c 'true; exit 3') || status=$?
+	assert_status 3
+	status=0
+	(as "${run[@]}" "$JAIL_BIN/pinfold-jail" --commit -- sh -c 'true; : >made') || status=$?
+	assert_status 0
+	rm "$(tree)/made"
+	status=0
+	(as "${run[@]}" "$JAIL_BIN/pinfold-jail" -- sh -c 'true; exit 4') || status=$?
+	assert_status 4
+}
+@test "a caller that ignores SIGCHLD gets exit codes and commits all the same" {
+	each ignores_children
+}
