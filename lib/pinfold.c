@@ -155,7 +155,8 @@ static int add_stream(
 	case PINFOLD_NULL:
 		return posix_spawn_file_actions_addopen(fa, i, "/dev/null", i ? O_WRONLY : O_RDONLY, 0);
 	case PINFOLD_FD:
-		return posix_spawn_file_actions_adddup2(fa, io->fd[i], i);
+		*theirs = fcntl(io->fd[i], F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+		return *theirs < 0 ? errno : posix_spawn_file_actions_adddup2(fa, *theirs, i);
 	case PINFOLD_PIPE:
 		if (pipe2(p, O_CLOEXEC) < 0)
 			return errno;
@@ -176,7 +177,7 @@ static int start(pinfold_process *p, const struct pinfold_stdio *stdio, char *wh
 	const char *program = secure_getenv("PINFOLD_JAIL");
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
-	sigset_t none, pipe_only;
+	sigset_t none, usual;
 	int pair[2], theirs[3] = {-1, -1, -1}, e;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
@@ -184,13 +185,14 @@ static int start(pinfold_process *p, const struct pinfold_stdio *stdio, char *wh
 	p->control = above(pair[0]);
 	pair[1] = above(pair[1]);
 	sigemptyset(&none);
-	sigemptyset(&pipe_only);
-	sigaddset(&pipe_only, SIGPIPE);
+	sigemptyset(&usual);
+	sigaddset(&usual, SIGPIPE);
+	sigaddset(&usual, SIGCHLD);
 	posix_spawn_file_actions_init(&fa);
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setsigdefault(&attr, &pipe_only);
+	posix_spawnattr_setsigdefault(&attr, &usual);
 	e = p->control < 0 || pair[1] < 0 ? EMFILE : 0;
 	for (int i = 0; e == 0 && i < 3; i++) {
 		e = add_stream(&fa, stdio, i, &p->stream[i], &theirs[i]);

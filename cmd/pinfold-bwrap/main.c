@@ -478,6 +478,8 @@ int main(int argc, char **argv)
 
 	if (pf_open_stdio() < 0)
 		return 1;
+	/* Whose caller ignores it would never learn how the command ended. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	if (geteuid() != getuid() || getegid() != getgid()) {
 		fprintf(stderr, "pinfold-bwrap: this program must not be setuid or setgid\n");
 		return 1;

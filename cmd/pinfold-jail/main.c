@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -455,6 +456,8 @@ int main(int argc, char **argv)
 	pf_jail_init(&j);
 	j.warn = warn;
 	g.doc = cJSON_CreateObject();
+	/* Whose caller ignores it would never learn how the command ended. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	int code = read_options(&g, argc, argv);
 	if (code < 0) {
 		if (g.verbose)

@@ -72,6 +72,43 @@ static void input_output_and_exit_code(void **state)
 	pinfold_free(p);
 }
 
+/* A host that has its own streams the other way round, and waits for no children. */
+static void streams_are_swapped_and_children_ignored(void **state)
+{
+	struct pinfold_stdio io = {.kind = {PINFOLD_NULL, PINFOLD_FD, PINFOLD_FD}, .fd = {-1, 2, 1}};
+	int out[2], err[2], saved[2] = {dup(1), dup(2)};
+	char text[64] = "";
+	pinfold_result r;
+
+	(void)state;
+	assert_int_equal(pipe(out), 0);
+	assert_int_equal(pipe(err), 0);
+	fflush(NULL);
+	dup2(err[1], 1);
+	dup2(out[1], 2);
+	void (*before)(int) = signal(SIGCHLD, SIG_IGN);
+	pinfold_process *p = pinfold_spawn(
+		"{\"command\": [\"sh\", \"-c\", \"true; echo out; echo err >&2; exit 7\"]}", &io, why);
+	dup2(saved[0], 1);
+	dup2(saved[1], 2);
+	int waited = p ? pinfold_wait(p, &r, why) : -1;
+	(void)signal(SIGCHLD, before);
+	if (waited < 0)
+		fail_msg("%s", why);
+	const int fds[] = {out[1], err[1], saved[0], saved[1]};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		close(fds[i]);
+	assert_int_equal(r.exit_code, 7);
+	assert_int_equal(read(out[0], text, sizeof(text) - 1), 4);
+	assert_string_equal(text, "out\n");
+	assert_int_equal(read(err[0], text, sizeof(text) - 1), 4);
+	assert_string_equal(text, "err\n");
+	close(out[0]);
+	close(err[0]);
+	pinfold_result_free(&r);
+	pinfold_free(p);
+}
+
 static void what_cannot_be_started_is_told(void **state)
 {
 	static const struct {
@@ -260,6 +297,7 @@ static void the_command_ends_with_its_host(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(input_output_and_exit_code),
+		cmocka_unit_test(streams_are_swapped_and_children_ignored),
 		cmocka_unit_test(what_cannot_be_started_is_told),
 		cmocka_unit_test(a_signal_reaches_the_command),
 		cmocka_unit_test(a_limit_ends_it_and_is_named),
