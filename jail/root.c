@@ -44,6 +44,22 @@ static int copy_fd(int from, int dir, const char *name, mode_t mode, struct pf_e
 	return 0;
 }
 
+/* A link that stands there is not followed, since it leads into the caller's file system. With --dir it
+ * stays, as with bubblewrap. */
+static int put_directory(int dir, const char *name, const struct pf_jail_op *op)
+{
+	struct stat st;
+
+	if (mkdirat(dir, name, op->mode) < 0) {
+		if (errno != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return -1;
+		if (S_ISLNK(st.st_mode) && strcmp(op->why, "--dir") == 0)
+			return 0;
+	}
+	PF_CLOSE int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -1 : fchmod(fd, op->mode);
+}
+
 static int put(int root, const struct pf_jail_op *op, struct pf_err *err)
 {
 	const char *name;
@@ -53,10 +69,7 @@ static int put(int root, const struct pf_jail_op *op, struct pf_err *err)
 		return -1;
 	switch (op->kind) {
 	case PF_JAIL_DIR:
-		if (mkdirat(dir, name, op->mode) < 0 && errno != EEXIST)
-			return pf_fail(err, errno, "directory %s", op->dest);
-		return fchmodat(dir, name, op->mode, 0) < 0 ? pf_fail(err, errno, "directory %s", op->dest)
-							    : 0;
+		return put_directory(dir, name, op) < 0 ? pf_fail(err, errno, "directory %s", op->dest) : 0;
 	case PF_JAIL_SYMLINK:
 		return symlinkat(op->source, dir, name) < 0 ? pf_fail(err, errno, "link %s", op->dest) : 0;
 	case PF_JAIL_FILE:
@@ -136,27 +149,31 @@ static int bound_root(const struct pf_jail_op *op, struct pf_err *err)
 int pf_jail_root(void *arg, int userns_fd, struct pf_err *err)
 {
 	const struct pf_jail *j = arg;
+	size_t whole = j->n_ops; /* the bind that is the root */
 
 	(void)userns_fd;
-	for (size_t i = j->n_ops; i-- > 0;)
+	for (size_t i = 0; i < j->n_ops; i++)
 		if (j->ops[i].kind == PF_JAIL_BIND && strcmp(j->ops[i].dest, "/") == 0)
-			return bound_root(&j->ops[i], err);
+			whole = i;
+	/* What came before it would be hidden by it. */
+	for (size_t i = whole < j->n_ops ? whole : 0; i < j->n_ops; i++) {
+		const char *cover = in_root(&j->ops[i]) ? covered_by(j, i) : NULL;
+		if (cover)
+			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				"%s: it lies in %s, which is mounted; only the root itself can get new files",
+				j->ops[i].dest, cover);
+	}
+	if (whole < j->n_ops)
+		return bound_root(&j->ops[whole], err);
 	PF_CLOSE int root = pf_mount_new("tmpfs", "tmpfs", (char *[]){(char *)"mode=755", NULL},
 		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, err);
 	if (root < 0)
 		return pf_wrap(err, "root");
 	mode_t old = umask(0);
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < j->n_ops; i++) {
-		if (!in_root(&j->ops[i]))
-			continue;
-		const char *cover = covered_by(j, i);
-		r = cover ? pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-				    "%s: it lies in %s, which is mounted; only the root itself can get new "
-				    "files",
-				    j->ops[i].dest, cover)
-			  : put(root, &j->ops[i], err);
-	}
+	for (size_t i = 0; r == 0 && i < j->n_ops; i++)
+		if (in_root(&j->ops[i]))
+			r = put(root, &j->ops[i], err);
 	umask(old);
 	if (r == 0 && j->etc) {
 		PF_CLOSE int etc = pf_mkdirs_in_root(root, "/etc", 0755);

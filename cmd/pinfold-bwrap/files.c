@@ -76,6 +76,15 @@ static bool is_there(const struct pf_jail_op *cover, const char *dest)
 	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+/* By an option before; it keeps its mode. */
+static bool is_made(const struct pf_jail *j, const char *dest)
+{
+	for (size_t i = 0; i < j->n_ops; i++)
+		if (j->ops[i].kind == PF_JAIL_DIR && strcmp(j->ops[i].dest, dest) == 0)
+			return true;
+	return false;
+}
+
 static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, struct pf_err *err)
 {
 	const char *dst = pf_bwrap_next(p, option, err);
@@ -86,7 +95,8 @@ static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, 
 	const struct pf_jail_op *cover = covering(p->j, dest);
 	bool in_root = !cover;
 	/* A directory that is there already is no error, as with mkdir -p. */
-	if (kind == PF_JAIL_DIR && (strcmp(dest, "/") == 0 || is_there(cover, dest))) {
+	if (kind == PF_JAIL_DIR &&
+		(strcmp(dest, "/") == 0 || is_there(cover, dest) || (in_root && is_made(p->j, dest)))) {
 		free(dest);
 		return 0;
 	}

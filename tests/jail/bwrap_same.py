@@ -61,6 +61,10 @@ CASES = [
     Case(["--dir", "/d", "--dir", "/e/f/g"], ["/", "/d", "/e", "/e/f", "/e/f/g"]),
     Case(["--perms", "1777", "--dir", "/d", "--perms", "0750", "--dir", "/d/e"], ["/", "/d", "/d/e"]),
     Case(["--dir", "/d", "--chmod", "0711", "/d"], ["/", "/d"]),
+    Case(["--perms", "0700", "--dir", "/d", "--dir", "/d"], ["/", "/d"]),
+    Case(["--symlink", f"{D}/dir", "/s", "--perms", "0701", "--dir", "/s"], ["/"]),
+    Case(["--ro-bind", "/", "/", "--dir", "/pf-none"]),
+    Case(["--ro-bind", "/", "/", "--symlink", "x", "/pf-none"]),
     Case(["--file", "FD", "/f"], ["/", "/f"], data=["some text"]),
     Case(["--perms", "0640", "--file", "FD", "/d/f"], ["/", "/d", "/d/f"], data=["some text"]),
     Case(["--file", "FD", "/f", "--chmod", "0400", "/f"], ["/f"], data=["some text"]),
@@ -207,7 +211,7 @@ def plain(line, who):
 
 
 def main():
-    differences, n = [], 0
+    differences, n, mode = [], 0, os.stat(f"{D}/dir").st_mode
     for who in ("root", "user"):
         subprocess.run(["chown", "-R", "0:0" if who == "root" else f"{uid}:{uid}", D], check=True)
         for case in CASES:
@@ -221,6 +225,8 @@ def main():
                 differences.append(f"as {who}: {where} {case.command or ''}")
                 differences += [f"    {x}" for x in (*missing, *more)]
                 differences += [f"    bwrap: {their_message}", f"    ours:  {our_message}"]
+    if os.stat(f"{D}/dir").st_mode != mode:
+        differences.append("a directory of the caller's has another mode")
     print("\n".join([*differences, f"{n} cases"]))
 
 
