@@ -5,7 +5,8 @@
  * socket be connected to, the session bus and the agents too), no System V IPC and no tracing; resource
  * limits bound memory. What is lost is that other processes and the machine's own paths are still *seen*
  * (their contents are not), that a file can only be shown or not, never hidden inside something shown, and
- * that there is no gate. */
+ * that there is no gate. Landlock says nothing of changes by path that open nothing: the list refuses those
+ * of owners, attributes and lengths, and what it cannot (modes and times) is said. */
 #include "jail/weak.h"
 
 #include <dirent.h>
@@ -83,8 +84,15 @@ int pf_weak_check(const struct pf_jail *j, struct pf_err *err)
 	if (j->pids >= 0 || j->millicpus >= 0)
 		return pf_fail_kind(
 			err, PF_ERR_UNSUPPORTED, 0, "--weak cannot keep --pids and --cpus; leave them out");
+	if (j->uid != j->caller_uid || j->gid != getegid())
+		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+			"--weak has no user namespace, in which --user could be another; leave it out");
 	for (size_t i = 0; i < j->n_ops; i++) {
 		const struct pf_jail_op *op = &j->ops[i];
+		if (op->kind == PF_JAIL_TMPFS && op->size >= 0)
+			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+				"--weak has no file systems of its own, which could keep --size; leave it "
+				"out");
 		if (op->kind == PF_JAIL_HIDE || op->kind == PF_JAIL_OVERLAY ||
 			(op->kind == PF_JAIL_BIND && strcmp(op->dest, op->source) != 0) ||
 			(op->kind == PF_JAIL_TMPFS && strcmp(op->why, "default") != 0))
@@ -97,7 +105,9 @@ int pf_weak_check(const struct pf_jail *j, struct pf_err *err)
 			"weak: no namespaces. Other processes and all file names are visible, /etc and /proc "
 			"can be "
 			"read, no sockets can be made, /tmp and home are a scratch directory named by TMPDIR "
-			"and HOME%s",
+			"and HOME, modes and times of files that are not shown can be changed, what is left "
+			"of a command whose pinfold-jail is killed by SIGKILL goes on%s%s",
+			j->memory >= 0 ? ", --memory counts for each process alone" : "",
 			abi < 6 ? ", signals to your other processes are not stopped" : "");
 		j->warn(j->say_arg, text);
 	}

@@ -24,7 +24,8 @@ struct pf_seccomp_opts {
 	bool nested; /* let the session make namespaces and mounts of its own (containers inside) */
 	bool strict; /* nothing but unix sockets, and no looking into other processes */
 	bool bare;   /* no namespaces around it: no sockets but pairs, since those of others could be reached,
-			no System V IPC, and no limits for other processes */
+			no System V IPC, no limits for other processes, and by path no other owner, attribute
+			or length */
 	const char *const *notify; /* calls that a listener is asked about, NULL-terminated; NULL: none.
 				      Not for the cached variant */
 	uint32_t arch;             /* AUDIT_ARCH_X86_64 or AUDIT_ARCH_AARCH64; 0 is this machine's */

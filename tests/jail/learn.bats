@@ -103,10 +103,30 @@ need_landlock() {
 	assert_equal "$output" end
 }
 
+@test "--weak: what is not shown keeps its length, its owner and its attributes" {
+	need_landlock
+	AS=user
+	cat >"$DATA/many/try" <<-EOF
+		import os
+		for what, f in (("length", lambda p: os.truncate(p, 0)), ("owner", lambda p: os.chown(p, -1, os.getgid())),
+		                ("attributes", lambda p: os.setxattr(p, "user.x", b"y"))):
+		    for p in "$(home)/.ssh/id", "own":
+		        try: f(p); print(what, p)
+		        except PermissionError: pass
+		with open("own", "r+") as f: f.truncate(1); os.fchown(f.fileno(), -1, os.getgid())
+		print("end")
+	EOF
+	echo mine >"$(tree)/own"
+	chown "$JAIL_UID" "$(tree)/own"
+	weak --ro "$DATA" --rw . -- /usr/bin/python3 "$DATA/many/try"
+	assert_equal "$output" end
+	assert_equal "$(cat "$(home)/.ssh/id" "$(tree)/own")" $'key-of-user\nm'
+}
+
 @test "--weak refuses what it cannot keep, each with its name" {
 	need_landlock
 	local o
-	for o in "--seccomp off" "--hide ." "--tmpfs /mnt/x" "--allow example.com" "--pids 5" "--overlay" "--learn"; do
+	for o in "--seccomp off" "--hide ." "--tmpfs /mnt/x" "--allow example.com" "--pids 5" "--overlay" "--learn" "--size 1M" "--user 7"; do
 		# shellcheck disable=SC2086
 		weak $o -- true
 		assert_status 125
