@@ -78,8 +78,22 @@ static int open_dir(int dir, const char *name)
 
 /* ---- listing ---- */
 
-static void add(cJSON *out, const char *change, mode_t mode, const char *path)
+/* How much of the list an entry is: what must be escaped takes up to six bytes for one. */
+static size_t size_of(const char *path)
 {
+	size_t n = sizeof("{\"change\":\"modified\",\"type\":\"directory\",\"path\":\"\"},");
+
+	for (; *path; path++)
+		n += (unsigned char)*path < 0x20 ? 6 : *path == '"' || *path == '\\' ? 2 : 1;
+	return n;
+}
+
+static void add(struct pf_changes *out, const char *change, mode_t mode, const char *path)
+{
+	out->size += size_of(path);
+	out->truncated = out->truncated || out->size > out->max;
+	if (out->truncated)
+		return;
 	cJSON *e = cJSON_CreateObject();
 	PF_FREE char *text = pf_strdup(path);
 
@@ -91,7 +105,7 @@ static void add(cJSON *out, const char *change, mode_t mode, const char *path)
 	cJSON_AddStringToObject(e, "change", change);
 	cJSON_AddStringToObject(e, "type", type_name(mode));
 	cJSON_AddStringToObject(e, "path", text);
-	cJSON_AddItemToArray(out, e);
+	cJSON_AddItemToArray(out->list, e);
 }
 
 static bool same_content(int a_dir, int b_dir, const char *name)
@@ -128,7 +142,8 @@ static bool unchanged(int lower, int upper, const char *name, const struct stat 
 }
 
 /* lower -1: there was nothing here. */
-static int list_dir(int lower, int upper, const char *prefix, int depth, cJSON *out, struct pf_err *err)
+static int list_dir(
+	int lower, int upper, const char *prefix, int depth, struct pf_changes *out, struct pf_err *err)
 {
 	char **names = names_in(upper, err);
 	int r = names ? 0 : -1;
@@ -136,7 +151,7 @@ static int list_dir(int lower, int upper, const char *prefix, int depth, cJSON *
 	if (depth > MAX_DEPTH)
 		r = pf_fail_kind(err, PF_ERR_INVALID, 0, "%s: directories nested more than %d deep", prefix,
 			MAX_DEPTH);
-	for (char **p = names; r == 0 && *p; p++) {
+	for (char **p = names; r == 0 && *p && !out->truncated; p++) {
 		struct stat is, was = {0};
 		PF_FREE char *path = pf_asprintf("%s/%s", prefix, *p);
 		if (fstatat(upper, *p, &is, AT_SYMLINK_NOFOLLOW) < 0) {
@@ -173,7 +188,8 @@ static int list_dir(int lower, int upper, const char *prefix, int depth, cJSON *
 	return r;
 }
 
-int pf_changes_list(int lower_fd, int upper_fd, const char *prefix, cJSON *out, struct pf_err *err)
+int pf_changes_list(
+	int lower_fd, int upper_fd, const char *prefix, struct pf_changes *out, struct pf_err *err)
 {
 	return list_dir(lower_fd, upper_fd, prefix, 0, out, err);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -23,7 +24,10 @@
 
 static bool writable(const struct pf_jail *j, const struct pf_jail_op *op)
 {
-	return op->kind == PF_JAIL_OVERLAY ? j->commit : op->kind == PF_JAIL_BIND && !op->read_only;
+	/* What is kept now may be committed by a later run. */
+	bool taken_over = j->commit || j->keep || j->control_fd >= 0;
+
+	return op->kind == PF_JAIL_OVERLAY ? taken_over : op->kind == PF_JAIL_BIND && !op->read_only;
 }
 
 static bool is_at(const struct pf_jail_op *op, const char *path)
@@ -60,12 +64,21 @@ static int hold(
 	return 0;
 }
 
+/* For pf_jail_guard_layer. */
+static void note(struct pf_jail *j, const char *at)
+{
+	j->guarded = pf_grow(j->guarded, j->n_guarded, &j->cap_guarded, sizeof(*j->guarded));
+	j->guarded[j->n_guarded++] = pf_strdup(at);
+}
+
 /* Rule i shows top, which is cache or above it. */
 static int guard_below(struct pf_jail *j, size_t i, const char *top, const char *cache, struct pf_err *err)
 {
 	const char *rest = cache + (strcmp(top, "/") == 0 ? 0 : strlen(top));
 	PF_FREE char *rule = pf_strdup(j->ops[i].dest), *at = joined(rule, rest);
 
+	if (j->ops[i].kind == PF_JAIL_OVERLAY)
+		note(j, at);
 	/* A later rule that covers the place shows something else there, or is looked at itself. */
 	for (size_t k = i + 1; k < j->n_ops; k++)
 		if (pf_path_below(at, j->ops[k].dest))
@@ -165,6 +178,49 @@ int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err)
 		PF_FREE char *path = pf_asprintf("%s%s/pinfold", base, places[i].below);
 		if (guard_place(j, places[i].variable, path, err) < 0)
 			return -1;
+	}
+	return 0;
+}
+
+static bool is_opaque(int dir)
+{
+	char v[2];
+
+	return fgetxattr(dir, "user.overlay.opaque", v, sizeof(v)) > 0 && v[0] == 'y';
+}
+
+/* Whether a commit of upper would make, replace or remove what rest names, or something on the way to it. */
+static bool writes(int upper, const char *rest)
+{
+	PF_CLOSE int dir = openat(upper, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	PF_FREE char *names = pf_strdup(rest);
+	struct stat st;
+
+	for (char *save = NULL, *name = strtok_r(names, "/", &save); name;
+		name = strtok_r(NULL, "/", &save)) {
+		if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return errno != ENOENT;
+		int next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0)
+			return true;
+		close(dir);
+		dir = next;
+		if (is_opaque(dir))
+			return true;
+	}
+	return true;
+}
+
+int pf_jail_guard_layer(const struct pf_jail *j, const char *dest, int upper, struct pf_err *err)
+{
+	for (size_t i = 0; j->from && j->commit && i < j->n_guarded; i++) {
+		const char *at = j->guarded[i];
+		if (pf_path_below(at, dest) &&
+			writes(upper, at + (strcmp(dest, "/") == 0 ? 0 : strlen(dest))))
+			return pf_fail_kind(err, PF_ERR_INVALID, 0,
+				"--commit: checkpoint %s would change %s, which later jails trust; take what "
+				"you need of it with `checkpoint export`",
+				j->from, at);
 	}
 	return 0;
 }

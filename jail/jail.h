@@ -90,13 +90,18 @@ struct pf_jail {
 	uint64_t caps; /* bubblewrap's --cap-add: in the box's own user namespace alone */
 
 	int64_t memory, pids, millicpus, timeout_ms; /* -1: none */
-	int64_t grace_ms; /* how long after a SIGTERM that was handed on the command is killed */
-	bool weak;        /* no namespaces: see weak.h */
-	bool learn;       /* note what it misses: result.learned */
-	bool commit;  /* overlays: what was written goes into the real directories if the command succeeds */
-	char *keep;   /* overlays: make a checkpoint of this name in store at the end; NULL: none */
-	char *from;   /* overlays: go on from this checkpoint in store; NULL */
-	char *store;  /* absolute; see keep.h */
+	int64_t grace_ms;  /* how long after a SIGTERM that was handed on the command is killed */
+	bool weak;         /* no namespaces: see weak.h */
+	bool learn;        /* note what it misses: result.learned */
+	bool list_changes; /* overlays: the result tells what was written */
+	bool commit; /* overlays: what was written goes into the real directories if the command succeeds */
+	char *keep;  /* overlays: make a checkpoint of this name in store at the end; NULL: none */
+	char *from;  /* overlays: go on from this checkpoint in store; NULL */
+	char *store; /* absolute; see keep.h */
+	/* What later jails trust, where an overlay shows it: guard.c. */
+	char **guarded;
+	size_t n_guarded, cap_guarded;
+
 	bool tty;     /* a terminal of its own between ours and the command */
 	bool capture; /* keep the command's output in the result */
 	size_t capture_max;
@@ -125,7 +130,8 @@ struct pf_jail_result {
 	char *out, *err_out;
 	size_t out_len, err_len;
 	bool out_truncated, err_truncated;
-	cJSON *changes; /* what was written to overlays, see changes.h; NULL: there was none */
+	cJSON *changes; /* what was written to overlays, see changes.h; NULL: none, or not asked for */
+	bool changes_truncated; /* and more than that */
 	bool committed;
 	cJSON *kept;    /* what the checkpoint is, see keep.h; NULL: none was asked for */
 	cJSON *learned; /* a profile, see learn.h; NULL: not asked for */
@@ -170,6 +176,9 @@ int pf_jail_add_defaults(struct pf_jail *j, const char *home, int64_t size, stru
 /* Where a rule would let the command write the cache, or put another in its place, see to it that it cannot
  * (guard.c). To be called last. PF_ERR_INVALID or PF_ERR_UNSUPPORTED where that is not to be had. */
 int pf_jail_guard_cache(struct pf_jail *j, struct pf_err *err);
+/* With --from and --commit: PF_ERR_INVALID where a commit of upper, the layer of the overlay at dest, would
+ * change what pf_jail_guard_cache keeps the command itself from. */
+int pf_jail_guard_layer(const struct pf_jail *j, const char *dest, int upper, struct pf_err *err);
 /* The synthetic /etc for j as a directory of the caller's cache; *path NULL when there is no place to keep it
  * (then pf_jail_fill_etc makes it anew). */
 int pf_jail_cached_etc(const struct pf_jail *j, char **path, struct pf_err *err);

@@ -374,6 +374,9 @@ void pf_jail_done(struct pf_jail *j)
 	free(j->hostname);
 	free(j->keep);
 	free(j->from);
+	while (j->n_guarded > 0)
+		free(j->guarded[--j->n_guarded]);
+	free(j->guarded);
 	free(j->store);
 	cJSON_Delete(j->networking);
 	cJSON_Delete(j->seccomp_object);

@@ -626,7 +626,10 @@ static int look_at_overlays(struct running *r, struct pf_jail_result *res, struc
 			return -1;
 	}
 	res->committed = r->j->commit && res->exit_code == 0;
-	return pf_jail_scratch_finish(&r->scratch, res->committed, &res->changes, err);
+	if (!r->j->list_changes && !res->committed)
+		return 0;
+	return pf_jail_scratch_finish(
+		&r->scratch, r->j->list_changes, res->committed, &res->changes, &res->changes_truncated, err);
 }
 
 static void clean_up(struct running *r)

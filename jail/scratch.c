@@ -40,6 +40,7 @@
 #include "jail/message.h"
 
 #define MAX_LAYERS 64
+#define MAX_LIST ((size_t)16 << 20) /* of changes; a message holds more */
 
 struct layer {
 	int lower, upper;
@@ -62,19 +63,22 @@ struct sweeper {
 
 /* ---- the sweeper ---- */
 
-static int list_changes(const struct sweeper *s, bool commit, cJSON *answer, struct pf_err *err)
+static int look_at_changes(const struct sweeper *s, bool list, bool commit, cJSON *answer, struct pf_err *err)
 {
-	cJSON *list = cJSON_AddArrayToObject(answer, "changes");
+	struct pf_changes c = {.list = cJSON_AddArrayToObject(answer, "changes"), .max = MAX_LIST};
 
 	for (size_t i = 0; i < s->n; i++)
-		if (pf_changes_list(s->layers[i].lower, s->layers[i].upper, s->layers[i].dest, list, err) <
-				0 ||
+		if ((list && pf_changes_list(s->layers[i].lower, s->layers[i].upper, s->layers[i].dest, &c,
+				     err) < 0) ||
 			(commit && pf_changes_apply(s->layers[i].lower, s->layers[i].upper, err) < 0))
 			return -1;
+	if (c.truncated)
+		cJSON_AddTrueToObject(answer, "truncated");
 	return 0;
 }
 
-/* {"op": "list"|"commit"} → {"changes"}; {"op": "keep", "name", "box" (pid, if it runs)} → {"kept"}. */
+/* {"op": "changes", "list", "commit"} → {"changes", "truncated"};
+ * {"op": "keep", "name", "box" (pid, if it runs)} → {"kept"}. */
 static cJSON *handle(const struct sweeper *s, const cJSON *request)
 {
 	const char *op = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(request, "op"));
@@ -91,7 +95,8 @@ static cJSON *handle(const struct sweeper *s, const cJSON *request)
 		if (kept)
 			cJSON_AddItemToObject(answer, "kept", kept);
 	} else {
-		r = list_changes(s, op && strcmp(op, "commit") == 0, answer, &err);
+		r = look_at_changes(s, cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "list")),
+			cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(request, "commit")), answer, &err);
 	}
 	if (r == 0)
 		return answer;
@@ -275,7 +280,7 @@ static size_t slot_of(struct sweeper *s, char *path, bool *is_new)
 	return s->n_paths++;
 }
 
-static int add_layer(struct sweeper *s, struct pf_jail_op *op, struct pf_err *err)
+static int add_layer(const struct pf_jail *j, struct sweeper *s, struct pf_jail_op *op, struct pf_err *err)
 {
 	char name[24];
 	PF_CLOSE int upper = -1, work = -1, m = -1;
@@ -287,7 +292,7 @@ static int add_layer(struct sweeper *s, struct pf_jail_op *op, struct pf_err *er
 	snprintf(name, sizeof(name), "%zu", slot_of(s, op->dest, &is_new));
 	upper = open_part(s->upper, name, err);
 	work = open_part(s->work, name, err);
-	if (upper < 0 || work < 0)
+	if (upper < 0 || work < 0 || pf_jail_guard_layer(j, op->dest, upper, err) < 0)
 		return -1;
 	/* The merged directory shows the mode of the upper's. */
 	if (is_new && (fstat(op->fd, &st) < 0 || fchmod(upper, st.st_mode & 07777) < 0))
@@ -332,7 +337,7 @@ static int make_layers(struct pf_jail *j, struct sweeper *s, struct pf_err *err)
 	for (size_t i = 0; i < j->n_ops; i++) {
 		if (j->ops[i].kind != PF_JAIL_OVERLAY)
 			continue;
-		if ((!s->name && make_scratch(j, s, err) < 0) || add_layer(s, &j->ops[i], err) < 0)
+		if ((!s->name && make_scratch(j, s, err) < 0) || add_layer(j, s, &j->ops[i], err) < 0)
 			return -1;
 	}
 	return 0;
@@ -398,15 +403,19 @@ static cJSON *ask(struct pf_jail_scratch *s, cJSON *request, struct pf_err *err)
 	return NULL;
 }
 
-int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool commit, cJSON **changes, struct pf_err *err)
+int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool list, bool commit, cJSON **changes,
+	bool *truncated, struct pf_err *err)
 {
 	cJSON *m = cJSON_CreateObject();
 
-	cJSON_AddStringToObject(m, "op", commit ? "commit" : "list");
+	cJSON_AddStringToObject(m, "op", "changes");
+	cJSON_AddBoolToObject(m, "list", list);
+	cJSON_AddBoolToObject(m, "commit", commit);
 	PF_JSON cJSON *answer = ask(s, m, err);
 	if (!answer)
 		return commit ? pf_wrap(err, "commit") : -1;
-	*changes = cJSON_DetachItemFromObjectCaseSensitive(answer, "changes");
+	*changes = list ? cJSON_DetachItemFromObjectCaseSensitive(answer, "changes") : NULL;
+	*truncated = cJSON_HasObjectItem(answer, "truncated");
 	return 0;
 }
 

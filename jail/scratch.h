@@ -16,9 +16,11 @@ struct pf_jail_scratch {
 int pf_jail_scratch_make(struct pf_jail *j, const struct pf_jail_limits *limits, struct pf_jail_scratch *s,
 	struct pf_err *err);
 
-/* After the command's end: what it wrote, as pf_changes_list tells it, and with commit the writing of it into
- * the real directories. *changes is NULL when there was no overlay. */
-int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool commit, cJSON **changes, struct pf_err *err);
+/* After the command's end: with list what it wrote, as pf_changes_list tells it, and with commit the writing
+ * of it into the real directories. *changes is NULL when there was no overlay or no list was asked for;
+ * *truncated: there is more than it says. */
+int pf_jail_scratch_finish(struct pf_jail_scratch *s, bool list, bool commit, cJSON **changes,
+	bool *truncated, struct pf_err *err);
 /* Make checkpoint name of what was written so far; box_pid is the box's first process while it runs, else -1.
  * See keep.h. NULL on error. */
 cJSON *pf_jail_scratch_keep(struct pf_jail_scratch *s, const char *name, pid_t box_pid, struct pf_err *err);

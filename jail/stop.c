@@ -1,6 +1,7 @@
 /* Stopping a box without a cgroup of its own: every process of its pid namespace by SIGSTOP, again and again
  * until a look finds none that runs, since what runs may start others meanwhile. Each is held by a descriptor
- * from before it is looked at, so that no other process of the same number is meant. */
+ * from before it is looked at, so that no other process of the same number is meant. When all that does not
+ * stop waits in the kernel, all go on for a moment: one may wait for another that was stopped (vfork). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@
 
 #define MAX_STOPPED 4096
 #define PATIENCE_US 5000000
+#define WAITING_US 20000
 
 static struct {
 	int fds[MAX_STOPPED];
@@ -60,31 +62,37 @@ static bool same_namespace(const char *pid, const struct stat *ns)
 	return stat(path, &st) == 0 && st.st_ino == ns->st_ino && st.st_dev == ns->st_dev;
 }
 
-/* Returns 1 when it had to be stopped, or is not yet. */
-static int stop_one(const char *pid, const struct stat *ns)
+/* What one look found. */
+struct look {
+	int running; /* had to be stopped, or are not yet */
+	int waiting; /* of those: in the kernel, where no signal is taken */
+};
+
+static void stop_one(const char *pid, const struct stat *ns, struct look *look)
 {
 	pid_t number = (pid_t)atoi(pid);
 	PF_CLOSE int fd = pidfd_open(number, 0);
 	char state;
 
 	if (fd < 0 || !same_namespace(pid, ns) || strchr("TtZX", state = state_of(pid)))
-		return 0;
+		return;
+	look->running++;
+	look->waiting += state == 'D';
 	for (size_t i = 0; i < stopped.n; i++)
 		if (stopped.pids[i] == number && !pf_pidfd_ended(stopped.fds[i]))
-			return 1; /* told already, and not there yet */
+			return; /* told already, and not there yet */
 	if (stopped.n == MAX_STOPPED)
-		return 1;
+		return;
 	if (pidfd_send_signal(fd, SIGSTOP, NULL, 0) == 0) {
 		stopped.pids[stopped.n] = number;
 		stopped.fds[stopped.n++] = pf_take_fd(&fd);
 	}
-	return 1;
 }
 
 int pf_jail_stop(void *arg, bool stop, struct pf_err *err)
 {
 	const pid_t *box = arg;
-	int64_t until = pf_now_us() + PATIENCE_US;
+	int64_t until = pf_now_us() + PATIENCE_US, alone = 0;
 	const struct timespec moment = {.tv_nsec = 1000000};
 	struct stat ns;
 	char path[64];
@@ -99,20 +107,29 @@ int pf_jail_stop(void *arg, bool stop, struct pf_err *err)
 	for (;;) {
 		PF_CLOSEDIR DIR *d = opendir("/proc");
 		struct dirent *e;
-		int running = 0;
+		struct look look = {0};
 		if (!d) {
 			go_on();
 			return pf_fail(err, errno, "/proc");
 		}
 		while ((e = readdir(d)))
 			if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
-				running += stop_one(e->d_name, &ns);
-		if (running == 0)
+				stop_one(e->d_name, &ns, &look);
+		if (look.running == 0)
 			return 0;
 		if (pf_now_us() > until) {
 			go_on();
 			return pf_fail_kind(err, PF_ERR_STATE, 0,
-				"the command's processes do not stand still (%d do not)", running);
+				"the command's processes do not stand still (%d do not)", look.running);
+		}
+		/* Who waits in vfork() for a child that was stopped before its exec waits for ever. */
+		if (look.waiting < look.running)
+			alone = 0;
+		else if (alone == 0)
+			alone = pf_now_us();
+		else if (pf_now_us() - alone > WAITING_US) {
+			go_on();
+			alone = 0;
 		}
 		(void)nanosleep(&moment, NULL);
 	}

@@ -396,6 +396,8 @@ static int run(struct given *g)
 		tell_kept(g, r.kept);
 	if (g->diff && !g->json)
 		pf_jail_print_changes(r.changes);
+	if (r.changes_truncated && !g->json)
+		pf_jail_message("", "there are more changes than the list can hold");
 	if (r.limit && !g->json) {
 		PF_FREE char *text = pf_asprintf("ended: its %s limit was reached", r.limit);
 		pf_jail_message("", text);
@@ -471,6 +473,7 @@ int main(int argc, char **argv)
 		code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	}
 	pf_jail_done(&j);
+		j.list_changes = g.json || g.diff;
 	cJSON_Delete(g.doc);
 	return code;
 }

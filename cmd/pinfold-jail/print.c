@@ -172,6 +172,8 @@ cJSON *pf_jail_result_json(const struct pf_jail_result *r)
 	}
 	if (r->changes) {
 		cJSON_AddItemToObject(j, "changes", cJSON_Duplicate(r->changes, true));
+		if (r->changes_truncated)
+			cJSON_AddTrueToObject(j, "changes_truncated");
 		cJSON_AddBoolToObject(j, "committed", r->committed);
 	}
 	if (r->kept)

@@ -55,6 +55,7 @@ int pf_jail_serve(int fd)
 	/* The host's thread that started us may end before the host does. */
 	j.die_with_parent = false;
 	j.control_fd = fd;
+	j.list_changes = true;
 	j.started = on_started;
 	j.started_arg = &s;
 	int code = 125;

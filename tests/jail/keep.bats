@@ -188,3 +188,32 @@ at_once() {
 @test "several jails from one checkpoint at once do not disturb each other" {
 	each at_once
 }
+
+trusted() {
+	local cache
+	cache=$(home)/.cache/pinfold
+	mkdir -p "$cache"
+	[ "$AS" = root ] || chown -R "$JAIL_UID:$JAIL_UID" "$(home)/.cache"
+	local store=(--store "$PF_DIR/shared/store-$AS" --rw "$(home)")
+	pj "${store[@]}" --keep poison -- sh -c "mkdir $cache/poison; touch $(home)/kept"
+	assert_status 0
+	pj "${store[@]}" --from poison --commit -- true
+	assert_status 0
+	[ -e "$(home)/kept" ] && [ ! -e "$cache/poison" ] || show "by a checkpoint"
+	# One of a run for which these places were others.
+	WITH=(HOME="$PF_DIR/shared")
+	pj "${store[@]}" --keep other -- mkdir "$cache/poison"
+	assert_status 0
+	pj "${store[@]}" --keep gone -- mv "$cache" "$cache-old"
+	assert_status 0
+	WITH=()
+	for k in other gone; do
+		pj "${store[@]}" --from $k --commit -- true
+		assert_refused "checkpoint $k" "later jails trust"
+	done
+	[ -e "$cache" ] && [ ! -e "$cache/poison" ] || show "by a checkpoint of another environment"
+	rm -rf "$PF_DIR/shared/store-$AS"
+}
+@test "no checkpoint brings into the caller's cache what a command wrote there" {
+	each trusted
+}
