@@ -290,7 +290,7 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err)
 	j->caller_uid = geteuid();
 	PF_FREE char *profile_path = NULL;
 	PF_JSON cJSON *profile_doc = profile ? pf_jail_profile_load(profile, &profile_path, err) : NULL;
-	if (profile && !profile_doc)
+	if (profile && (!profile_doc || pf_jail_profile_limits(j, profile_path, profile_doc, err) < 0))
 		return -1;
 	if (!j->weak)
 		pf_jail_limits_scope(j);

@@ -18,7 +18,9 @@ int pf_jail_configure(struct pf_jail *j, const cJSON *doc, struct pf_err *err);
  * it was. Before pf_jail_enter, since afterwards nobody can tell root from other users: a file that others
  * can write is PF_ERR_INVALID. */
 cJSON *pf_jail_profile_load(const char *name, char **path, struct pf_err *err);
-/* Add its rules and limits. *size is set when it was not given (-1) and the profile has one. */
+/* Its memory, processors and processes, where j has no limit of these yet. Opens nothing. */
+int pf_jail_profile_limits(struct pf_jail *j, const char *path, const cJSON *doc, struct pf_err *err);
+/* Add its rules and what else it says. *size is set when it was not given (-1) and the profile has one. */
 int pf_jail_profile_apply(struct pf_jail *j, const char *path, cJSON *doc, int64_t *size, struct pf_err *err);
 
 /* The short list of variables that a command gets, and given ones over them ("NAME=value"). */

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/json.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "jail/config.h"
@@ -68,7 +69,12 @@ static char *make_path(const struct pf_jail *j)
 void pf_jail_environment(struct pf_jail *j, char *const *given, size_t n)
 {
 	PF_FREE char *path = make_path(j);
+	/* A profile's are there already: over what is usual, and below what is given beside it. */
+	char **profile = j->env;
+	size_t n_profile = j->n_env;
 
+	j->env = NULL;
+	j->n_env = 0;
 	set_pair(j, "PATH", path);
 	set_pair(j, "HOME", j->home);
 	set_pair(j, "USER", j->user_name);
@@ -82,6 +88,9 @@ void pf_jail_environment(struct pf_jail *j, char *const *given, size_t n)
 	for (char **e = environ; e && *e; e++)
 		if (pf_starts_with(*e, "LC_"))
 			set(j, *e);
+	for (size_t i = 0; i < n_profile; i++)
+		set(j, profile[i]);
 	for (size_t i = 0; i < n; i++)
 		set(j, given[i]);
+	pf_strv_free(profile);
 }

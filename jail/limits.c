@@ -25,6 +25,7 @@
 #include "session/session.h"
 
 #define LOOK_US 100000
+#define OURS 3 /* besides the command's processes: this one, process 1 of the box, the sweeper */
 #define PROC_MAGIC 0x9fa0
 
 static bool wanted(const struct pf_jail *j)
@@ -78,8 +79,7 @@ void pf_jail_limits_scope(struct pf_jail *j)
 		(unsigned long long)pf_now_us());
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(memory, sizeof(memory), "%lld", (long long)j->memory);
-	/* Ours besides the command's: this process, process 1 of the box, the sweeper. */
-	snprintf(tasks, sizeof(tasks), "%lld", (long long)j->pids + 3);
+	snprintf(tasks, sizeof(tasks), "%lld", (long long)j->pids + OURS);
 	snprintf(quota, sizeof(quota), "%lld", (long long)j->millicpus * 1000);
 	const char *const head[] = {
 		helper, "start", unit, "app.slice", unit, pid, "s", "OOMPolicy", "continue"};
@@ -104,14 +104,23 @@ void pf_jail_limits_scope(struct pf_jail *j)
 	}
 }
 
-/* Whether file of our own cgroup says anything but "max": a controller that the scope has not been given
- * keeps nothing, whatever systemd answered. */
-static bool has_limit(int dir, const char *file)
+/* Whether file of our own cgroup bounds it as we asked, or more tightly: a controller that the scope has not
+ * been given keeps nothing, and what somebody else's default says is not our limit, whatever systemd
+ * answered. */
+static bool has_limit(int dir, const char *file, int64_t limit)
 {
 	PF_FREE char *text = NULL;
 	struct pf_err ignored = PF_ERR_INIT;
+	char *end;
 
-	return pf_read_pseudo_at(dir, file, 64, &text, &ignored) == 0 && strncmp(text, "max", 3) != 0;
+	if (pf_read_pseudo_at(dir, file, 64, &text, &ignored) < 0)
+		return false;
+	long long n = strtoll(text, &end, 10); /* "max" is no number */
+	if (end == text)
+		return false;
+	/* cpu.max has the length of its period, too; systemd chooses it, and rounds. */
+	long long period = strtoll(end, NULL, 10);
+	return period > 0 ? (double)n / (double)period <= (double)limit / 1000 * 1.01 : n <= limit;
 }
 
 static bool scope_holds(const struct pf_jail *j, struct pf_jail_limits *l)
@@ -123,9 +132,9 @@ static bool scope_holds(const struct pf_jail *j, struct pf_jail_limits *l)
 	PF_FREE char *own = pf_cgroup_self(&l->host, &ignored);
 	PF_FREE char *path = own ? pf_asprintf("%s%s", l->host.hier[l->host.v2].mount, own) : NULL;
 	PF_CLOSE int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (dir < 0 || (j->memory >= 0 && !has_limit(dir, "memory.max")) ||
-		(j->pids >= 0 && !has_limit(dir, "pids.max")) ||
-		(j->millicpus >= 0 && !has_limit(dir, "cpu.max")))
+	if (dir < 0 || (j->memory >= 0 && !has_limit(dir, "memory.max", j->memory)) ||
+		(j->pids >= 0 && !has_limit(dir, "pids.max", j->pids + OURS)) ||
+		(j->millicpus >= 0 && !has_limit(dir, "cpu.max", j->millicpus)))
 		return false;
 	if (j->memory >= 0) {
 		l->events_fd = openat(dir, "memory.events", O_RDONLY | O_CLOEXEC);

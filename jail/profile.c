@@ -158,6 +158,7 @@ static int apply(struct pf_jail *j, const struct pf_config *c, int64_t *size, st
 	for (size_t i = 0; i < c->filesystem.n_mounts; i++) {
 		const struct pf_config_mount *m = &c->filesystem.mounts[i];
 		char *real = NULL;
+		struct stat st;
 		int fd = pf_jail_open_path("profile", m->source, &real, err);
 		if (fd < 0)
 			return -1;
@@ -166,15 +167,12 @@ static int apply(struct pf_jail *j, const struct pf_config *c, int64_t *size, st
 				       .source = real,
 				       .fd = fd,
 				       .read_only = m->read_only,
+				       .directory = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode),
 				       .why = "profile"});
 	}
 	if (*size < 0)
 		*size = c->filesystem.size;
 	j->networking = cJSON_Duplicate(c->networking, true);
-	if (j->memory < 0)
-		j->memory = c->resources.memory;
-	if (j->millicpus < 0)
-		j->millicpus = c->resources.millicpus;
 	if (j->timeout_ms < 0)
 		j->timeout_ms = c->limits.max_runtime_ms;
 	for (char **e = c->env; e && *e; e++) {
@@ -188,19 +186,35 @@ static int apply(struct pf_jail *j, const struct pf_config *c, int64_t *size, st
 	return 0;
 }
 
+int pf_jail_profile_limits(struct pf_jail *j, const char *path, const cJSON *doc, struct pf_err *err)
+{
+	const cJSON *resources = cJSON_GetObjectItemCaseSensitive(doc, "resources");
+	PF_JSON cJSON *part = cJSON_CreateObject();
+	struct pf_config c;
+
+	if (!resources)
+		return 0;
+	cJSON_AddItemToObject(part, "resources", cJSON_Duplicate(resources, true));
+	if (pf_config_parse(part, &c, err) < 0)
+		return pf_wrap(err, "--profile %s", path);
+	if (j->memory < 0)
+		j->memory = c.resources.memory;
+	if (j->millicpus < 0)
+		j->millicpus = c.resources.millicpus;
+	/* A sandbox has a bound on its processes when its file says nothing; a jail is what was asked for. */
+	if (j->pids < 0 && cJSON_HasObjectItem(resources, "pids"))
+		j->pids = c.resources.pids;
+	pf_config_done(&c);
+	return 0;
+}
+
 int pf_jail_profile_apply(struct pf_jail *j, const char *path, cJSON *doc, int64_t *size, struct pf_err *err)
 {
 	struct pf_config c;
-	/* A sandbox has a bound on its processes when its file says nothing; a jail is what was asked for. */
-	const cJSON *pids =
-		cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(doc, "resources"), "pids");
-	bool has_pids = pids != NULL;
 
 	expand(j, doc);
 	if (pf_config_parse(doc, &c, err) < 0)
 		return pf_wrap(err, "--profile %s", path);
-	if (has_pids && j->pids < 0)
-		j->pids = c.resources.pids;
 	int r = check(&c, err);
 	if (r == 0)
 		r = apply(j, &c, size, err);

@@ -191,6 +191,17 @@ profiles() {
 	[ -e "$(tree)/out/f" ]
 	inside '(: >out/g) 2>/dev/null || echo ro; echo $FROM' --profile "$PF_DIR/p.json" --ro out --env FROM=me
 	assert_equal "$(xargs <<<"$output")" "ro me"
+	# Over what every command has, and a directory like any other.
+	mkdir "$(tree)/data"
+	own
+	cat >"$PF_DIR/p.json" <<-END
+		{"env":{"PATH":"/usr/bin:/opt/mine","HOME":"/tmp","LANG":"C"},
+		 "filesystem":{"mounts":[{"source":"$(tree)/data","target":"/data","read_only":false}]}}
+	END
+	inside 'echo "$PATH $HOME $LANG"; echo x >/data/f; cat /data/f' --overlay --profile "$PF_DIR/p.json" --env LANG=mine
+	assert_equal "$(xargs <<<"$output")" "/usr/bin:/opt/mine /tmp mine x"
+	[ ! -e "$(tree)/data/f" ]
+	rmdir "$(tree)/data"
 	pj --profile nonesuch -- true
 	assert_refused nonesuch
 	echo '{"filesystem":{"writeable_paths":[]}}' >"$PF_DIR/p.json"

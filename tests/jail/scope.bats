@@ -61,6 +61,13 @@ asked() { # JQ-EXPRESSION over all calls
 			.OOMPolicy == "continue" and .Slice == "app.slice")'
 }
 
+@test "so are the limits of a profile; what is given beside it wins" {
+	echo '{"resources":{"memory":"100M","cpus":0.5,"pids":10}}' >"$PF_DIR/p.json"
+	pj --pids 20 --profile "$PF_DIR/p.json" -- true
+	asked 'map(select(.call == "start")) | length == 1 and (.[0].properties | .MemoryMax == 104857600 and
+		.TasksMax == 23 and .CPUQuotaPerSecUSec == 500000)'
+}
+
 @test "what systemd answers is not believed: where its cgroup holds no limit another way is taken, and said" {
 	[ ! -e "$TREE/memory.pressure" ] || ! grep -qw memory "$TREE/cgroup.controllers" ||
 		skip "the memory controller is on cgroup v2 here"
