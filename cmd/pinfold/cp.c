@@ -28,7 +28,8 @@ static const char help[] = "cp FILE ID:PATH\n"
 			   "A file that is replaced is\n"
 			   "replaced whole. Inside it is done by the sandbox's own sh and cat, as its user, "
 			   "and permissions are kept; on\n"
-			   "the host FILE gets 0644. For directories:\n\n"
+			   "the host FILE gets 0644, and what is a link, a pipe or a device is refused. For "
+			   "directories:\n\n"
 			   "  tar -C DIR -c . | pinfold exec ID -- tar -C /workspace -x\n"
 			   "  pinfold exec ID -- tar -C /workspace -c . | tar -C DIR -x\n";
 
@@ -258,6 +259,12 @@ static int copy_out(const char *id, const char *path, const char *file, struct e
 	struct stat st;
 	bool into = stat(file, &st) == 0 && S_ISDIR(st.st_mode);
 	PF_FREE char *to = into ? pf_asprintf("%s/%s", file, name_of(path)) : pf_strdup(file);
+
+	/* The rename would put a file in the place of the link, pipe or device itself. */
+	if (lstat(to, &st) == 0 && !S_ISREG(st.st_mode))
+		return pf_fail_kind(err, PF_ERR_INVALID, 0,
+			"%s is %s; name a file, or to have it on standard output: pinfold exec %s -- cat %s",
+			to, S_ISLNK(st.st_mode) ? "a symbolic link" : "not a file", id, path);
 	PF_FREE char *part = pf_asprintf("%s.XXXXXX", to);
 	PF_CLOSE int fd = mkostemp(part, O_CLOEXEC);
 

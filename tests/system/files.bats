@@ -269,6 +269,15 @@ limit_of() { # V2-NAME V1-NAME
 	assert_status 125
 	assert_err "$ID:/not/there was not read"
 	[ -s "$PF_DIR/out/other" ]
+	# Nor is a pipe, a device or a link on the host made a file of, nor written through.
+	mkfifo "$PF_DIR/out/fifo"
+	ln -s other "$PF_DIR/out/link"
+	for to in fifo link; do
+		pf cp "$ID:/etc/hostname" "$PF_DIR/out/$to"
+		assert_refused "$PF_DIR/out/$to is " "pinfold exec $ID -- cat /etc/hostname"
+	done
+	[ -p "$PF_DIR/out/fifo" ] && [ -L "$PF_DIR/out/link" ] && rm "$PF_DIR/out/fifo" "$PF_DIR/out/link"
+	assert_equal "$(<"$PF_DIR/out/other")" "$(pinfold exec "$ID" -- cat /etc/hostname)"
 	pf cp "$PF_DIR/in put" "$ID:/no/such/place"
 	assert_status 125
 	assert_err 'was not written'
