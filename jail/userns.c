@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/path.h"
 #include "base/str.h"
 #include "jail/jail.h"
 
@@ -46,6 +47,22 @@ static char *apparmor_profile(void)
 	return NULL;
 }
 
+/* The profile lies where we are installed, bin and share side by side. */
+static int explain_apparmor(struct pf_err *err)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	PF_FREE char *dir = pf_program_dir(&ignored);
+	char *slash = dir ? strrchr(dir, '/') : NULL;
+
+	if (slash)
+		*slash = '\0';
+	return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
+		"AppArmor keeps programs without a profile from using user namespaces; as root: cp "
+		"%s/share/pinfold/apparmor/pinfold-jail /etc/apparmor.d/ && apparmor_parser -r "
+		"/etc/apparmor.d/pinfold-jail",
+		slash ? dir : "/usr/local");
+}
+
 int pf_jail_explain_userns(int errnum, struct pf_err *err)
 {
 	if (number_in("/proc/sys/kernel/unprivileged_userns_clone") == 0)
@@ -57,11 +74,7 @@ int pf_jail_explain_userns(int errnum, struct pf_err *err)
 			"this machine allows no user namespaces at all; as root: sysctl -w "
 			"user.max_user_namespaces=15000");
 	if (number_in("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1)
-		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,
-			"AppArmor keeps programs without a profile from using user namespaces; as root: cp "
-			"/usr/local/share/pinfold/apparmor/pinfold-jail /etc/apparmor.d/ && apparmor_parser "
-			"-r "
-			"/etc/apparmor.d/pinfold-jail");
+		return explain_apparmor(err);
 	PF_FREE char *profile = errnum == EACCES || errnum == EPERM ? apparmor_profile() : NULL;
 	if (profile)
 		return pf_fail_kind(err, PF_ERR_UNSUPPORTED, errnum,

@@ -439,6 +439,12 @@ static int read_options(struct given *g, int argc, char **argv)
 		pf_jail_message("error", "no command given; try: pinfold-jail --help");
 		return 125;
 	}
+	if (g->json && g->tty == 1) {
+		pf_jail_message("error",
+			"--tty gives the command our terminal, --json keeps its output for the result: one "
+			"of the two");
+		return 125;
+	}
 	return -1;
 }
 
@@ -450,6 +456,8 @@ int main(int argc, char **argv)
 
 	if (pf_open_stdio() < 0)
 		return 125;
+	/* Whose caller ignores it would never learn how the command ended. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	/* Somebody else's power must not be ours to spend. */
 	if (geteuid() != getuid() || getegid() != getgid()) {
 		pf_jail_message("error", "this program must not be setuid or setgid; it needs no privileges");
@@ -458,8 +466,6 @@ int main(int argc, char **argv)
 	pf_jail_init(&j);
 	j.warn = warn;
 	g.doc = cJSON_CreateObject();
-	/* Whose caller ignores it would never learn how the command ended. */
-	(void)signal(SIGCHLD, SIG_DFL);
 	int code = read_options(&g, argc, argv);
 	if (code < 0) {
 		if (g.verbose)
@@ -467,13 +473,13 @@ int main(int argc, char **argv)
 		for (int i = optind; i < argc; i++)
 			cJSON_AddItemToArray(list(g.doc, "command"), cJSON_CreateString(argv[i]));
 		j.capture = g.json;
+		j.list_changes = g.json || g.diff;
 		j.keep_stdin = true;
 		j.tty = !g.json &&
 			(g.tty == 1 || (g.tty == -1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)));
 		code = pf_jail_configure(&j, g.doc, &err) < 0 ? report(&err) : run(&g);
 	}
 	pf_jail_done(&j);
-		j.list_changes = g.json || g.diff;
 	cJSON_Delete(g.doc);
 	return code;
 }

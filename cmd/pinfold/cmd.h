@@ -17,7 +17,6 @@ enum { PF_EXIT_FAILED = 125, PF_EXIT_NO_EXEC = 126, PF_EXIT_NO_COMMAND = 127, PF
 
 struct pf_globals {
 	struct pf_dirs dirs;
-	bool debug;
 	struct pf_log_to log; /* --log, --log-format */
 	bool systemd_cgroup;
 	int failed; /* exit code for a mistake on the command line: PF_EXIT_FAILED, or runc's for OCI verbs */

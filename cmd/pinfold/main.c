@@ -72,6 +72,7 @@ static void print_help(FILE *f)
 		"\n`pinfold VERB --help` tells more; so does man pinfold.\n\n"
 		"  --root DIR    runtime state (default %s)\n"
 		"  --store DIR   images, workspaces, checkpoints, logs (default %s)\n"
+		"  --debug       accepted, since callers of OCI runtimes give it; changes nothing\n"
 		"  --version     print the version\n",
 		PF_DEFAULT_ROOT, PF_DEFAULT_STORE);
 }
@@ -365,8 +366,7 @@ int main(int argc, char **argv)
 				return pf_usage(NULL, "--log-format must be text or json");
 			pf_globals.log.json = strcmp(optarg, "json") == 0;
 			break;
-		case 'd':
-			pf_globals.debug = true;
+		case 'd': /* runc's; there are no lines for it alone */
 			break;
 		case 1:
 			pf_globals.systemd_cgroup = true;

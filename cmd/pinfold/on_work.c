@@ -8,9 +8,12 @@
 int pf_cmd_on_work(int argc, char **argv)
 {
 	struct pf_err err = PF_ERR_INIT;
-	char *path = pf_helper_path("pinfold-worker", &err), *args[64];
+	char *path, *args[64];
 	size_t n = 0;
 
+	if (pf_globals.log.file)
+		return pf_usage("on-work", "what it has to say goes to standard error: leave --log out");
+	path = pf_helper_path("pinfold-worker", &err);
 	if (!path)
 		return pf_report(&err);
 	args[n++] = path;

@@ -131,6 +131,8 @@ int pf_cmd_policy(int argc, char **argv)
 			bindings = optarg;
 	int n = argc - optind;
 	char **a = argv + optind;
+	if (bindings && (n < 2 || strcmp(a[1], "rotate") != 0))
+		return pf_usage("policy", "--credentials is for rotate alone");
 	if (n == 2 && strcmp(a[1], "show") == 0)
 		r = ask(a[0], "policy", NULL, NULL, &err);
 	else if (n == 3 && strcmp(a[1], "set") == 0)

@@ -213,14 +213,14 @@ mistakes() {
 	done
 	printf '125 pinfold %s\n' create "create a b" "create --config" "create -Z" exec "exec a" "exec --tty --json a b" cp "cp a" "cp a b c" "cp a:/b c:/d" \
 		snapshot "snapshot a b" destroy "destroy --snapshot --discard a" fork "fork a" diff "diff a b c" "list a" "list --format xml" \
-		state "state a b" stats "stats a b" pause "pause a b" resume "resume a b" logs "logs a b" policy "policy a" "policy a frobnicate" \
+		state "state a b" stats "stats a b" pause "pause a b" resume "resume a b" logs "logs a b" policy "policy a" "policy a frobnicate" "policy a show --credentials x" \
 		"gc a" "doctor a" "image ls a" "image gc a" "image rm" "checkpoint ls a" "checkpoint gc a" "checkpoint stats a" "checkpoint inspect a b" \
 		frobnicate "image frobnicate" --frobnicate -Z --root "--log-format xml" "--rootless maybe"
 	printf '1 pinfold %s\n' run "run a b" start "start a b" kill "kill a b c" delete ps "ps --format xml a" update "update a b" \
 		events "events a b" "features a" "spec a"
 	printf '1 pinfold-worker %s\n' --frobnicate -Z --keep "--keep many" start "--webhook-key-file x" ""
 	printf '125 ../libexec/pinfold/pinfold-store %s\n' frobnicate --frobnicate -Z --root "image rm"
-	printf '125 pinfold-jail %s\n' "" --frobnicate -Z -vZ --rw --env "--env x -- true" "--size x -- true" "--serve x"
+	printf '125 pinfold-jail %s\n' "" --frobnicate -Z -vZ --rw --env "--env x -- true" "--size x -- true" "--serve x" "--json --tty -- true"
 }
 
 @test "each mistake on a command line is one line that says what and where help is, or one JSON object" {
@@ -297,6 +297,9 @@ mistakes() {
 		assert_err "pinfold: "
 		assert_equal "$(stat -c %a "$PF_DIR/log")" 600
 	done
+	pf --log "$PF_DIR/log" on-work </dev/null
+	assert_status 125
+	assert_err "leave --log out"
 	pf image inspect nowhere
 	assert_refused "image import, or build"
 }
