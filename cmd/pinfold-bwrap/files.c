@@ -69,6 +69,8 @@ static bool is_there(const struct pf_jail_op *cover, const char *dest)
 {
 	struct stat st;
 
+	if (cover && cover->directory && strcmp(cover->dest, dest) == 0)
+		return true;
 	if (!cover || cover->kind != PF_JAIL_BIND)
 		return false;
 	PF_FREE char *path = pf_asprintf(
@@ -100,6 +102,9 @@ static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, 
 		free(dest);
 		return 0;
 	}
+	/* Only the root itself can get new directories, but any place in a tmpfs another one on it. */
+	if (kind == PF_JAIL_DIR && cover && cover->kind == PF_JAIL_TMPFS)
+		kind = PF_JAIL_TMPFS;
 	/* The root is a tmpfs: a part of it does for another one, and later options can put things there. */
 	if (kind == PF_JAIL_TMPFS && in_root && p->size < 0)
 		kind = PF_JAIL_DIR;
