@@ -11,11 +11,13 @@
 #   make compare-jail   hostile programs under pinfold-jail, bwrap, firejail, srt
 #   make test-connections  ten thousand at once through one gate
 #   make test-vm    on Debian's kernel with cgroup v2 alone, in QEMU; test-vm-systemd: and with systemd
+#   make test-vm-arm64   the same for aarch64: cross-compiled, in a machine of that kind
 #   make soak-checkpoint  generations through a registry, then everything at once and killed (SOAK_SECONDS=300)
 #   make soak-worker   sessions while the worker's processes are killed at random (SOAK_SECONDS=300)
 #   make test-images   the image for agents, whole, with what its package managers fetch
 #
-# CC=clang works too. V=1 shows the commands.
+# CC=clang works too. V=1 shows the commands. ARCH=arm64 is for aarch64: all, dist and test-programs then cross-compile
+# into build/arm64, against libraries that scripts/sysroot unpacks.
 
 VERSION := 0.1.0
 BUILD   ?= build
@@ -23,6 +25,20 @@ PREFIX  ?= /usr/local
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
+
+# Another kind of machine than this one.
+SYSROOT :=
+ifneq ($(ARCH),)
+ifneq ($(ARCH),$(shell dpkg --print-architecture))
+ifneq ($(ARCH),arm64)
+$(error ARCH=$(ARCH): another kind of machine than this one can be arm64 only)
+endif
+SYSROOT := $(shell scripts/sysroot $(ARCH))
+$(if $(SYSROOT),,$(error ARCH=$(ARCH): there are no libraries to build against))
+CC      := aarch64-linux-gnu-gcc --sysroot=$(SYSROOT)
+override BUILD := $(BUILD:%/$(ARCH)=%)/$(ARCH)
+endif
+endif
 
 OPT      ?= -O2 -g
 HARDEN   ?= -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE -ftrapv
@@ -268,10 +284,10 @@ lint:
 	$(Q)BUILD=$(BUILD) scripts/lint
 
 # The tarball for machines whose libraries we do not choose, and the proof that it runs there.
-.PHONY: dist test-dist test-vm test-vm-systemd
+.PHONY: dist test-dist test-vm test-vm-systemd test-vm-arm64
 dist: all
 	$(Q)scripts/install-deps dist
-	$(Q)BUILD=$(BUILD) scripts/dist $(VERSION)
+	$(Q)BUILD=$(BUILD) SYSROOT=$(SYSROOT) scripts/dist $(VERSION)
 test-dist: dist
 	$(Q)scripts/install-deps test
 	$(Q)BUILD=$(BUILD) DIST=$(BUILD)/dist tests/run dist deploy
@@ -290,14 +306,18 @@ test-images: all
 	$(Q)BUILD=$(BUILD) tests/run images
 
 test-vm: all
-	$(Q)scripts/install-deps vm
+	$(Q)scripts/install-deps vm$(if $(SYSROOT),-$(ARCH))
 	$(Q)$(MAKE) --no-print-directory -j2 test-programs
-	$(Q)BUILD=$(BUILD) scripts/test-vm $(TESTS)
+	$(Q)BUILD=$(BUILD) scripts/test-vm $(if $(SYSROOT),--arch $(ARCH)) $(TESTS)
 # The same under systemd: what Pinfold does beside it, of a user's own, and as its service.
 test-vm-systemd: all
 	$(Q)scripts/install-deps vm
 	$(Q)$(MAKE) --no-print-directory -j2 test-programs
 	$(Q)BUILD=$(BUILD) scripts/test-vm --systemd $(TESTS)
+# The same on aarch64.
+test-vm-arm64:
+	$(Q)$(MAKE) --no-print-directory -j2 ARCH=arm64 all test-programs
+	$(Q)$(MAKE) --no-print-directory ARCH=arm64 test-vm
 
 clean:
 	rm -rf $(BUILD)
