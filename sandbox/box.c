@@ -369,21 +369,6 @@ static int on_note(void *arg, int sync, const struct pf_child_note *note, struct
 	return 0;
 }
 
-static int write_oom_score(pid_t pid, const struct pf_process *p, struct pf_err *err)
-{
-	char path[48], text[16];
-
-	if (!p->has_oom_score_adj)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
-	snprintf(text, sizeof(text), "%d", p->oom_score_adj);
-	if (pf_write_pseudo_at(AT_FDCWD, path, text) < 0)
-		return pf_fail(err, errno,
-			"process.oomScoreAdj: %d (to lower it below our own takes CAP_SYS_RESOURCE)",
-			p->oom_score_adj);
-	return 0;
-}
-
 static int parent_setup(
 	const struct pf_box_params *params, pid_t pid, int sync, int sysfs_fd, struct pf_err *err)
 {
@@ -410,7 +395,7 @@ static int parent_setup(
 	if (send(sync, (char[]){PF_SYNC_MAPPED}, 1, MSG_NOSIGNAL) < 0 && errno != EPIPE)
 		return pf_fail(err, errno, "sync with the new process");
 	if (params->oci && (params->oci->on_pid(params->oci->arg, pid, err) < 0 ||
-				   write_oom_score(pid, &spec->process, err) < 0))
+				   pf_child_oom_score(pid, &spec->process, err) < 0))
 		return -1;
 	mounts.root = params->root(params->root_arg, userns, err);
 	if (mounts.root < 0)

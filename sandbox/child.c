@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -53,6 +55,14 @@ int pf_child_note(int sync, int what, int fd, struct pf_err *err)
 	return 0;
 }
 
+int pf_child_new_keyring(const char *name, struct pf_err *err)
+{
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) >= 0 || errno == ENOSYS)
+		return 0;
+	return pf_fail(err, errno,
+		"session keyring (remedy: raise kernel.keys.maxkeys, or create --no-new-keyring)");
+}
+
 int pf_child_wait_go_on(int sync, struct pf_err *err)
 {
 	char byte = 0;
@@ -66,6 +76,21 @@ int pf_child_wait_go_on(int sync, struct pf_err *err)
 		       : pf_fail(err, n < 0 ? errno : ECONNRESET, "the parent gave up");
 }
 
+int pf_child_oom_score(pid_t pid, const struct pf_process *p, struct pf_err *err)
+{
+	char path[48], text[16];
+
+	if (!p->has_oom_score_adj)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
+	snprintf(text, sizeof(text), "%d", p->oom_score_adj);
+	if (pf_write_pseudo_at(AT_FDCWD, path, text) < 0)
+		return pf_fail(err, errno,
+			"process.oomScoreAdj: %d (to lower it below our own takes CAP_SYS_RESOURCE)",
+			p->oom_score_adj);
+	return 0;
+}
+
 /* Wait until there is something to receive. */
 static int be_patient(int sync, const struct pf_child_patience *p, struct pf_err *err)
 {
@@ -73,9 +98,10 @@ static int be_patient(int sync, const struct pf_child_patience *p, struct pf_err
 		struct pollfd fds[2] = {
 			{.fd = sync, .events = POLLIN}, {.fd = p->cancel_fd, .events = POLLIN}};
 		int64_t left = p->deadline_us - pf_now_us();
-		int n = left <= 0 ? 0 : poll(fds, 2, (int)(left / 1000 + 1));
+		int64_t ms = left / 1000 + 1 < 3600000 ? left / 1000 + 1 : 3600000;
+		int n = left <= 0 ? 0 : poll(fds, 2, (int)ms);
 
-		if (n < 0 && errno == EINTR)
+		if ((n < 0 && errno == EINTR) || (n == 0 && left > 0))
 			continue;
 		if (n < 0)
 			return pf_fail(err, errno, "wait for the new process");
@@ -104,9 +130,11 @@ int pf_child_follow(int sync, pf_child_note_fn on_note, void *arg, const struct 
 
 		if (be_patient(sync, patience, err) < 0)
 			return -1;
+		/* A child that ends before it has read all that we sent leaves a reset. The kernel tells of
+		 * it once, and before it hands out what the child had said. */
 		do
 			n = recv(sync, &m, sizeof(m), 0);
-		while (n < 0 && errno == EINTR);
+		while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 		if (n == 0 && execs)
 			return 0;
 		if (n == (ssize_t)sizeof(m.err)) {

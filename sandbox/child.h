@@ -79,6 +79,9 @@ void pf_child_exec_init(int sync, int init_fd, const struct pf_process *process,
  * -1 in stdio: a null device is opened outside, where its name means what it says. */
 int pf_child_stdio(const int stdio[3], unsigned keep, const int *need, size_t n_need, struct pf_err *err);
 
+/* A session keyring of its own, so that the keys of whoever called us are not there to be found. */
+int pf_child_new_keyring(const char *name, struct pf_err *err);
+
 /* Default dispositions and an empty mask: what the caller blocked or ignored for itself is not the command's.
  */
 int pf_child_signals(struct pf_err *err);
@@ -97,6 +100,9 @@ __attribute__((noreturn)) void pf_child_fail(int sync, const struct pf_err *err)
  * (pf_cgroup_join_self) where not. cg may be NULL. */
 int pf_clone_into_cgroup(
 	const struct pf_cgroup *cg, struct clone_args *args, struct pf_cgroup_join *join, struct pf_err *err);
+
+/* The parent's side: the child's oom_score_adj, if process has one. */
+int pf_child_oom_score(pid_t pid, const struct pf_process *process, struct pf_err *err);
 
 /* The parent's side: follow the child until it is READY or has exec'ed. Its notes in between go to on_note
  * (which answers with GO_ON itself, NULL: there are none). -1: the child's error, or on_note's, is in err. */

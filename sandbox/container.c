@@ -81,6 +81,7 @@ int pf_container_save(int dir, const struct pf_container *c, struct pf_err *err)
 	cJSON_AddBoolToObject(p, "own_user", c->own_user);
 	cJSON_AddBoolToObject(p, "own_pid", c->own_pid);
 	cJSON_AddBoolToObject(p, "own_time", c->own_time);
+	cJSON_AddBoolToObject(p, "no_new_keyring", c->no_new_keyring);
 	PF_FREE char *text = pf_json_text(j);
 	return pf_replace_file_at(dir, "state.json", text, strlen(text), 0600, false, err);
 }
@@ -178,6 +179,7 @@ int pf_container_load(int dir, const char *id, struct pf_container *c, struct pf
 	c->own_user = get_bool(p, "own_user");
 	c->own_pid = get_bool(p, "own_pid");
 	c->own_time = get_bool(p, "own_time");
+	c->no_new_keyring = get_bool(p, "no_new_keyring");
 	c->annotations = a ? cJSON_Duplicate(a, true) : NULL;
 	if (!c->bundle) {
 		pf_container_done(c);
@@ -210,6 +212,11 @@ int pf_container_cgroup(const struct pf_container *c, struct pf_cgroup **cg, str
 	if (pf_cgroup_probe(&host, err) < 0)
 		return -1;
 	return pf_cgroup_open(&host, c->cgroup, cg, err);
+}
+
+char *pf_container_keyring(const struct pf_container *c)
+{
+	return c->no_new_keyring ? NULL : pf_asprintf("_ses.%s", c->id);
 }
 
 int pf_container_pid_file(const char *path, pid_t pid, struct pf_err *err)

@@ -38,6 +38,7 @@ struct pf_container {
 	bool ready;     /* create has succeeded */
 	/* Whether it has namespaces of these kinds that are not the host's. */
 	bool own_user, own_pid, own_time;
+	bool no_new_keyring; /* its processes keep the session keyring of who starts them */
 	enum pf_container_status status;
 };
 
@@ -106,6 +107,9 @@ void pf_container_clip_caps(struct pf_caps *caps, bool own_user, struct pf_buf *
 
 /* Write a pid to a file, complete or not at all. */
 int pf_container_pid_file(const char *path, pid_t pid, struct pf_err *err);
+
+/* The name of the session keyring that create and exec give their processes; NULL: the caller's stays. */
+char *pf_container_keyring(const struct pf_container *c);
 
 /* What create and exec share (container_notify.c): hand a seccomp listener to the agent that the
  * configuration names. state is the container's, taken over. */

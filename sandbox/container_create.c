@@ -564,11 +564,11 @@ static int make(struct making *m, int *pidfd, struct pf_err *err)
 	if (make_cgroup(m, err) < 0)
 		return pf_wrap(err, "cgroup");
 	params.cgroup = m->cgroup;
-	m->keyring = pf_asprintf("_ses.%s", o->id);
+	m->keyring = pf_container_keyring(m->c);
 	m->box.join_fds = m->join_fds;
 	m->box.console_fd = o->console_fd;
 	m->box.keep_fds = o->keep_fds + inherit_listen_fds(&m->spec->process);
-	m->box.keyring = o->no_new_keyring ? NULL : m->keyring;
+	m->box.keyring = m->keyring;
 	m->box.no_pivot = o->no_pivot;
 	m->box.root_place = hooks_look_for_root(m->spec) ? m->c->rootfs : NULL;
 	m->box.on_pid = on_pid;
@@ -620,6 +620,7 @@ int pf_container_create(const struct pf_container_opts *o, struct pf_spec *spec,
 		.bundle = pf_strdup(o->bundle),
 		.created = pf_strdup(now),
 		.annotations = spec->annotations ? cJSON_Duplicate(spec->annotations, true) : NULL,
+		.no_new_keyring = o->no_new_keyring,
 		.status = PF_CONTAINER_CREATING};
 	*pidfd = -1;
 	r = find_root(&m, err) < 0 || look(&m, err) < 0 ? -1 : make(&m, pidfd, err);

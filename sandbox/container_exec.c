@@ -101,9 +101,11 @@ int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 {
 	PF_CGROUP struct pf_cgroup *cg = NULL;
 	PF_BPF struct pf_bpf filter = {0};
+	PF_FREE char *keyring = pf_container_keyring(c);
 	struct execing e = {.c = c, .spec = spec};
 	struct pf_box_oci oci = {.console_fd = x->process->terminal ? x->console_fd : -1,
 		.keep_fds = x->keep_fds,
+		.keyring = keyring,
 		.on_listener = on_listener,
 		.arg = &e};
 	struct pf_exec_params p = {.join_user = c->own_user,

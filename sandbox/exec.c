@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -92,9 +91,8 @@ static int exec_setup(const struct pf_exec_params *p, struct pf_cgroup_join *joi
 		return pf_fail(err, errno, "become root of the container");
 	if (syscall(SYS_setsid) < 0)
 		return pf_fail(err, errno, "setsid");
-	if (p->oci && p->oci->keyring &&
-		syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, p->oci->keyring) < 0 && errno != ENOSYS)
-		return pf_fail(err, errno, "session keyring");
+	if (p->oci && p->oci->keyring && pf_child_new_keyring(p->oci->keyring, err) < 0)
+		return -1;
 	if (p->oci && p->oci->console_fd >= 0) {
 		if (make_console(p, stdio, err) < 0)
 			return -1;
@@ -157,17 +155,6 @@ static int on_note(void *arg, int sync, const struct pf_child_note *note, struct
 	return 0;
 }
 
-static int write_oom_score(pid_t pid, const struct pf_exec_params *p, struct pf_err *err)
-{
-	char path[48], text[16];
-
-	if (!p->oci || !p->process->has_oom_score_adj)
-		return 0;
-	snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", (int)pid);
-	snprintf(text, sizeof(text), "%d", p->process->oom_score_adj);
-	return pf_write_pseudo_at(AT_FDCWD, path, text) < 0 ? pf_fail(err, errno, "process.oomScoreAdj") : 0;
-}
-
 int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, struct pf_err *err)
 {
 	int pair[2], pidfd = -1;
@@ -212,7 +199,8 @@ int pf_box_exec(const struct pf_exec_params *p, pid_t *pid_out, int *pidfd_out, 
 	close(remote);
 	remote = -1;
 	struct following f = {.p = p, .pid = pid, .pidfd = pidfd};
-	if (write_oom_score(pid, p, err) < 0 || pf_child_follow(sync, on_note, &f, p->patience, err) < 0) {
+	if (pf_child_oom_score(pid, p->process, err) < 0 ||
+		pf_child_follow(sync, on_note, &f, p->patience, err) < 0) {
 		(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;

@@ -6,7 +6,6 @@
  * came to it tells through a second FIFO: a note that it is about to exec, and then the end of the file. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,15 +58,6 @@ static int recv_mounts(int sync, const struct pf_spec *spec, struct pf_child_mou
 	return 0;
 }
 
-/* A session keyring of its own, so that the keys of whoever called us are not there to be found. */
-static int new_keyring(const char *name, struct pf_err *err)
-{
-	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) >= 0 || errno == ENOSYS)
-		return 0;
-	return pf_fail(
-		err, errno, "session keyring (remedy: --no-new-keyring, or raise kernel.keys.maxkeys)");
-}
-
 static int become_root_of_userns(struct pf_err *err)
 {
 	if (syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0)
@@ -117,7 +107,7 @@ static int settle(const struct pf_box_params *params, int sync, struct pf_err *e
 		return -1;
 	if (!params->keep_session && syscall(SYS_setsid) < 0)
 		return pf_fail(err, errno, "setsid");
-	if (params->oci && params->oci->keyring && new_keyring(params->oci->keyring, err) < 0)
+	if (params->oci && params->oci->keyring && pf_child_new_keyring(params->oci->keyring, err) < 0)
 		return -1;
 	if (spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)
 		return pf_fail(err, errno, "hostname");

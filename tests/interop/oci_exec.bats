@@ -97,3 +97,23 @@ teardown() {
 	! grep -q pinfold "$PF_DIR/out" || show "$(<"$PF_DIR/out")"
 	assert_equal "$(sha256sum "$PINFOLD")" "$before"
 }
+
+@test "exec has a session keyring of its own; with create --no-new-keyring it is the caller's" {
+	[ -x "$BUILD/tests/hostile" ] || skip "needs $BUILD/tests/hostile (make test-programs)"
+	local secret="secret-$$-$RANDOM" option
+	"$BUILD/tests/hostile" with-key "$secret" "$BUILD/tests/hostile" keyring hostile-secret | grep -q "$secret" ||
+		skip "needs keyrings"
+	cp "$BUILD/tests/hostile" "$BUNDLE/rootfs/bin/hostile"
+	edit 'del(.linux.seccomp)'
+	script 'exec sleep 1000'
+	for option in "" --no-new-keyring; do
+		new_id
+		# shellcheck disable=SC2086
+		pinfold create $option --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+		pinfold start "$ID"
+		output=$("$BUILD/tests/hostile" with-key "$secret" "$PINFOLD" --root "$ROOT" exec "$ID" hostile keyring hostile-secret)
+		assert_out begun
+		if [ "$option" ]; then assert_out "$secret"; else refute_out "$secret"; fi
+		pinfold delete --force "$ID"
+	done
+}
