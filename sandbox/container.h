@@ -68,7 +68,8 @@ struct pf_container_opts {
 	int console_fd;     /* takes the terminal's master; -1: none */
 	const char *pid_file, *pidfd_socket; /* NULL: none */
 	bool no_pivot, no_new_keyring, systemd_cgroup;
-	unsigned keep_fds; /* descriptors from 3 on for the program */
+	unsigned keep_fds;   /* descriptors from 3 on for the program, which the caller has inherited */
+	unsigned listen_fds; /* and more behind those, that LISTEN_FDS tells it of */
 };
 
 /* Create the container of spec (from pf_container_config) as the caller's child, which the caller reaps or

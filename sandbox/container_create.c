@@ -525,24 +525,20 @@ static int send_pidfd(const char *path, int pidfd, struct pf_err *err)
 	return pf_send_fd(sock, pidfd) < 0 ? pf_fail(err, errno, "--pidfd-socket %s", path) : 0;
 }
 
-/* LISTEN_FDS is how a service manager passes sockets: sd_listen_fds(3). The program is process 1 of its own.
- */
-static unsigned inherit_listen_fds(struct pf_process *p)
+/* The program is process 1 of its own. */
+static void tell_listen_fds(struct pf_process *p, unsigned fds)
 {
-	const char *text = getenv("LISTEN_FDS");
 	size_t n = pf_strv_len(p->env);
-	int v = text ? atoi(text) : 0;
 
-	if (v <= 0 || v > 1000)
-		return 0;
+	if (fds == 0)
+		return;
 	char **more = realloc(p->env, (n + 3) * sizeof(*more));
 	if (!more)
 		abort();
 	p->env = more;
-	more[n] = pf_asprintf("LISTEN_FDS=%d", v);
+	more[n] = pf_asprintf("LISTEN_FDS=%u", fds);
 	more[n + 1] = pf_strdup("LISTEN_PID=1");
 	more[n + 2] = NULL;
-	return (unsigned)v;
 }
 
 static int make(struct making *m, int *pidfd, struct pf_err *err)
@@ -567,7 +563,8 @@ static int make(struct making *m, int *pidfd, struct pf_err *err)
 	m->keyring = pf_container_keyring(m->c);
 	m->box.join_fds = m->join_fds;
 	m->box.console_fd = o->console_fd;
-	m->box.keep_fds = o->keep_fds + inherit_listen_fds(&m->spec->process);
+	tell_listen_fds(&m->spec->process, o->listen_fds);
+	m->box.keep_fds = o->keep_fds + o->listen_fds;
 	m->box.keyring = m->keyring;
 	m->box.no_pivot = o->no_pivot;
 	m->box.root_place = hooks_look_for_root(m->spec) ? m->c->rootfs : NULL;

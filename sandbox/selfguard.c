@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,6 +19,23 @@
 #define TRIED "PINFOLD_SELF_GUARD"
 
 extern char **environ;
+
+bool pf_self_in_reach(const struct pf_spec *spec)
+{
+	struct stat st;
+
+	if (!pf_spec_own_ns(spec, CLONE_NEWUSER) || stat("/proc/self/exe", &st) < 0 ||
+		(st.st_mode & (S_IWGRP | S_IWOTH)))
+		return true;
+	for (size_t i = 0; i < spec->n_joins; i++)
+		if (spec->joins[i].flag == CLONE_NEWUSER)
+			return true;
+	for (size_t i = 0; i < spec->n_uid_maps; i++)
+		if (st.st_uid >= spec->uid_maps[i].host &&
+			st.st_uid - spec->uid_maps[i].host < spec->uid_maps[i].size)
+			return true;
+	return false;
+}
 
 int pf_self_guard(char *const argv[], struct pf_err *err)
 {

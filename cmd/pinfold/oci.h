@@ -38,7 +38,7 @@ int pf_oci_fail(const char *what, struct pf_err *err, int code);
 /* Print and log warnings, a line each, and empty the buffer. */
 void pf_oci_warn(struct pf_buf *warnings);
 
-/* Whether descriptors 3 … 2+n are open, as --preserve-fds promises. */
+/* Whether descriptors 3 … 2+n have come from our caller, as --preserve-fds promises. */
 int pf_oci_check_fds(unsigned n, struct pf_err *err);
 
 /* A pair for a terminal that this process serves itself: [0] is kept, [1] is the console socket. */

@@ -85,10 +85,13 @@ void pf_oci_warn(struct pf_buf *warnings)
 
 int pf_oci_check_fds(unsigned n, struct pf_err *err)
 {
-	for (unsigned i = 0; i < n; i++)
-		if (fcntl(3 + (int)i, F_GETFD) < 0)
+	for (unsigned i = 0; i < n; i++) {
+		int flags = fcntl(3 + (int)i, F_GETFD);
+		/* One that is to be closed on exec has not come over one: it is ours. */
+		if (flags < 0 || (flags & FD_CLOEXEC))
 			return pf_fail_kind(
-				err, PF_ERR_INVALID, errno, "--preserve-fds %u: descriptor %u", n, 3 + i);
+				err, PF_ERR_INVALID, EBADF, "--preserve-fds %u: descriptor %u", n, 3 + i);
+	}
 	return 0;
 }
 

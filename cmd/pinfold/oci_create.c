@@ -175,17 +175,29 @@ static int create(struct request *q, struct pf_spec *spec, struct pf_oci *h, int
 	return r;
 }
 
-/* The configuration; and, where the container's root is the host's, ourselves out of its reach. */
+/* LISTEN_FDS is how a service manager passes sockets: sd_listen_fds(3). 0 when they are not there: then the
+ * variable is one that some program above us was meant by, and that we have inherited. */
+static unsigned listen_fds(unsigned keep)
+{
+	struct pf_err ignored = PF_ERR_INIT;
+	const char *text = getenv("LISTEN_FDS");
+	int n = text ? atoi(text) : 0;
+
+	return n > 0 && n <= 1000 && pf_oci_check_fds(keep + (unsigned)n, &ignored) == 0 ? (unsigned)n : 0;
+}
+
+/* The configuration; and ourselves out of the container's reach. */
 static int prepare(struct request *q, char **argv0, struct pf_spec *spec, char **bundle, struct pf_err *err)
 {
 	*bundle = realpath(q->bundle ? q->bundle : ".", NULL);
 	if (!*bundle)
 		return pf_fail_kind(err, PF_ERR_INVALID, errno, "bundle %s", q->bundle ? q->bundle : ".");
+	q->o.listen_fds = listen_fds(q->o.keep_fds);
 	if (pf_check_id("container id", q->o.id, err) < 0 || pf_oci_check_fds(q->o.keep_fds, err) < 0 ||
 		pf_container_config(*bundle, spec, err) < 0 ||
 		pf_oci_check_annotations(spec->annotations, err) < 0)
 		return -1;
-	if (!pf_spec_own_ns(spec, CLONE_NEWUSER) && pf_self_guard(argv0, err) < 0)
+	if (pf_self_in_reach(spec) && pf_self_guard(argv0, err) < 0)
 		return -1;
 	q->o.bundle = *bundle;
 	q->o.systemd_cgroup = pf_globals.systemd_cgroup;

@@ -245,12 +245,17 @@ static int run(struct request *q, struct pf_oci *h, int *code, struct pf_err *er
 	struct pf_process p = {0};
 	int r;
 
-	if (pf_oci_open(q->id, false, h, err) < 0 || pf_oci_check_fds(q->keep_fds, err) < 0)
+	if (pf_oci_check_fds(q->keep_fds, err) < 0 || pf_oci_open(q->id, false, h, err) < 0)
 		return -1;
+	/* Without a user namespace of its own the configuration need not be read twice to know. */
 	if (!h->c.own_user && pf_self_guard(pf_globals.argv, err) < 0)
 		return -1;
 	if (pf_container_spec(h->dir, &spec, err) < 0)
 		return -1;
+	if (pf_self_in_reach(&spec) && pf_self_guard(pf_globals.argv, err) < 0) {
+		pf_spec_done(&spec);
+		return -1;
+	}
 	r = q->process_file ? from_file(q->process_file, &p, err) : from_options(q, spec.document, &p, err);
 	if (r == 0 && q->process_file && q->tty)
 		p.terminal = true;

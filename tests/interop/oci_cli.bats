@@ -102,6 +102,19 @@ limit() { # FILE…
 	assert_out "1 1"
 }
 
+@test "what of LISTEN_FDS and --preserve-fds our caller does not have is not made up for with ours" {
+	script 'echo "LISTEN_FDS=$LISTEN_FDS"; exec sleep 1000'
+	new_id
+	# One that some program above us was meant by: the container has no lock of ours, which start would wait for.
+	LISTEN_FDS=2 "$PINFOLD" --root "$ROOT" create --bundle "$BUNDLE" "$ID" </dev/null >"$PF_DIR/out" 2>&1 3>&- 4>&-
+	timeout 30 "$PINFOLD" --root "$ROOT" start "$ID"
+	wait_for 30 grep -qx "LISTEN_FDS=" "$PF_DIR/out"
+	status=0
+	stderr=$("$PINFOLD" --root "$ROOT" exec --preserve-fds 1 "$ID" true 2>&1 3>&- 4>&-) || status=$?
+	assert_status 255
+	assert_err "descriptor 3"
+}
+
 @test "exec: --preserve-fds, --pidfd-socket, --no-new-privs, --cgroup, labels that the kernel lacks" {
 	edit '.process.noNewPrivileges = false'
 	start_bundle 'exec sleep 1000'

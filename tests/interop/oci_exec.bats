@@ -83,19 +83,65 @@ teardown() {
 	done
 }
 
+# A copy of pinfold, which may be overwritten, with what it needs to run in the container: there it follows a log,
+# which is for ever.
+FOLLOW='["/proc/self/exe", "--store", "/data", "logs", "--follow", "x"]'
+runtime_copy() {
+	local f
+	cp "$PINFOLD" "$PF_DIR/pinfold"
+	PINFOLD="$PF_DIR/pinfold"
+	while read -r f; do
+		mkdir -p "$BUNDLE/rootfs${f%/*}" && cp "$f" "$BUNDLE/rootfs$f" || return 1
+	done < <(ldd "$PINFOLD" | grep -o '/[^ ]*')
+	mkdir -p "$BUNDLE/rootfs/data/logs"
+	: >"$BUNDLE/rootfs/data/logs/x.jsonl"
+}
+# Until nobody runs the file behind descriptor 7: while it runs it cannot be written by anybody.
+nobody_runs_it() { ! { : >>/proc/self/fd/7; } 2>&1 | grep -q busy; }
+
 @test "the payload cannot write the runtime's file (CVE-2019-5736)" {
+	local PINFOLD=$PINFOLD maps
+	runtime_copy
 	local before
 	before=$(sha256sum "$PINFOLD")
-	ln -sf /proc/self/exe "$BUNDLE/rootfs/bin/self"
-	printf '#!/proc/self/exe\n' >"$BUNDLE/rootfs/bin/script"
-	chmod 755 "$BUNDLE/rootfs/bin/script"
-	edit '.process.args = ["/proc/self/exe", "--version"]'
-	run_bundle_raw() { new_id; pf run --bundle "$BUNDLE" "$ID"; }
-	run_bundle_raw
-	start_bundle 'while :; do for p in /proc/[0-9]*; do { echo x >$p/exe; } 2>/dev/null && echo "wrote $(cat $p/cmdline)"; done; done'
-	for _ in 1 2 3 4 5 6 7 8; do pf exec "$ID" /bin/script; pf exec "$ID" true; done
-	! grep -q pinfold "$PF_DIR/out" || show "$(<"$PF_DIR/out")"
-	assert_equal "$(sha256sum "$PINFOLD")" "$before"
+	# Exec's: a process inside takes hold of the file while it is run there, and writes to it when nobody runs it.
+	# Without a user namespace, and with one whose root is the host's.
+	for maps in '' '[{containerID: 0, hostID: 0, size: 65536}]'; do
+		[ -z "$maps" ] ||
+			edit '.linux.namespaces += [{type: "user"}] | .linux.uidMappings = '"$maps"' | .linux.gidMappings = '"$maps"
+		# shellcheck disable=SC2016
+		start_bundle 'p=
+			until [ -n "$p" ]; do
+				for d in /proc/[0-9]*; do
+					[ $d = /proc/1 ] || { grep -q follow $d/cmdline && [ -e $d/exe ] && p=$d; }
+				done
+				sleep 0.05
+			done
+			exec 5<$p/exe || { echo failed; exit 1; }
+			kill ${p#/proc/}
+			for i in $(seq 300); do
+				said=$({ echo overwritten >>/proc/self/fd/5; } 2>&1) && { echo written; break; }
+				case $said in *busy*) sleep 0.1;; *) echo "refused: $said"; break;; esac
+			done
+			exec sleep 1000'
+		timeout 60 "$PINFOLD" --root "$ROOT" exec "$ID" /proc/self/exe --store /data logs --follow x >"$PF_DIR/follow" 2>&1 || true
+		wait_for 30 grep -qE "written|refused|failed" "$PF_DIR/out" || show "$(cat "$PF_DIR/out" "$PF_DIR/follow")"
+		grep -q "refused: .*Read-only file system" "$PF_DIR/out" || show "$(cat "$PF_DIR/out" "$PF_DIR/follow")"
+		assert_equal "$(sha256sum "$PINFOLD")" "$before"
+		pinfold delete --force "$ID"
+		# Create's: whoever finds the file behind the first process finds it there, too.
+		edit '.process.args = '"$FOLLOW"
+		start_bundle
+		wait_for 30 grep -q follow "/proc/$PID/cmdline"
+		exec 7<"/proc/$PID/exe"
+		pinfold delete --force "$ID"
+		wait_for 30 nobody_runs_it
+		status=0
+		output=$({ : >>/proc/self/fd/7; } 2>&1) || status=$?
+		exec 7<&-
+		[ "$status" != 0 ] || show "the file of the first process can be written"
+		assert_out "Read-only file system"
+	done
 }
 
 @test "exec has a session keyring of its own; with create --no-new-keyring it is the caller's" {
