@@ -204,6 +204,14 @@ static int remove_files(const struct pf_dirs *d, const char *id, struct sweeper 
 	return pf_rm_rf_at(root, id, err);
 }
 
+bool pf_session_remains(const struct pf_dirs *d, const char *id)
+{
+	PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
+	PF_FREE char *run = pf_asprintf("%s/%s", d->root, id);
+
+	return access(path, F_OK) == 0 || errno != ENOENT || access(run, F_OK) == 0 || errno != ENOENT;
+}
+
 int pf_session_destroy_locked(
 	const struct pf_dirs *d, const char *id, int *lock, bool *found, struct pf_err *err)
 {
@@ -214,14 +222,12 @@ int pf_session_destroy_locked(
 	*found = true;
 	if (pf_state_load(d, id, &s, &e) < 0) {
 		/* No state, or one that cannot be read, but pieces may be there: of a create that was killed,
-		 * from before a reboot, of a disk that was full. */
-		if (e.kind == PF_ERR_SYSTEM) {
+		 * from before a reboot, of a disk that was full. An OCI container's is not ours to take. */
+		if (e.kind == PF_ERR_SYSTEM || e.kind == PF_ERR_STATE) {
 			*err = e;
 			return -1;
 		}
-		PF_FREE char *path = pf_asprintf("%s/sandboxes/%s", d->store, id);
-		PF_FREE char *run = pf_asprintf("%s/%s", d->root, id);
-		*found = access(path, F_OK) == 0 || access(run, F_OK) == 0;
+		*found = pf_session_remains(d, id);
 		if (!*found) {
 			pf_dirs_unlock_remove(d, id, lock);
 			return 0;

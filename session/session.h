@@ -22,6 +22,9 @@ struct pf_create_opts {
 int pf_session_create(const struct pf_dirs *d, const char *id, const struct pf_create_opts *opts,
 	struct pf_state *state, bool *existed, struct pf_err *err);
 
+/* Whether anything of sandbox id is there, be it only pieces; also when that cannot be seen. */
+bool pf_session_remains(const struct pf_dirs *d, const char *id);
+
 /* End sandbox id and remove all of it but its checkpoints and its log. One that is not there is success
  * (*found false). The workspace's files go to the trash and are removed in the background. */
 int pf_session_destroy(const struct pf_dirs *d, const char *id, bool *found, struct pf_err *err);

@@ -161,6 +161,7 @@ int pf_cmd_exec(int argc, char **argv)
 	if (optind < argc && argv[optind][0] == '-') {
 		argc -= optind - 1;
 		argv += optind - 1;
+		argv[0] = (char *)"exec";
 		optind = 0;
 		if (parse_options(argc, argv, &p, &err) < 0)
 			goto failed;

@@ -52,22 +52,20 @@ int pf_cmd_destroy(int argc, char **argv)
 		return pf_usage("destroy", "needs an ID");
 	for (int i = optind; i < argc; i++) {
 		struct pf_err err = PF_ERR_INIT;
-		bool found;
-		if (!snapshot && pf_oci_is(argv[i])) {
-			if (pf_oci_delete(argv[i], true, &err) < 0)
-				code = pf_report(&err);
-			continue;
-		}
-		if (snapshot) {
+		bool found, oci = pf_oci_is(argv[i]);
+		/* Nothing to make a checkpoint of is nothing to destroy either, which is no error. */
+		if (snapshot && (oci || pf_session_remains(&pf_globals.dirs, argv[i]))) {
 			cJSON *result = pf_snapshot(argv[i], NULL, NULL, NULL, &err);
 			if (result)
 				pf_print_json(result);
 			else
 				pf_wrap(&err, "destroy: snapshot");
-		} else if (!discard && pf_session_snapshot_on_destroy(&pf_globals.dirs, argv[i], &err) < 0) {
+		} else if (!oci && !snapshot && !discard &&
+			   pf_session_snapshot_on_destroy(&pf_globals.dirs, argv[i], &err) < 0) {
 			pf_wrap(&err, "destroy (--discard does without)");
 		}
-		if (*err.msg || pf_session_destroy(&pf_globals.dirs, argv[i], &found, &err) < 0)
+		if (*err.msg || (oci ? pf_oci_delete(argv[i], true, &err)
+				     : pf_session_destroy(&pf_globals.dirs, argv[i], &found, &err)) < 0)
 			code = pf_report(&err);
 	}
 	return code;

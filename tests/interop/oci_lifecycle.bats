@@ -66,6 +66,29 @@ teardown() {
 	assert_status 139
 }
 
+@test "destroy --snapshot of a container makes a checkpoint and ends it" {
+	script 'echo kept >/data/file; echo written; exec sleep 1000'
+	new_id
+	mkdir "$PF_DIR/upper" "$PF_DIR/work"
+	mv "$BUNDLE/rootfs" "$BUNDLE/lower"
+	mkdir "$BUNDLE/rootfs"
+	# An engine's overlay, in a mount namespace of the test's own.
+	cat >"$PF_DIR/engine" <<-'END'
+		mount -t overlay -o "lowerdir=$1/lower,upperdir=$2/upper,workdir=$2/work" overlay "$1/rootfs" || exit 77
+		"${@:4}" run --detach --bundle "$1" "$3" </dev/null >"$2/out" 2>&1 || exit 1
+		for _ in {1..600}; do grep -q written "$2/out" && break; sleep 0.05; done
+		"${@:4}" destroy --snapshot "$3"
+	END
+	status=0
+	output=$(unshare -m bash "$PF_DIR/engine" "$BUNDLE" "$PF_DIR" "$ID" "$PINFOLD" --root "$ROOT" --store "$STORE" 2>"$PF_DIR/stderr") || status=$?
+	stderr=$(<"$PF_DIR/stderr")
+	[ "$status" != 77 ] || skip "needs overlay mounts"
+	assert_status 0
+	assert_json '.checkpoint | startswith("sha256:")'
+	assert_gone "$ID"
+	[ -z "$(find /sys/fs/cgroup -type d -path "*$CGROUP")" ] || show "its cgroup is left"
+}
+
 @test "run --keep leaves it stopped, run --detach running" {
 	script 'exit 0'
 	new_id

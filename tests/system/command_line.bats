@@ -255,6 +255,9 @@ mistakes() {
 	done <"$PF_DIR/mistakes"
 	jq -es 'length > 120 and all(.[]; .level == "error" and (.msg | length > 0) and .time)' "$PF_DIR/json" >/dev/null ||
 		show "$(cat "$PF_DIR/json")"
+	# Also for options behind the id.
+	pf exec s1 --frobnicate -- true
+	assert_refused "exec: unknown option --frobnicate; try: pinfold exec --help"
 	# Without any word there is the whole help, which is for people.
 	pf
 	assert_status 125

@@ -111,6 +111,9 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	assert_status 0
 	pf destroy never-was-here
 	assert_status 0
+	pf destroy --snapshot never-was-here "$ID"
+	assert_status 0
+	assert_equal "$output" ""
 	pf state "$ID"
 	assert_refused "$ID"
 	pf exec "$ID" -- true
@@ -329,6 +332,10 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	mkdir -m 700 "$ROOT"
 	pf create "$ID"
 	assert_refused exists
+	# What is there and cannot be packed is not "nothing there".
+	pf destroy --snapshot "$ID"
+	assert_refused snapshot
+	[ -e "$STORE/sandboxes/$ID" ]
 	pf destroy "$ID"
 	assert_status 0
 	assert_gone "$ID"
