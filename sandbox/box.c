@@ -447,11 +447,13 @@ int pf_box_create(const struct pf_box_params *wanted, struct pf_box *box, struct
 	close(remote);
 	remote = -1;
 	struct following f = {.params = params, .oci = params->oci, .pid = pid, .pidfd = pidfd};
+	const struct pf_child_patience patience = {
+		.deadline_us = INT64_MAX, .cancel_fd = params->oci ? params->oci->cancel_fd : -1};
 	int r = sysfs_fd == -2 ? -1 : parent_setup(params, pid, sync, sysfs_fd, err);
 	if (sysfs_fd >= 0)
 		close(sysfs_fd);
 	if (r == 0)
-		r = pf_child_follow(sync, on_note, &f, NULL, err);
+		r = pf_child_follow(sync, on_note, &f, params->oci ? &patience : NULL, err);
 	if (r < 0) {
 		(void)kill(pid, SIGKILL); /* our own child, not reaped yet: the pid is its */
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

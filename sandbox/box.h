@@ -35,6 +35,7 @@ struct pf_box_oci {
 	const char *root_place;               /* where hooks expect to find the root; NULL: nobody looks */
 	const struct pf_cgroup_view *cgroups; /* for mounts of kind CGROUP; NULL: a new cgroup2 mount */
 	struct pf_lsm lsm;
+	int cancel_fd; /* pf_box_create: give up when it is readable; -1: none */
 	/* The state for hooks that the child runs: state_head, its pid, state_tail (createContainer) or
 	 * state_start_tail (startContainer). */
 	const char *state_head, *state_tail, *state_start_tail;

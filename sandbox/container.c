@@ -133,9 +133,9 @@ static enum pf_container_status look(int dir, const struct pf_container *c)
 		return PF_CONTAINER_STOPPED;
 	if (!c->ready)
 		return PF_CONTAINER_CREATING;
-	if (waits_for_start(dir))
-		return PF_CONTAINER_CREATED;
-	return is_frozen(c) ? PF_CONTAINER_PAUSED : PF_CONTAINER_RUNNING;
+	if (is_frozen(c))
+		return PF_CONTAINER_PAUSED; /* one that waits for start, too: it could not */
+	return waits_for_start(dir) ? PF_CONTAINER_CREATED : PF_CONTAINER_RUNNING;
 }
 
 static char *dup_str(const cJSON *j, const char *key)
@@ -298,7 +298,7 @@ int pf_container_start(int dir, struct pf_container *c, struct pf_err *err)
 		return -1;
 	PF_JSON cJSON *j = pf_container_json(c, "running", c->pid);
 	PF_FREE char *state = pf_json_text(j);
-	r = pf_hooks_run(&spec.hooks[PF_HOOK_POSTSTART], PF_HOOK_POSTSTART, NULL, state, err);
+	r = pf_hooks_run(&spec.hooks[PF_HOOK_POSTSTART], PF_HOOK_POSTSTART, NULL, state, -1, err);
 	if (r < 0)
 		kill_all(c);
 	pf_spec_done(&spec);
@@ -407,7 +407,7 @@ static void run_poststop(int dir, const struct pf_container *c, struct pf_buf *w
 	PF_FREE char *state = pf_json_text(j);
 	for (size_t i = 0; i < spec.hooks[PF_HOOK_POSTSTOP].n; i++) {
 		const struct pf_hooks one = {.hook = &spec.hooks[PF_HOOK_POSTSTOP].hook[i], .n = 1};
-		if (pf_hooks_run(&one, PF_HOOK_POSTSTOP, NULL, state, &err) < 0)
+		if (pf_hooks_run(&one, PF_HOOK_POSTSTOP, NULL, state, -1, &err) < 0)
 			pf_buf_printf(warnings, "%s\n", err.msg);
 	}
 	pf_spec_done(&spec);

@@ -66,6 +66,7 @@ struct pf_container_opts {
 	const char *bundle; /* absolute */
 	int dir, cache_dir; /* the state directory, empty; one for compiled filters, -1: none */
 	int console_fd;     /* takes the terminal's master; -1: none */
+	int cancel_fd;      /* readable: give up; -1: none */
 	const char *pid_file, *pidfd_socket; /* NULL: none */
 	bool no_pivot, no_new_keyring, systemd_cgroup;
 	unsigned keep_fds;   /* descriptors from 3 on for the program, which the caller has inherited */
@@ -96,9 +97,11 @@ struct pf_container_exec {
 	int cache_dir, console_fd;
 	unsigned keep_fds;
 	bool ignore_paused;
-	bool stay; /* it outlives the caller */
+	bool stay;     /* it outlives the caller */
+	int cancel_fd; /* readable: give up waiting for it to start; -1: none */
 };
-/* One more process in a running container, see pf_box_exec. */
+/* One more process in a running container, see pf_box_exec. What is inside may stop it before it has started,
+ * so that is waited for 30 s at most; with ignore_paused for ever. */
 int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 	const struct pf_container_exec *x, pid_t *pid, int *pidfd, struct pf_err *err);
 

@@ -476,7 +476,8 @@ static int on_hooks(void *arg, pid_t pid, struct pf_err *err)
 	PF_FREE char *state = pf_json_text(j);
 
 	for (size_t i = 0; i < 2; i++)
-		if (pf_hooks_run(&m->spec->hooks[kinds[i]], kinds[i], m->o->bundle, state, err) < 0)
+		if (pf_hooks_run(&m->spec->hooks[kinds[i]], kinds[i], m->o->bundle, state, m->o->cancel_fd,
+			    err) < 0)
 			return -1;
 	return 0;
 }
@@ -563,6 +564,7 @@ static int make(struct making *m, int *pidfd, struct pf_err *err)
 	m->keyring = pf_container_keyring(m->c);
 	m->box.join_fds = m->join_fds;
 	m->box.console_fd = o->console_fd;
+	m->box.cancel_fd = o->cancel_fd;
 	tell_listen_fds(&m->spec->process, o->listen_fds);
 	m->box.keep_fds = o->keep_fds + o->listen_fds;
 	m->box.keyring = m->keyring;

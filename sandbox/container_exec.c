@@ -16,6 +16,9 @@
 #include "sandbox/child.h"
 #include "sandbox/container.h"
 
+/* How long the start of a process may take. */
+#define START_US ((int64_t)30 * 1000000)
+
 struct execing {
 	const struct pf_container *c;
 	const struct pf_spec *spec;
@@ -116,8 +119,13 @@ int pf_container_exec(const struct pf_container *c, const struct pf_spec *spec,
 		.stay = x->stay,
 		.spec = spec,
 		.oci = &oci};
+	/* As long as for a session's command. */
+	const struct pf_child_patience patience = {
+		.deadline_us = x->ignore_paused ? INT64_MAX : pf_now_us() + START_US,
+		.cancel_fd = x->cancel_fd};
 	int notify = 0;
 
+	p.patience = &patience;
 	if (check(c, x, err) < 0 || pf_lsm_plan(x->process, &oci.lsm, err) < 0)
 		return -1;
 	if (spec->seccomp) {

@@ -163,19 +163,21 @@ static void listen_to(struct running *r)
 	r->n_said += take;
 }
 
-/* Until it has ended. False: its time was over first. */
-static bool serve(struct running *r, int timeout_s)
+enum ending { ENDED, LATE, CANCELLED };
+
+/* Until it has ended, its time is over or we are to give up. */
+static enum ending serve(struct running *r, int timeout_s, int cancel_fd)
 {
 	int64_t deadline = timeout_s ? pf_now_us() + (int64_t)timeout_s * 1000000 : 0;
 
 	for (;;) {
-		struct pollfd p[3] = {{.fd = r->pidfd, .events = POLLIN}, {.fd = r->in, .events = POLLOUT},
-			{.fd = r->out, .events = POLLIN}};
+		struct pollfd p[4] = {{.fd = r->pidfd, .events = POLLIN}, {.fd = r->in, .events = POLLOUT},
+			{.fd = r->out, .events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
 		int64_t left = deadline ? (deadline - pf_now_us() + 999) / 1000 : -1;
 
 		if (deadline && left <= 0)
-			return false;
-		if (poll(p, 3, left > INT32_MAX ? INT32_MAX : (int)left) < 0)
+			return LATE;
+		if (poll(p, 4, left > INT32_MAX ? INT32_MAX : (int)left) < 0)
 			continue;
 		if (p[1].revents)
 			feed(r);
@@ -188,27 +190,32 @@ static bool serve(struct running *r, int timeout_s)
 				listen_to(r);
 				rest.fd = r->out;
 			}
-			return true;
+			return ENDED;
 		}
+		if (p[3].revents)
+			return CANCELLED;
 	}
 }
 
-static int run_one(const struct pf_hook *h, const char *cwd, const char *state, struct pf_err *err)
+static int run_one(
+	const struct pf_hook *h, const char *cwd, const char *state, int cancel_fd, struct pf_err *err)
 {
 	struct running r = {.pidfd = -1, .in = -1, .out = -1, .state = state, .state_len = strlen(state)};
 	int status = 0, rc;
 
 	rc = start(h, cwd, &r, err);
 	if (rc == 0) {
-		bool in_time = serve(&r, h->timeout_s);
-		if (!in_time)
+		enum ending ending = serve(&r, h->timeout_s, cancel_fd);
+		if (ending != ENDED)
 			(void)pidfd_send_signal(r.pidfd, SIGKILL, NULL, 0);
 		while (waitpid(r.pid, &status, 0) < 0 && errno == EINTR)
 			;
 		while (r.n_said && (r.said[r.n_said - 1] == '\n' || r.said[r.n_said - 1] == ' '))
 			r.n_said--;
 		r.said[r.n_said] = '\0';
-		if (!in_time)
+		if (ending == CANCELLED)
+			rc = pf_fail_kind(err, PF_ERR_STATE, EINTR, "interrupted, and ended");
+		else if (ending == LATE)
 			rc = pf_fail(err, 0, "it did not end within %d s", h->timeout_s);
 		else if (WIFSIGNALED(status))
 			rc = pf_fail(err, 0, "signal %d%s%s", WTERMSIG(status), r.n_said ? ": " : "", r.said);
@@ -226,7 +233,7 @@ static int run_one(const struct pf_hook *h, const char *cwd, const char *state, 
 }
 
 int pf_hooks_run(const struct pf_hooks *list, enum pf_hook_kind kind, const char *cwd, const char *state,
-	struct pf_err *err)
+	int cancel_fd, struct pf_err *err)
 {
 	sigset_t pipe, old;
 	int rc = 0;
@@ -237,7 +244,7 @@ int pf_hooks_run(const struct pf_hooks *list, enum pf_hook_kind kind, const char
 	sigaddset(&pipe, SIGPIPE);
 	(void)sigprocmask(SIG_BLOCK, &pipe, &old);
 	for (size_t i = 0; i < list->n && rc == 0; i++)
-		if (run_one(&list->hook[i], cwd, state, err) < 0)
+		if (run_one(&list->hook[i], cwd, state, cancel_fd, err) < 0)
 			rc = pf_wrap(err, "%s hook %s", names[kind], list->hook[i].path);
 	if (!sigismember(&old, SIGPIPE)) {
 		struct timespec now = {0};

@@ -40,9 +40,10 @@ void pf_hooks_done(struct pf_hooks lists[PF_HOOK_KINDS]);
 
 /* Run the list in order, each with state on its standard input and cwd as its directory (NULL: ours). The
  * first that fails ends it: an error that names it and quotes what it said (its standard output and error
- * together, at most 512 bytes). A hook that is not done after its timeout is killed. The caller is a process
+ * together, at most 512 bytes). A hook that is not done after its timeout is killed,
+ * and so is one that runs when cancel_fd (-1: none) is readable. The caller is a process
  * with one thread, which may be one between clone and exec. */
 int pf_hooks_run(const struct pf_hooks *list, enum pf_hook_kind kind, const char *cwd, const char *state,
-	struct pf_err *err);
+	int cancel_fd, struct pf_err *err);
 
 #endif

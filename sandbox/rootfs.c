@@ -350,7 +350,7 @@ static int run_hooks(const struct pf_box_params *params, int sync, struct pf_err
 		return 0;
 	PF_FREE char *state =
 		pf_asprintf("%s%d%s", params->oci->state_head, (int)getpid(), params->oci->state_tail);
-	return pf_hooks_run(own, PF_HOOK_CREATE_CONTAINER, NULL, state, err);
+	return pf_hooks_run(own, PF_HOOK_CREATE_CONTAINER, NULL, state, -1, err);
 }
 
 static int make_console(const struct pf_box_params *params, int root, int *console, struct pf_err *err)

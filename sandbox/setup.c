@@ -206,7 +206,7 @@ static int run_hooks(const struct pf_box_oci *oci, const struct pf_spec *spec, s
 	if (hooks->n == 0)
 		return 0;
 	PF_FREE char *state = pf_asprintf("%s%d%s", oci->state_head, (int)getpid(), oci->state_start_tail);
-	return pf_hooks_run(hooks, PF_HOOK_START_CONTAINER, NULL, state, err);
+	return pf_hooks_run(hooks, PF_HOOK_START_CONTAINER, NULL, state, -1, err);
 }
 
 /* Everything is there; wait to be started. Does not return when that succeeds. */

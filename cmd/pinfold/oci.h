@@ -46,8 +46,10 @@ int pf_oci_console_pair(int pair[2], struct pf_err *err);
 /* Serve a process until it ends: signals that we get go to it, and if console >= 0 the terminal whose master
  * comes from there. Returns its exit code, 128 + n for a signal. Reaps it. */
 int pf_oci_wait(pid_t pid, int pidfd, int console);
-/* Block the signals that pf_oci_wait hands on; before the process is there, so that none is lost. */
-void pf_oci_block_signals(void);
+/* Block the signals that pf_oci_wait hands on; before the process is there, so that none is lost. Returns a
+ * descriptor that is readable when one of them asks to give up; it is never read, so that the signal is there
+ * for pf_oci_wait. */
+int pf_oci_block_signals(struct pf_err *err);
 
 /* The verbs that runc has and sessions have too: called when the id is a container's. */
 int pf_oci_create(int argc, char **argv);

@@ -115,12 +115,21 @@ static void forwarded(sigset_t *set)
 		sigdelset(set, own[i]);
 }
 
-void pf_oci_block_signals(void)
+int pf_oci_block_signals(struct pf_err *err)
 {
-	sigset_t set;
+	static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	struct sigaction how;
+	sigset_t set, cancel;
 
 	forwarded(&set);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	sigemptyset(&cancel);
+	/* Who has us ignore one (nohup) does not want it to end us. */
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (sigaction(ends[i], NULL, &how) == 0 && how.sa_handler != SIG_IGN)
+			sigaddset(&cancel, ends[i]);
+	int fd = signalfd(-1, &cancel, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? pf_fail(err, errno, "signalfd") : fd;
 }
 
 static int take_master(struct pf_tty *t, int console)

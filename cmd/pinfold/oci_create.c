@@ -217,7 +217,7 @@ static int enter_bundle(struct request *q, char *paths[3], struct pf_err *err)
 
 int pf_oci_create(int argc, char **argv)
 {
-	struct request q = {.o = {.console_fd = -1, .cache_dir = -1}};
+	struct request q = {.o = {.console_fd = -1, .cancel_fd = -1, .cache_dir = -1}};
 	PF_OCI struct pf_oci h = PF_OCI_INIT;
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_spec spec = {0};
@@ -279,11 +279,15 @@ static int finish(struct pf_oci *h, bool keep, int code)
 
 static int run(struct request *q, struct pf_spec *spec, struct pf_oci *h, struct pf_err *err)
 {
-	PF_CLOSE int pidfd = -1, console = -1;
+	PF_CLOSE int pidfd = -1, console = -1, cancel = -1;
+	struct stat st;
 	int pair[2];
 
 	if (!q->detach) {
-		pf_oci_block_signals();
+		cancel = pf_oci_block_signals(err);
+		if (cancel < 0)
+			return PF_OCI_FAILED;
+		q->o.cancel_fd = cancel;
 		if (spec->process.terminal && !q->console_socket) {
 			if (pf_oci_console_pair(pair, err) < 0)
 				return PF_OCI_FAILED;
@@ -307,13 +311,23 @@ static int run(struct request *q, struct pf_spec *spec, struct pf_oci *h, struct
 	close(pf_take_fd(&h->lock));
 	int code = pf_oci_wait(pid, pidfd, console);
 	h->lock = pf_dirs_lock(&pf_globals.dirs, h->id, true, err);
-	*err = (struct pf_err){0};
+	if (h->lock < 0) {
+		/* Whoever changes it meanwhile must not be got in the way of. */
+		(void)pf_oci_fail("run: delete", err, 0);
+		*err = (struct pf_err){0};
+		return code;
+	}
+	/* Deleted by somebody else; the id may be another container's now. */
+	if (fstat(h->dir, &st) == 0 && st.st_nlink == 0) {
+		pf_dirs_unlock_remove(&pf_globals.dirs, h->id, &h->lock);
+		return code;
+	}
 	return finish(h, q->keep, code);
 }
 
 int pf_cmd_run(int argc, char **argv)
 {
-	struct request q = {.o = {.console_fd = -1, .cache_dir = -1}};
+	struct request q = {.o = {.console_fd = -1, .cancel_fd = -1, .cache_dir = -1}};
 	PF_OCI struct pf_oci h = PF_OCI_INIT;
 	struct pf_err err = PF_ERR_INIT;
 	struct pf_spec spec = {0};

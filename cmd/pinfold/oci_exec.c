@@ -1,9 +1,12 @@
 /* exec in an OCI container: runc's options. */
 #include <ctype.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -195,11 +198,22 @@ static int change_identity(const struct request *q, struct pf_process *p, struct
 
 /* ---- running it ---- */
 
+/* Those who asked for it learn who the process is. */
+static int tell(const struct request *q, pid_t pid, int pidfd, struct pf_err *err)
+{
+	if (q->pidfd_socket) {
+		PF_CLOSE int sock = pf_console_connect(q->pidfd_socket, err);
+		if (sock < 0 || pf_send_fd(sock, pidfd) < 0)
+			return sock < 0 ? -1 : pf_fail(err, errno, "--pidfd-socket");
+	}
+	return q->pid_file ? pf_container_pid_file(q->pid_file, pid, err) : 0;
+}
+
 static int start(struct request *q, struct pf_oci *h, const struct pf_spec *spec, struct pf_process *p,
 	int *code, struct pf_err *err)
 {
 	PF_BUF struct pf_buf warnings = {0};
-	PF_CLOSE int cache = pf_oci_cache(), console = -1, served = -1, pidfd = -1;
+	PF_CLOSE int cache = pf_oci_cache(), console = -1, served = -1, pidfd = -1, cancel = -1;
 	int pair[2];
 	pid_t pid;
 
@@ -217,24 +231,28 @@ static int start(struct request *q, struct pf_oci *h, const struct pf_spec *spec
 		served = pair[0];
 		console = pair[1];
 	}
+	if (!q->detach) {
+		cancel = pf_oci_block_signals(err);
+		if (cancel < 0)
+			return -1;
+	}
 	const struct pf_container_exec x = {.process = p,
 		.cgroup = q->cgroup,
 		.cache_dir = cache,
 		.console_fd = console,
 		.keep_fds = q->keep_fds,
 		.ignore_paused = q->ignore_paused,
-		.stay = q->detach};
-	if (!q->detach)
-		pf_oci_block_signals();
+		.stay = q->detach,
+		.cancel_fd = cancel};
 	if (pf_container_exec(&h->c, spec, &x, &pid, &pidfd, err) < 0)
 		return -1;
-	if (q->pidfd_socket) {
-		PF_CLOSE int sock = pf_console_connect(q->pidfd_socket, err);
-		if (sock < 0 || pf_send_fd(sock, pidfd) < 0)
-			return sock < 0 ? -1 : pf_fail(err, errno, "--pidfd-socket");
-	}
-	if (q->pid_file && pf_container_pid_file(q->pid_file, pid, err) < 0)
+	if (tell(q, pid, pidfd, err) < 0) {
+		/* What was refused does not run. */
+		(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
 		return -1;
+	}
 	*code = q->detach ? 0 : pf_oci_wait(pid, pidfd, served);
 	return 0;
 }

@@ -163,3 +163,38 @@ nobody_runs_it() { ! { : >>/proc/self/fd/7; } 2>&1 | grep -q busy; }
 		pinfold delete --force "$ID"
 	done
 }
+
+@test "exec that fails after all leaves no command behind" {
+	start_bundle 'exec sleep 1000'
+	local option
+	for option in --pid-file --pidfd-socket; do
+		status=0
+		# Nobody waits for the end of what holds its output open.
+		pinfold exec --detach "$option" /nosuch/file "$ID" sleep 1000 >/dev/null 2>"$PF_DIR/stderr" || status=$?
+		stderr=$(<"$PF_DIR/stderr")
+		assert_status 255
+		assert_err /nosuch/file
+		assert_equal "$(pinfold ps --format json "$ID" | jq -c .)" "[$PID]"
+	done
+}
+
+@test "exec that waits for its command to start can be interrupted" {
+	start_bundle 'exec sleep 1000'
+	pinfold pause "$ID"
+	pf exec "$ID" true
+	assert_status 255
+	assert_err "--ignore-paused"
+	"$PINFOLD" --root "$ROOT" exec --ignore-paused "$ID" true 2>"$PF_DIR/stderr" &
+	local exec=$!
+	in_it() { [ "$(pinfold ps --format json "$ID" | jq length)" = "$1" ]; }
+	wait_for 30 in_it 2
+	kill -TERM "$exec"
+	status=0
+	wait "$exec" || status=$?
+	stderr=$(<"$PF_DIR/stderr")
+	assert_status 255
+	assert_err interrupted
+	wait_for 30 in_it 1
+	pinfold resume "$ID"
+	pinfold exec "$ID" true
+}

@@ -50,6 +50,28 @@ hook() { # NAME SCRIPT: a hook that logs itself
 	assert_err startContainer
 }
 
+@test "run that waits for a hook can be interrupted, and nothing stays" {
+	hook slow 'echo $$ >'"$PF_DIR/slow.pid"'; exec sleep 1000'
+	hook stop 'echo stop >>'"$PF_DIR/stops"
+	local kind
+	for kind in createRuntime createContainer; do
+		rm -f "$PF_DIR/slow.pid"
+		edit '.hooks = {($k): [{path: ($d + "/slow")}], poststop: [{path: ($d + "/stop")}]}' --arg d "$PF_DIR" --arg k "$kind"
+		new_id
+		"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>"$PF_DIR/stderr" &
+		local run=$!
+		wait_for 30 test -s "$PF_DIR/slow.pid"
+		kill -TERM "$run"
+		status=0
+		wait "$run" || status=$?
+		stderr=$(<"$PF_DIR/stderr")
+		assert_status 1
+		assert_err interrupted
+		assert_gone "$ID"
+	done
+	assert_equal "$(xargs <"$PF_DIR/stops")" "stop stop"
+}
+
 @test "a failing poststart hook stops the container; a failing poststop one is a warning" {
 	hook bad 'exit 1'
 	edit '.hooks = {poststart: [{path: ($d + "/bad")}]}' --arg d "$PF_DIR"

@@ -66,6 +66,40 @@ teardown() {
 	assert_status 139
 }
 
+@test "run that finds its container deleted leaves the next one of that name alone" {
+	script 'exec sleep 1000'
+	new_id
+	"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1 &
+	local run=$!
+	wait_for 30 status_is running
+	kill -STOP "$run"
+	pinfold delete --force "$ID"
+	pinfold create --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+	kill -CONT "$run"
+	status=0
+	wait "$run" || status=$?
+	assert_status 137
+	status_is created
+	pinfold start "$ID"
+	status_is running
+}
+
+@test "one that is paused before its start is resumed and started, and start does not wait for that" {
+	script 'exec sleep 1000'
+	new_id
+	pinfold create --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+	pinfold pause "$ID"
+	status_is paused
+	status=0
+	stderr=$(timeout 30 "$PINFOLD" --root "$ROOT" start "$ID" 2>&1) || status=$?
+	assert_status 1
+	assert_err "is paused"
+	pinfold resume "$ID"
+	status_is created
+	pinfold start "$ID"
+	status_is running
+}
+
 @test "destroy --snapshot of a container makes a checkpoint and ends it" {
 	script 'echo kept >/data/file; echo written; exec sleep 1000'
 	new_id
