@@ -452,7 +452,8 @@ static int start(struct making *m, struct pf_err *err)
 /* The network's and the credentials' side of what is asked for, and whether they need an authority. */
 static int make_policy(struct making *m, struct pf_err *err)
 {
-	m->networking = pf_session_networking(&m->config, m->d->store, m->lowers, err);
+	/* The image's layers alone: those of a checkpoint a payload has written. */
+	m->networking = pf_session_networking(&m->config, m->d->store, m->image.layers, err);
 	if (!m->networking)
 		return -1;
 	m->policy = pf_policy_compile(m->networking, err);

@@ -86,6 +86,26 @@ teardown() { common_teardown; }
 	assert_json '.policy.allowed | sort == ["a.cdn.test:80","b.cdn.test:8444","npm.cdn.test:443","pypi.cdn.test:443","web.one.test:7"]'
 }
 
+@test "what a sandbox wrote of package managers opens nothing in the one that is made from its checkpoint" {
+	echo 'pypi.cdn.test:443' >"$STORE/package-hosts"
+	sandbox '{"allow_package_managers":true}'
+	inside sh -c 'mkdir -p /etc/apt/sources.list.d && echo "deb http://one.evil.test/ x main" >/etc/apt/sources.list.d/x.list'
+	assert_status 0
+	inside sh -c 'echo registry=https://two.evil.test/ >/root/.npmrc'
+	assert_status 0
+	pf snapshot "$ID"
+	local checkpoint
+	checkpoint=$(jq -r .checkpoint <<<"$output")
+	new_id
+	pf create "$ID" --from "$checkpoint"
+	assert_status 0
+	rm "$STORE/package-hosts"
+	inside cat /root/.npmrc
+	assert_out two.evil.test
+	pf policy "$ID" show
+	assert_json '.policy.allowed | index("pypi.cdn.test:443") and (any(test("evil")) | not)'
+}
+
 @test "allow_package_managers that would open nothing is refused" {
 	mkdir -p "$PF_DIR/image/usr"
 	echo '{"networking":{"allow_package_managers":true}}' >"$PF_DIR/s.json"
