@@ -373,7 +373,14 @@ static int write_record(struct making *m, struct pf_err *err)
 		for (size_t i = 0; i < m->ckpt.n_layers; i++)
 			cJSON_AddItemToArray(layers, cJSON_CreateString(m->ckpt.layers[i].id.s));
 	}
-	cJSON_AddItemToObject(j, "config", pf_config_to_json(&m->config));
+	cJSON *config = pf_config_to_json(&m->config);
+	cJSON_AddItemToObject(j, "config", config);
+	/* A policy that was set stands in for the record's, but not for that of the file which is given now.
+	 */
+	if (m->revision &&
+		pf_session_policy_save(m->sandbox_fd, cJSON_GetObjectItemCaseSensitive(config, "networking"),
+			m->revision + 1, err) < 0)
+		return -1;
 	PF_FREE char *text = pf_json_text(j);
 	return pf_replace_file_at(m->sandbox_fd, "sandbox.json", text, strlen(text), 0600, false, err);
 }

@@ -113,6 +113,29 @@ flowing() { # HOST
 	END
 }
 
+@test "a policy that was set outlives the keeper, but not the sandbox file that --reuse is given" {
+	sandbox '{"allowed_hosts":["a.cdn.test"]}'
+	set_policy '{"allowed_hosts":["web.one.test","only4.one.test"]}'
+	allowed() { pinfold policy "$ID" show | jq -c .policy.allowed; }
+	restart() { # CREATE-OPTION...
+		kill -9 "$(state_of .pinfold.keeper)"
+		gone() { [ -z "$(pids_of)" ] && [ "$(state_of .status)" = stopped ]; }
+		wait_for 10 gone
+		pinfold create "$ID" --reuse "$@" >/dev/null
+	}
+	restart
+	assert_equal "$(allowed)" '["web.one.test","only4.one.test"]'
+	echo "{\"networking\":{\"allowed_hosts\":[\"b.cdn.test\"],$RESOLVER}}" >"$PF_DIR/strict.json"
+	restart --config "$PF_DIR/strict.json"
+	assert_equal "$(allowed)" '["b.cdn.test"]'
+	pf snapshot "$ID"
+	pf checkpoint inspect "$(jq -r .checkpoint <<<"$output")"
+	assert_json '.record.policy.allowed_hosts == ["b.cdn.test"] and .record.sandbox_file.networking.allowed_hosts == ["b.cdn.test"]'
+	restart
+	assert_equal "$(allowed)" '["b.cdn.test"]'
+	assert_equal "$(pinfold policy "$ID" show | jq '.revision > 2')" true
+}
+
 @test "max_bytes_per_hour: a rule's connections have so many bytes between them, both ways, ended at the gate or not" {
 	sandbox "{\"upstream_ca\":\"$WORLD/cert.pem\",\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"max_bytes_per_hour\":\"1MB\"},
 		{\"host\":\"b.cdn.test\",\"tls\":\"terminate\",\"max_bytes_per_hour\":1000000},{\"host\":\"web.one.test\",\"ports\":5000,\"protocol\":\"udp\",\"max_bytes_per_hour\":25}]}"
