@@ -3,8 +3,8 @@
  * Under the id's lock: resolve the sandbox file, the image and the checkpoint (reading only), then make the
  * directory, the workspace, the id range and the bundle, then start the keeper, which makes the box. Whatever
  * fails takes back all that was made before it, in reverse. Nothing here is fsynced: a sandbox that was being
- * created when the power went is no sandbox, and gc removes its pieces; the files that a session must not
- * lose are in checkpoints. */
+ * created when the power went is no sandbox, and gc removes its pieces, unless it has its record already; the
+ * files that a session must not lose are in checkpoints. */
 
 #include "session/session.h"
 
@@ -643,8 +643,10 @@ static int meet_orphan(struct making *m, struct pf_err *err)
 	PF_FREE char *record = pf_asprintf("%s/sandbox.json", dir);
 
 	if (access(record, F_OK) == 0) {
+		/* Written down first: whatever becomes of this create, nobody takes the workspace for a piece
+		 * of one. */
 		if (m->opts->reuse)
-			return reopen(m, err);
+			return pf_session_record_stopped(m->d, m->id, err) < 0 ? -1 : reopen(m, err);
 		return pf_fail_kind(err, PF_ERR_EXISTS, 0,
 			"sandbox '%s' exists (stopped); use --reuse to take it, or `pinfold destroy %s`",
 			m->id, m->id);

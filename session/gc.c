@@ -72,8 +72,14 @@ static int collect_one(const struct pf_dirs *d, const char *id, bool remove_stop
 	if (pf_state_load(d, id, &s, &e) < 0) {
 		if (e.kind != PF_ERR_NOT_FOUND)
 			return remember(err, &e);
-		/* A create that was killed before it had a state. */
+		/* A create that was killed before it had a state; with a record it may have been one of a
+		 * workspace that was there before. */
 		report->sandboxes++;
+		e = PF_ERR_INIT;
+		if (!remove_stopped && pf_session_record_stopped(d, id, &e) == 0)
+			return 0;
+		if (!remove_stopped && e.kind != PF_ERR_NOT_FOUND)
+			return remember(err, &e);
 		return pf_session_destroy_locked(d, id, &lock, &found, err);
 	}
 	PF_CLOSE int keeper = pf_pidfd_open_checked(s.keeper, s.keeper_start);
@@ -103,21 +109,16 @@ static int collect_orphan(
 	struct pf_err e = PF_ERR_INIT;
 	PF_CLOSE int lock = pf_dirs_lock(d, id, false, &e);
 	PF_FREE char *run = pf_asprintf("%s/%s", d->root, id);
-	struct pf_state s;
 	bool found;
 
 	if (lock < 0 || access(run, F_OK) == 0)
 		return 0;
 	report->sandboxes++;
-	if (pf_session_recorded_state(d, id, &s, &e) < 0) {
-		if (e.kind != PF_ERR_NOT_FOUND)
-			return remember(err, &e);
-		return pf_session_destroy_locked(d, id, &lock, &found, err);
-	}
-	PF_CLOSE int made = pf_dirs_run(d, id, true, err);
-	int r = made < 0 ? -1 : pf_state_save(d, &s, err);
-	pf_state_done(&s);
-	return r;
+	if (pf_session_record_stopped(d, id, &e) == 0)
+		return 0;
+	if (e.kind != PF_ERR_NOT_FOUND)
+		return remember(err, &e);
+	return pf_session_destroy_locked(d, id, &lock, &found, err);
 }
 
 /* Call fn for each name in a directory that does not begin with a dot. */

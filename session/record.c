@@ -68,7 +68,8 @@ static char *dup_member(const cJSON *j, const char *key)
 	return s ? pf_strdup(s) : NULL;
 }
 
-int pf_session_recorded_state(const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err)
+/* What is known of a sandbox of which only the record is left. */
+static int recorded_state(const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err)
 {
 	PF_CLOSE int dir = pf_dirs_sandbox(d, id, false, err);
 	PF_JSON cJSON *record = dir < 0 ? NULL : pf_session_record_load(dir, err);
@@ -88,4 +89,16 @@ int pf_session_recorded_state(const struct pf_dirs *d, const char *id, struct pf
 		.exec_timeout_ms = -1,
 		.stop_reason = pf_strdup("lost")};
 	return 0;
+}
+
+int pf_session_record_stopped(const struct pf_dirs *d, const char *id, struct pf_err *err)
+{
+	struct pf_state s;
+
+	if (recorded_state(d, id, &s, err) < 0)
+		return -1;
+	PF_CLOSE int run = pf_dirs_run(d, id, true, err);
+	int r = run < 0 ? -1 : pf_state_save(d, &s, err);
+	pf_state_done(&s);
+	return r;
 }

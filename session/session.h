@@ -99,9 +99,8 @@ void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t ba
 #define PF_SESSION_CGROUP "/pinfold"
 char *pf_session_cgroup(const struct pf_dirs *d, const char *id);
 
-/* The state of a sandbox of which only the store's record is left: stopped. PF_ERR_NOT_FOUND when there is
- * none. */
-int pf_session_recorded_state(
-	const struct pf_dirs *d, const char *id, struct pf_state *s, struct pf_err *err);
+/* Write down that a sandbox of which only the store's record is left has stopped. Its lock is held.
+ * PF_ERR_NOT_FOUND when there is no record either. */
+int pf_session_record_stopped(const struct pf_dirs *d, const char *id, struct pf_err *err);
 
 #endif

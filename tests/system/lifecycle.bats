@@ -341,6 +341,34 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	assert_gone "$ID"
 }
 
+@test "after a reboot, a --reuse that fails late or is killed leaves the workspace to gc and to the next --reuse" {
+	create_sandbox
+	inside sh -c 'echo kept >/workspace/file'
+	kill_hard "$(state_of .pinfold.keeper)"
+	wait_for 10 eval '[ -z "$(pids_of)" ]'
+	rm -rf "$ROOT"
+	mkdir -m 700 "$ROOT"
+	# Found out when its cgroup is made.
+	echo '{"resources":{"cpuset":"4000"}}' >"$PF_DIR/late.json"
+	pf create "$ID" --reuse --config "$PF_DIR/late.json"
+	assert_refused cpuset
+	pf gc
+	assert_status 0
+	status_is stopped
+	# Killed before anything was written down.
+	rm -r "${ROOT:?}/$ID"
+	mkdir -m 700 "$ROOT/$ID"
+	pf gc
+	assert_status 0
+	status_is stopped
+	pf create "$ID" --reuse --config "$CONFIG"
+	assert_status 0
+	inside cat /workspace/file
+	assert_equal "$output" kept
+	pinfold destroy "$ID"
+	assert_gone "$ID"
+}
+
 @test "gc touches nothing that lives, and no checkpoint" {
 	create_sandbox
 	local pid
