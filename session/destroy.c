@@ -269,6 +269,35 @@ void pf_session_release_ids(const struct pf_dirs *d, const char *id, uint32_t ba
 		pf_idrange_release(owner, base);
 }
 
+/* The keeper is told that the box is being frozen, and by whom: it lets it go on when he is killed before he
+ * has left the mark. op: "freezing", "thawed". */
+static int tell_keeper(int control, const char *op, struct pf_err *err)
+{
+	PF_JSON cJSON *msg = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(msg, "op", op);
+	return pf_control_send(control, msg, -1, err);
+}
+
+static int freeze(
+	const struct pf_dirs *d, const char *id, struct pf_cgroup *cg, bool pause, struct pf_err *err)
+{
+	PF_CLOSE int control = pause ? pf_control_connect(d, id, err) : -1;
+	struct pf_err ignored = PF_ERR_INIT;
+
+	if (pause && (control < 0 || tell_keeper(control, "freezing", err) < 0))
+		return -1;
+	int r = pf_cgroup_freeze(cg, pause, 10000, err);
+	if (r == 0)
+		r = pf_state_mark_paused(d, id, pause, err);
+	if (r < 0 && pause)
+		(void)pf_cgroup_freeze(cg, false, 1000, &ignored);
+	/* Not our end is to thaw it: it may come when somebody else has frozen the box. */
+	if (pause)
+		(void)tell_keeper(control, "thawed", &ignored);
+	return r;
+}
+
 int pf_session_pause_locked(const struct pf_dirs *d, const char *id, bool pause, struct pf_err *err)
 {
 	struct pf_state s;
@@ -280,13 +309,8 @@ int pf_session_pause_locked(const struct pf_dirs *d, const char *id, bool pause,
 		return -1;
 	if (s.status == PF_STATUS_STOPPED || s.status == PF_STATUS_CREATING)
 		pf_fail_kind(err, PF_ERR_STATE, 0, "sandbox '%s' is %s", id, pf_status_name(s.status));
-	else if (pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0 &&
-		 pf_cgroup_freeze(cg, pause, 10000, err) == 0)
-		r = pf_state_mark_paused(d, id, pause, err);
-	if (r < 0 && pause && cg) {
-		struct pf_err ignored = PF_ERR_INIT;
-		(void)pf_cgroup_freeze(cg, false, 1000, &ignored);
-	}
+	else if (pf_cgroup_probe(&host, err) == 0 && pf_cgroup_open(&host, s.cgroup, &cg, err) == 0)
+		r = freeze(d, id, cg, pause, err);
 	pf_state_done(&s);
 	return r;
 }

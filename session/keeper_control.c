@@ -60,6 +60,9 @@ static void thaw(struct keeper *k)
 	PF_FREE char *paused = pf_asprintf("%s/%s/paused", k->p->dirs->root, k->p->state->id);
 	struct pf_err ignored = PF_ERR_INIT;
 
+	for (const struct conn *c = k->conns; c; c = c->next)
+		if (c->freezing)
+			return; /* it stands still for somebody else by now */
 	if (access(paused, F_OK) != 0)
 		(void)pf_cgroup_freeze(k->cgroup, false, 1000, &ignored);
 }

@@ -66,13 +66,10 @@ static void parse_calls(char *calls, const char *whole)
 	char *save = NULL;
 
 	for (char *c = strtok_r(calls, ",", &save); c; c = strtok_r(NULL, ",", &save)) {
-		bool known = strcmp(c, "any") == 0;
-		for (int i = 0; i < N_CALLS; i++) {
-			if (known || strcmp(c, names[i]) == 0)
-				wanted[i] = true;
-			if (strcmp(c, names[i]) == 0)
-				known = true;
-		}
+		bool any = strcmp(c, "any") == 0, known = any;
+		for (int i = 0; i < N_CALLS; i++)
+			if (any || strcmp(c, names[i]) == 0)
+				known = wanted[i] = true;
 		if (!known)
 			wrong(whole);
 	}

@@ -84,6 +84,21 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	assert_status 0
 }
 
+@test "pause killed with -9 when all stands still: the sandbox goes on" {
+	create_sandbox
+	[ -e "$BUILD/tests/helpers/faultinject.so" ] || skip "needs tests/helpers/faultinject.so (make test-programs)"
+	sanitized && skip "nothing can be preloaded in front of a sanitizer"
+	# What it renames is the mark.
+	LD_PRELOAD="$BUILD/tests/helpers/faultinject.so" PF_FAULT=rename:1:kill pf pause "$ID"
+	assert_status 137
+	status_is running
+	pf exec "$ID" --timeout 20s -- echo alive
+	assert_status 0
+	assert_equal "$output" alive
+	pinfold pause "$ID"
+	status_is paused
+}
+
 @test "a paused sandbox is destroyed like any other, and resumed by --reuse" {
 	create_sandbox
 	pinfold pause "$ID"
