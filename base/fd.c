@@ -277,6 +277,25 @@ int pf_send_fd(int sock, int fd)
 	return pf_send_with_fd(sock, "", 1, fd);
 }
 
+size_t pf_take_fds(struct msghdr *msg, int *fds, size_t max)
+{
+	size_t n = 0;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+			int fd;
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (n < max)
+				fds[n++] = fd;
+			else
+				close(fd);
+		}
+	}
+	return n;
+}
+
 int pf_recv_fd(int sock)
 {
 	char byte;
@@ -284,29 +303,19 @@ int pf_recv_fd(int sock)
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	int fds[2];
 	ssize_t n;
-	int fd;
 
 	do
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -1;
-	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-	if (n == 0 || !c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
-		c->cmsg_len < CMSG_LEN(sizeof(int))) {
-		errno = ECONNRESET;
-		return -1;
-	}
-	memcpy(&fd, CMSG_DATA(c), sizeof(int));
-	/* The control buffer is padded: a second descriptor fits, and would stay open unseen. */
-	if (c->cmsg_len >= CMSG_LEN(2 * sizeof(int))) {
-		int second;
-		memcpy(&second, CMSG_DATA(c) + sizeof(int), sizeof(int));
-		close(second);
-		close(fd);
-		errno = ECONNRESET;
-		return -1;
-	}
-	return fd;
+	size_t got = pf_take_fds(&msg, fds, 2);
+	if (got == 1 && n > 0)
+		return fds[0];
+	while (got > 0)
+		close(fds[--got]);
+	errno = ECONNRESET;
+	return -1;
 }

@@ -60,4 +60,10 @@ int pf_send_with_fd(int sock, const void *data, size_t len, int fd);
 int pf_send_fd(int sock, int fd);
 int pf_recv_fd(int sock);
 
+/* What came with a message that recvmsg(2) has received: the first max of its descriptors go to fds, the
+ * others are closed (the padding of a control buffer has room for more than were asked for). Returns how many
+ * there are in fds. */
+struct msghdr;
+size_t pf_take_fds(struct msghdr *msg, int *fds, size_t max);
+
 #endif

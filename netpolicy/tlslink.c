@@ -44,25 +44,6 @@ int pf_tlslink_send(int sock, const cJSON *msg, const void *tail, size_t tail_le
 	return n < 0 ? pf_fail(err, errno, "talk to pinfold-tls") : 0;
 }
 
-/* Keeps at most PF_TLSLINK_FDS of what came, closes the others. */
-static void take_fds(struct msghdr *m, int fds[PF_TLSLINK_FDS])
-{
-	size_t n = 0;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (n < PF_TLSLINK_FDS)
-				fds[n++] = fd;
-			else
-				close(fd);
-		}
-	}
-}
-
 cJSON *pf_tlslink_recv(int sock, char **text, const char **tail, size_t *tail_len, int fds[PF_TLSLINK_FDS],
 	struct pf_err *err)
 {
@@ -92,7 +73,7 @@ cJSON *pf_tlslink_recv(int sock, char **text, const char **tail, size_t *tail_le
 		pf_fail(err, errno, "talk to pinfold-tls");
 	if (n <= 0)
 		return NULL;
-	take_fds(&m, fds);
+	(void)pf_take_fds(&m, fds, PF_TLSLINK_FDS);
 	buf[n] = '\0';
 	size_t len = strlen(buf);
 	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))

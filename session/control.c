@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/str.h"
 
@@ -108,10 +109,7 @@ cJSON *pf_control_recv(int sock, int *fd, struct pf_err *err)
 			pf_fail(err, errno, "talk to the keeper");
 		return NULL;
 	}
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-		c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&got, CMSG_DATA(c), sizeof(int));
+	(void)pf_take_fds(&m, &got, 1);
 	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		pf_fail_kind(
 			err, PF_ERR_INVALID, 0, "a control message was larger than %d bytes", PF_CONTROL_MAX);

@@ -46,6 +46,8 @@
 /* For an answer: loading a policy of many thousand names takes a tenth of a second. */
 #define ANSWER_MS 15000
 #define END_MS 2000
+/* For room in the line to the gate, which there is unless it has left some hundred messages unread. */
+#define ROOM_S 2
 /* Confining takes as long as a tenth of a create: it is put behind that, unless there is something to do. */
 #define CREATOR_MS 20
 
@@ -110,6 +112,7 @@ static cJSON *set_policy(struct gate *g, int doc, struct pf_err *err)
 		return NULL;
 	pf_policy_set_revision(next, cJSON_IsNumber(revision) ? (uint64_t)revision->valuedouble : 0);
 	int r = pf_gate_set_policy(g->gate, next, err);
+	/* In force from here on, whatever becomes of pinfold-tls. */
 	if (r == 0)
 		pf_gate_tls_policy(g->gate, networking);
 	pf_policy_unref(next);
@@ -255,12 +258,26 @@ __attribute__((noreturn)) static void gate_main(const struct pf_gateproc_params 
 
 /* ---- the keeper's side ---- */
 
+int pf_gateproc_line(int pair[2], struct pf_err *err)
+{
+	const struct timeval room = {.tv_sec = ROOM_S};
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return pf_fail(err, errno, "line to the gate");
+	if (setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &room, sizeof(room)) == 0)
+		return 0;
+	pf_fail(err, errno, "line to the gate");
+	close(pair[0]);
+	close(pair[1]);
+	return -1;
+}
+
 int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g, struct pf_err *err)
 {
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return pf_fail(err, errno, "line to the gate");
+	if (pf_gateproc_line(pair, err) < 0)
+		return -1;
 	struct clone_args args = {.flags = CLONE_NEWPID, .exit_signal = SIGCHLD};
 	g->pid = pf_clone3(&args);
 	if (g->pid == 0)
@@ -277,16 +294,21 @@ int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g,
 	return 0;
 }
 
-/* Its next message, within the time. */
-static cJSON *next(const struct pf_gateproc *g, int *fd, struct pf_err *err)
+static int64_t answer_by(void)
+{
+	return pf_now_us() + (int64_t)ANSWER_MS * 1000;
+}
+
+/* Its next message, until then. */
+static cJSON *next(const struct pf_gateproc *g, int64_t until, int *fd, struct pf_err *err)
 {
 	struct pollfd p = {.fd = g->sock, .events = POLLIN};
-	int64_t until = pf_now_us() + (int64_t)ANSWER_MS * 1000;
 	int r;
 
-	do
-		r = poll(&p, 1, (int)((until - pf_now_us()) / 1000));
-	while (r < 0 && errno == EINTR);
+	do {
+		int64_t left = (until - pf_now_us()) / 1000;
+		r = left > 0 ? poll(&p, 1, (int)left) : 0;
+	} while (r < 0 && errno == EINTR);
 	cJSON *msg = r > 0 ? pf_control_recv(g->sock, fd, err) : NULL;
 	if (!msg && !*err->msg)
 		pf_fail_kind(err, PF_ERR_STATE, 0, r > 0 ? "the gate has ended" : "the gate does not answer");
@@ -296,7 +318,7 @@ static cJSON *next(const struct pf_gateproc *g, int *fd, struct pf_err *err)
 int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err)
 {
 	PF_CLOSE int fd = -1;
-	PF_JSON cJSON *msg = next(g, &fd, err);
+	PF_JSON cJSON *msg = next(g, answer_by(), &fd, err);
 
 	if (!msg)
 		return -1;
@@ -307,7 +329,7 @@ int pf_gateproc_netns(struct pf_gateproc *g, struct pf_err *err)
 
 int pf_gateproc_ready(struct pf_gateproc *g, struct pf_err *err)
 {
-	PF_JSON cJSON *msg = next(g, NULL, err);
+	PF_JSON cJSON *msg = next(g, answer_by(), NULL, err);
 
 	if (!msg)
 		return -1;
@@ -333,7 +355,12 @@ int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, int pidfd, struct p
 
 int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct pf_err *err)
 {
-	return tell(g, "tls", why, fd, err);
+	if (tell(g, "tls", why, fd, err) == 0)
+		return 0;
+	/* It asks, and does not read the answers: that is no gate any more. */
+	if (g->pid > 0)
+		(void)kill(g->pid, SIGKILL);
+	return -1;
 }
 
 static bool is_wish(struct pf_gateproc *g, const cJSON *msg)
@@ -358,10 +385,12 @@ cJSON *pf_gateproc_ask(struct pf_gateproc *g, const cJSON *msg, int fd, struct p
 		return NULL;
 	}
 	cJSON *a = NULL;
+	/* However much else it has to say meanwhile. */
+	int64_t until = answer_by();
 	if (pf_control_send(g->sock, msg, fd, err) == 0)
 		do {
 			cJSON_Delete(a);
-			a = next(g, NULL, err);
+			a = next(g, until, NULL, err);
 		} while (a && is_wish(g, a));
 	if (!a) {
 		/* What does not answer is not trusted to hold anything back: the end of the line is its end.

@@ -31,6 +31,9 @@ struct pf_gateproc {
 };
 #define PF_GATEPROC_NONE ((struct pf_gateproc){.sock = -1, .last = -1})
 
+/* The line between keeper (pair[0]) and gate. The keeper waits for room in it for two seconds, never for
+ * ever: a gate that was taken over might leave unread what it asks for. */
+int pf_gateproc_line(int pair[2], struct pf_err *err);
 /* Fork it. It makes the namespace and loads the rules while the caller goes on. */
 int pf_gateproc_start(const struct pf_gateproc_params *p, struct pf_gateproc *g, struct pf_err *err);
 /* Wait for the namespace, which is returned, the caller's to close; nothing of a payload may run in it before
@@ -41,7 +44,7 @@ int pf_gateproc_ready(struct pf_gateproc *g, struct pf_err *err);
 /* Where its connections come from, so that the log can name the exec: the box's v2 cgroup (or -1) and its
  * process 1. Before that it handles no packet; without it, it ends when pf_gateproc_hang_up says so. */
 int pf_gateproc_box(const struct pf_gateproc *g, int cgroup, int pidfd, struct pf_err *err);
-/* The socket to pinfold-tls; or -1, and why there is none. */
+/* The socket to pinfold-tls; or -1, and why there is none. A gate that cannot be told is killed. */
 int pf_gateproc_tls(const struct pf_gateproc *g, int fd, const char *why, struct pf_err *err);
 
 /* Ask it and wait: {"op":"policy"}, {"op":"policy-test","target"}, {"op":"policy-set"} with a document of

@@ -87,7 +87,7 @@ void pf_keeper_tls_wake(void *keeper)
 	PF_CLOSE int fd = pf_tlsproc_wake(&k->tls, &err);
 	if (fd >= 0 && watch(k, before, &err) < 0)
 		close(pf_take_fd(&fd));
-	/* A gate that cannot be told has ended, which is found out where it is listened to. */
+	/* A gate that cannot be told has ended, or does now, which is found out where it is listened to. */
 	(void)pf_gateproc_tls(&k->gate, fd, fd < 0 ? err.msg : NULL, &ignored);
 }
 

@@ -286,6 +286,34 @@ except e.HTTPError as x: print(x.code, x.read().decode().split(" ")[0])'
 	assert_equal "$(state_of .status)" running
 }
 
+@test "a policy that pinfold-tls does not hear of is in force, and policy set says so" {
+	ending '{"allowed_hosts":[{"host":"a.cdn.test","tls":"terminate"}]}'
+	local tls
+	inside curl -sS -o /dev/null -w '%{http_code}' https://a.cdn.test:8444/
+	assert_equal "$output" 200
+	tls=$(pgrep -P "$(state_of .pinfold.keeper)" -f pinfold-tls)
+	kill -STOP "$tls"
+	# Long heads go along with connections: there is no room left in the line to it.
+	pinfold exec "$ID" -- python3 -c "$(<"$TESTS_DIR/egress/probe.py")"'
+held = []
+for i in range(60):
+    held.append(connect("a.cdn.test", 8000))
+    held[-1].sendall(b"GET / HTTP/1.1\r\nHost: a.cdn.test:8000\r\nX-Long: " + b"x" * 20000 + b"\r\n\r\n")
+open("/workspace/full", "w")
+import signal
+signal.pause()' >/dev/null 2>&1 3>&- &
+	wait_for 60 pinfold exec "$ID" -- test -e /workspace/full
+	jq -nc --arg ca "$WORLD/cert.pem" "{$RESOLVER}"' + {upstream_ca:$ca, allowed_hosts:[{host:"a.cdn.test",tls:"terminate"},"b.cdn.test"]}' >"$PF_DIR/policy.json"
+	pf policy "$ID" set "$PF_DIR/policy.json"
+	kill -KILL "$tls"
+	assert_status 0
+	assert_json '.revision == 2'
+	assert_equal "$(pinfold policy "$ID" show | jq -c '[.revision, .policy.allowed]')" '[2,["a.cdn.test","b.cdn.test"]]'
+	assert_audit '.event=="egress_error" and .kind=="tls" and .reason=="tls_down"'
+	pinfold destroy "$ID"
+	wait
+}
+
 @test "a root that is read-only, an image without certificates, and a start after a stop: trusted all the same" {
 	create_sandbox "{\"filesystem\":{\"access\":\"read_only\"},\"networking\":{\"allowed_hosts\":[{\"host\":\"a.cdn.test\",\"tls\":\"terminate\"}],
 		\"upstream_ca\":\"$WORLD/cert.pem\",$RESOLVER}}"
