@@ -26,6 +26,18 @@ int pf_audit_open(const struct pf_dirs *d, const char *id, struct pf_err *err)
 	return fd < 0 ? pf_fail(err, errno, "audit log %s", name) : fd;
 }
 
+/* On a full disk the beginning of a line may fit. It is ended before the next one, which would be lost with
+ * it; where that is another process's, the reader finds where it begins. */
+static int append(int fd, const char *text, size_t len)
+{
+	static bool cut;
+
+	if (cut && pf_write_all(fd, "\n", 1) < 0)
+		return -1;
+	cut = pf_write_all(fd, text, len) < 0;
+	return cut ? -1 : 0;
+}
+
 int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err)
 {
 	PF_JSON cJSON *line = cJSON_CreateObject();
@@ -43,20 +55,26 @@ int pf_audit_write(int fd, const char *event, cJSON *fields, struct pf_err *err)
 	PF_BUF struct pf_buf b = {0};
 	pf_buf_str(&b, text);
 	pf_buf_add(&b, "\n", 1);
-	if (pf_write_all(fd, b.data, b.len) < 0)
+	if (append(fd, b.data, b.len) < 0)
 		return pf_fail(err, errno, "audit log");
 	return 0;
 }
 
 #define LINES_MAX ((size_t)32 << 10)
 
+bool pf_audit_is_full(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size >= PF_AUDIT_FULL;
+}
+
 /* A payload can have lines written as fast as it connects, also to what it may: what the file holds of the
  * host's disk is bounded, until somebody rotates it. What was left out is told, once at each end. */
 static bool is_full(struct pf_audit_lines *l)
 {
 	struct pf_err ignored = PF_ERR_INIT;
-	struct stat st;
-	bool full = fstat(l->fd, &st) == 0 && st.st_size >= PF_AUDIT_FULL;
+	bool full = pf_audit_is_full(l->fd);
 
 	if (full == l->full)
 		return full;
@@ -71,7 +89,7 @@ static bool is_full(struct pf_audit_lines *l)
 void pf_audit_flush(struct pf_audit_lines *l)
 {
 	if (l->text.len && !is_full(l))
-		(void)pf_write_all(l->fd, l->text.data, l->text.len);
+		(void)append(l->fd, l->text.data, l->text.len);
 	else
 		for (size_t i = 0; i < l->text.len; i++)
 			l->left_out += l->text.data[i] == '\n';

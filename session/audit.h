@@ -26,8 +26,10 @@ struct pf_audit_lines {
 	bool full;
 	uint64_t left_out; /* since it is */
 };
-/* At this size of the file lines of gates are left out until it is smaller again. */
+/* At this size of the file, lines that a payload can have written at will are left out until it is smaller
+ * again. */
 #define PF_AUDIT_FULL ((int64_t)1 << 30)
+bool pf_audit_is_full(int fd);
 void pf_audit_verdict(struct pf_audit_lines *l, const struct pf_gate_event *ev);
 /* A full disk must not open the gate nor stop it: lines that cannot be written are lost. */
 void pf_audit_flush(struct pf_audit_lines *l);

@@ -114,7 +114,8 @@ static int next_timeout(const struct keeper *k)
 {
 	int64_t now = pf_now_us(), best = -1;
 
-	const int64_t deadlines[] = {k->deadline_us, k->idle_us, k->autosave.busy ? 0 : k->autosave.next_us};
+	const int64_t deadlines[] = {k->deadline_us, k->idle_us, k->autosave.busy ? 0 : k->autosave.next_us,
+		k->oom_untold > 0 ? k->oom_tell_us : 0};
 	for (size_t i = 0; i < sizeof(deadlines) / sizeof(deadlines[0]); i++) {
 		int64_t at = deadlines[i];
 		if (at == 0)
@@ -196,6 +197,7 @@ static void run(struct keeper *k)
 				break;
 		}
 		int64_t now = pf_now_us();
+		pf_keeper_tell_oom(k, now);
 		if (!k->stop_reason && k->deadline_us && now >= k->deadline_us)
 			k->stop_reason = "max_runtime";
 		if (!k->stop_reason && k->idle_us && now >= k->idle_us)

@@ -10,10 +10,33 @@
 #include "base/proc.h"
 #include "base/str.h"
 #include "base/sys.h"
+#include "session/audit.h"
 #include "session/keeper_priv.h"
 
 /* An end so soon after a kill for memory is that kill's. */
 #define OOM_END_US ((int64_t)2000000)
+
+/* A payload can have itself killed as fast as it starts: one line a second tells of all the kills of it. */
+#define OOM_LINE_US ((int64_t)1000000)
+
+static void tell_oom(struct keeper *k)
+{
+	cJSON *line = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(line, "limit", "memory");
+	pf_json_add_int(line, "kills", k->oom_untold);
+	pf_keeper_log(k, "limit_hit", line);
+	k->oom_untold = 0;
+}
+
+void pf_keeper_tell_oom(struct keeper *k, int64_t now)
+{
+	if (k->oom_untold == 0 || now < k->oom_tell_us)
+		return;
+	k->oom_tell_us = now + OOM_LINE_US;
+	if (!pf_audit_is_full(k->audit))
+		tell_oom(k);
+}
 
 void pf_keeper_on_oom(struct keeper *k)
 {
@@ -26,11 +49,9 @@ void pf_keeper_on_oom(struct keeper *k)
 	k->oom_kills = now;
 	if (kills == 0)
 		return;
-	cJSON *line = cJSON_CreateObject();
-	cJSON_AddStringToObject(line, "limit", "memory");
-	pf_json_add_int(line, "kills", kills);
-	pf_keeper_log(k, "limit_hit", line);
 	k->oom_us = pf_now_us();
+	k->oom_untold += kills;
+	pf_keeper_tell_oom(k, k->oom_us);
 	if (!k->stop_reason)
 		pf_autosave_after_kill(&k->autosave, &k->p->config->checkpoint, k->oom_us);
 }
@@ -91,6 +112,8 @@ void pf_keeper_finish(struct keeper *k)
 	(void)pidfd_send_signal(k->box.pidfd, SIGKILL, NULL, 0);
 	(void)pf_cgroup_wait_empty(k->cgroup, 10000, &err);
 	pf_keeper_on_oom(k);
+	if (k->oom_untold > 0)
+		tell_oom(k);
 	while (waitid(P_PIDFD, (id_t)k->box.pidfd, &si, WEXITED) < 0 && errno == EINTR)
 		;
 	k->p->state->exit_code = code_of(&si);

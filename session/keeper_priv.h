@@ -35,7 +35,8 @@ struct keeper {
 	int audit, epoll, listen, signals, oom;
 	int64_t oom_kills;
 	bool oom_on_v2;
-	int64_t oom_us; /* of the last kill, 0: none */
+	int64_t oom_us;                  /* of the last kill, 0: none */
+	int64_t oom_untold, oom_tell_us; /* kills that the log has not; when it may have the next line */
 	struct pf_autosave autosave;
 	int64_t deadline_us, idle_us; /* 0: none */
 	const char *stop_reason;
@@ -72,6 +73,8 @@ void pf_keeper_on_conn(struct keeper *k, struct conn *c);
 
 /* keeper_end.c */
 void pf_keeper_on_oom(struct keeper *k);
+/* Write down what kills for memory there were, when it is time. */
+void pf_keeper_tell_oom(struct keeper *k, int64_t now);
 void pf_keeper_on_saver(struct keeper *k);
 /* Everything of the box goes; the workspace on disk stays. */
 void pf_keeper_finish(struct keeper *k);

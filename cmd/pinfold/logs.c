@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -71,10 +72,14 @@ static void print_denied(const cJSON *j)
 static void print_line(const char *line, size_t len, bool denied, bool json)
 {
 	struct pf_err ignored = PF_ERR_INIT;
-	PF_FREE char *text = strndup(line, len);
-	PF_JSON cJSON *j = text ? pf_json_parse("log line", text, len, &ignored) : NULL;
+	PF_FREE char *copy = strndup(line, len);
+	char *text = copy;
+	PF_JSON cJSON *j = text ? pf_json_parse("log line", text, strlen(text), &ignored) : NULL;
 	bool colour = isatty(STDOUT_FILENO);
 
+	/* A line that a full disk cut has no end: another follows on it. */
+	while (!j && text && *text && (text = strstr(text + 1, "{\"time\":\"")))
+		j = pf_json_parse("log line", text, strlen(text), &ignored);
 	if (!j || (denied && strcmp(str(j, "event"), "egress_denied") != 0))
 		return;
 	if (json) {
@@ -97,8 +102,14 @@ static void print_line(const char *line, size_t len, bool denied, bool json)
 static void pump(int fd, struct pf_buf *rest, bool denied, bool json)
 {
 	char chunk[65536];
+	struct stat st;
 	ssize_t n;
 
+	/* Somebody has copied it away and emptied it. */
+	if (fstat(fd, &st) == 0 && st.st_size < lseek(fd, 0, SEEK_CUR)) {
+		(void)lseek(fd, 0, SEEK_SET);
+		rest->len = 0;
+	}
 	while ((n = read(fd, chunk, sizeof(chunk))) > 0) {
 		pf_buf_add(rest, chunk, (size_t)n);
 		char *start = rest->data, *nl;

@@ -137,3 +137,24 @@ lines() { # N JQ-EXPRESSION
 	wait_for 20 is_told '"port":83'
 	log | jq -se 'map(select(.event == "log_resumed")) | length == 1 and .[0].suppressed >= 1' >/dev/null
 }
+
+@test "a line that a full disk cut takes no other with it" {
+	create_sandbox
+	printf '{"time":"2026-01-01T00:00:00.000Z","event":"exec","argv":["\\"{' >>"$STORE/logs/$ID.jsonl"
+	inside true
+	pf logs "$ID" --json
+	assert_equal "$(jq -r .event <<<"$output")" $'create\nexec'
+}
+
+@test "logs --follow goes on when the file was copied and emptied" {
+	create_sandbox
+	timeout 100 "$PINFOLD" --root "$ROOT" --store "$STORE" logs "$ID" --json --follow >"$PF_DIR/followed" 3>&- &
+	local follower=$!
+	says() { grep -q "$1" "$PF_DIR/followed"; }
+	wait_for 30 says '"create"'
+	: >"$STORE/logs/$ID.jsonl"
+	inside echo after-it
+	wait_for 30 says after-it
+	kill "$follower"
+	wait "$follower" || true
+}

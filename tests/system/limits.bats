@@ -29,6 +29,18 @@ audit_has() { # JQ-EXPRESSION
 	wait_for 5 audit_has '.event == "limit_hit" and .limit == "memory"'
 }
 
+@test "kills for memory one after the other are few lines of the log, which tell of them all" {
+	create_sandbox '{"resources":{"memory":"32M"}}'
+	local kills
+	inside sh -c 'n=0; for i in $(seq 40); do perl -e "$0" 128 >/dev/null 2>&1 || n=$((n + 1)); done; echo $n' "$HOG"
+	[ "$output" -ge 30 ]
+	kills=$output
+	told() { pinfold logs "$ID" --json | jq -se "[.[] | select(.event == \"limit_hit\")] | $1" >/dev/null; }
+	wait_for 10 told "(map(.kills) | add // 0) >= $kills" || show "$(pinfold logs "$ID" --json)"
+	# One a second.
+	told 'map(.time[:19] + "Z" | fromdate) | length <= last - first + 2' || show "$(pinfold logs "$ID" --json)"
+}
+
 @test "tmpfs and page cache count as memory of the sandbox" {
 	create_sandbox '{"resources":{"memory":"48M"}}'
 	# Whether the shell is killed along with the writer is the kernel's choice.
