@@ -174,8 +174,24 @@ static int host_error(const struct pf_cgroup_host *host, int h, const char *path
 	return pf_fail(err, e, "make cgroup %s%s%s", host->hier[h].mount, path, remedy);
 }
 
-/* The directory of cg in hierarchy h: made, or taken over. */
-static int enter_hier(struct pf_cgroup *cg, int h, unsigned flags, struct pf_cg_made *m, struct pf_err *err)
+/* The directory of cg in hierarchy h with its missing parents; or, where there is one, in its parent's alone:
+ * a sandbox that was removed meanwhile must not come back, without its limits. */
+static int make_dir(
+	const struct pf_cgroup *cg, const struct pf_cgroup *parent, int h, int mount, struct pf_cg_made *m)
+{
+	const char *rel = cg->path + 1;
+
+	if (parent && parent->dir[h] >= 0)
+		return pf_cg_make_in(parent->dir[h], rel, m);
+	if (!parent || !cg->host.hier[h].v2)
+		return pf_cg_make_path(mount, rel, m);
+	errno = ENOENT;
+	return -1;
+}
+
+/* The directory of cg in hierarchy h: made, or taken over. parent: of a leaf, else NULL. */
+static int enter_hier(struct pf_cgroup *cg, const struct pf_cgroup *parent, int h, unsigned flags,
+	struct pf_cg_made *m, struct pf_err *err)
 {
 	const char *rel = cg->path + 1;
 	bool v2 = cg->host.hier[h].v2;
@@ -184,7 +200,7 @@ static int enter_hier(struct pf_cgroup *cg, int h, unsigned flags, struct pf_cg_
 
 	if (mount < 0)
 		return pf_fail(err, errno, "open %s", cg->host.hier[h].mount);
-	there = pf_cg_make_path(mount, rel, m);
+	there = make_dir(cg, parent, h, mount, m);
 	if (there == 1 && !(flags & PF_CGROUP_ADOPT)) {
 		/* A leftover of a box that died, with its old limits, or a kill that makes it deadly to be
 		 * cloned into: never worked with again, only replaced. */
@@ -199,8 +215,10 @@ static int enter_hier(struct pf_cgroup *cg, int h, unsigned flags, struct pf_cg_
 			*err = why;
 			return -1;
 		}
-		there = pf_cg_make_path(mount, rel, m);
+		there = make_dir(cg, parent, h, mount, m);
 	}
+	if (there < 0 && parent && errno == ENOENT)
+		return pf_fail_kind(err, PF_ERR_NOT_FOUND, 0, "no cgroup %s", parent->path);
 	if (there < 0)
 		return host_error(&cg->host, h, cg->path, err);
 	cg->dir[h] = pf_cg_open_below(mount, rel);
@@ -335,15 +353,15 @@ static bool is_dispensable(const struct pf_cgroup *cg, unsigned must, int h, con
 }
 
 /* must: the v1 hierarchies that limits are in. */
-static int enter_all(struct pf_cgroup *cg, unsigned v1, unsigned must, unsigned flags,
-	struct pf_cg_made *made, struct pf_err *err)
+static int enter_all(struct pf_cgroup *cg, const struct pf_cgroup *parent, unsigned v1, unsigned must,
+	unsigned flags, struct pf_cg_made *made, struct pf_err *err)
 {
 	/* The v2 tree first: it knows whether the path is in use at all, before a v1 leftover is replaced. */
-	if (cg->host.v2 >= 0 && enter_hier(cg, cg->host.v2, flags, &made[cg->host.v2], err) < 0)
+	if (cg->host.v2 >= 0 && enter_hier(cg, parent, cg->host.v2, flags, &made[cg->host.v2], err) < 0)
 		return -1;
 	for (int h = 0; h < cg->host.n_hier; h++) {
 		struct pf_err why = PF_ERR_INIT;
-		if (!(v1 & 1U << h) || enter_hier(cg, h, flags, &made[h], &why) == 0 ||
+		if (!(v1 & 1U << h) || enter_hier(cg, parent, h, flags, &made[h], &why) == 0 ||
 			is_dispensable(cg, must, h, &why))
 			continue;
 		*err = why;
@@ -377,7 +395,7 @@ int pf_cgroup_create(const struct pf_cgroup_host *host, const char *path, const 
 	v1 = v1_must | v1_part(host, always_v1, COUNT(always_v1));
 	cg = handle_new(host, clean);
 	cg->leaves = (flags & PF_CGROUP_LEAVES) != 0;
-	if (enter_all(cg, v1, v1_must, flags, made, err) < 0 || hand_down(cg, want, must, err) < 0 ||
+	if (enter_all(cg, NULL, v1, v1_must, flags, made, err) < 0 || hand_down(cg, want, must, err) < 0 ||
 		pf_cg_plan_apply(cg, &plan, (flags & PF_CGROUP_ADOPT) != 0, err) < 0 ||
 		((flags & PF_CGROUP_OOM_GROUP) && set_oom_group(cg, err) < 0))
 		goto fail;
@@ -397,7 +415,7 @@ fail:
 /* Join a v1 hierarchy that cg was not in so far: make its directory there and move everybody over. */
 static int join_late(struct pf_cgroup *cg, int h, struct pf_cg_made *m, struct pf_err *err)
 {
-	if (enter_hier(cg, h, PF_CGROUP_ADOPT, m, err) < 0)
+	if (enter_hier(cg, NULL, h, PF_CGROUP_ADOPT, m, err) < 0)
 		return -1;
 	/* Processes fork meanwhile, from either side; a pass that finds nobody outside has them all. */
 	for (int pass = 0; pass < 100; pass++) {
@@ -490,7 +508,7 @@ int pf_cgroup_leaf(struct pf_cgroup *cg, const char *name, const struct pf_limit
 		goto fail;
 	if (must && pf_cg_enable_children(pf_cgroup_fd(cg), cg->path, &must, must, err) < 0)
 		goto fail;
-	if (enter_all(leaf, v1, v1, flags & PF_CGROUP_ADOPT, made, err) < 0 ||
+	if (enter_all(leaf, cg, v1, v1, flags & PF_CGROUP_ADOPT, made, err) < 0 ||
 		pf_cg_plan_apply(leaf, &plan, false, err) < 0 ||
 		((flags & PF_CGROUP_OOM_GROUP) && set_oom_group(leaf, err) < 0))
 		goto fail;

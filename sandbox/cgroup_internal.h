@@ -62,6 +62,8 @@ struct pf_cg_made {
 
 /* mkdir -p of rel: 0 made, 1 was there, -1 errno. */
 int pf_cg_make_path(int mount, const char *rel, struct pf_cg_made *m);
+/* The same of rel's last part alone, in its parent's open directory. */
+int pf_cg_make_in(int parent, const char *rel, struct pf_cg_made *m);
 /* Remove what pf_cg_make_path made, as far as it is empty. */
 void pf_cg_unmake(int mount, const char *rel, const struct pf_cg_made *m);
 /* v1's cpusets begin empty and take no process then. Fill every level down to rel from the one above. */

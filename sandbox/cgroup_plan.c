@@ -377,7 +377,8 @@ static int write_one(int dir, const struct pf_cg_write *w, bool live, char **old
 	if (!live && w->value[0] != '=')
 		return pf_write_pseudo_at(dir, w->file, w->value);
 	ssize_t n = pf_cg_read(dir, w->file, now, sizeof(now));
-	if (n < 0 && errno == ENOENT)
+	/* What stands in for a part of the old value cannot be written without it. */
+	if (n < 0 && (errno == ENOENT || w->value[0] == '='))
 		return -1;
 	if (n >= 0 && w->key[0]) {
 		/* One line per device; a device without a line is put back by lifting what we set. */

@@ -92,6 +92,19 @@ int pf_cg_make_path(int mount, const char *rel, struct pf_cg_made *m)
 	return r;
 }
 
+int pf_cg_make_in(int parent, const char *rel, struct pf_cg_made *m)
+{
+	const char *name = strrchr(rel, '/') + 1;
+	mode_t old = umask(022);
+	int r = mkdirat(parent, name, 0755), saved = errno;
+
+	umask(old);
+	errno = saved;
+	if (r == 0)
+		*m = (struct pf_cg_made){.any = true, .kept = (size_t)(name - rel) - 1};
+	return r == 0 ? 0 : errno == EEXIST ? 1 : -1;
+}
+
 int pf_cg_fill_cpusets(int mount, const char *rel, struct pf_err *err)
 {
 	static const char *const files[] = {"cpuset.cpus", "cpuset.mems"};

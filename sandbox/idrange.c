@@ -1,6 +1,7 @@
 /* One symlink per taken range in a directory that all of the machine's sandboxes share: symlink(2) either
- * makes it or says that it exists, so taking needs no lock, and readlink(2) names the owner. It lives in
- * /run: a reboot frees all.
+ * makes it or says that it exists, and readlink(2) names the owner. Whoever changes it holds a lock on the
+ * directory, so that what is looked at before it is removed is what is removed. It lives in /run: a reboot
+ * frees all.
  *
  * The ranges lie where systemd-nspawn allocates too (524288…1879048191, "container UID range" of its
  * documentation), in the upper half, which useradd's subordinate ids do not reach. */
