@@ -115,14 +115,18 @@ throttled() {
 }
 
 @test "a share of a cpu is a share: who wants more is throttled" {
-	create_sandbox '{"resources":{"cpus":0.2}}'
+	create_sandbox '{"resources":{"cpus":0.05}}'
 	local before
 	before=$(throttled) # making it takes more than the share on a slow machine
-	pf exec "$ID" --json -- perl -e 'my $t = time + 2; 1 while time < $t'
-	assert_status 0
+	# More than once where so much else is to be done that it does not come to its share.
+	for _ in $(seq 20); do
+		pf exec "$ID" --json -- perl -e 'my $t = time + 2; 1 while time < $t'
+		assert_status 0
+		# Far from the wall time, with room for the end of a period.
+		assert_json '.cpu_ms < .wall_ms * 0.3'
+		[ "$(throttled)" = "$before" ] || break
+	done
 	[ "$(throttled)" -gt "$before" ]
-	# 0.2 cpus: of the wall time a fifth, with room for the end of a period.
-	assert_json '.cpu_ms < .wall_ms * 0.5'
 }
 
 @test "cpus of one command alone" {
