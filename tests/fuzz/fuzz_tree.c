@@ -11,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
-static void check_entry(const struct pf_tree_entry *e, const struct pf_tree_reader *r, size_t depth)
+static void check_entry(const struct pf_tree_entry *e, struct pf_tree_reader *r, size_t depth)
 {
 	int64_t at = -1, sum = 0;
 

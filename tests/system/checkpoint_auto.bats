@@ -55,7 +55,7 @@ restored() {
 }
 
 @test "on idle: a sandbox that nobody used is saved before it is gone" {
-	make '{"limits":{"idle":"500ms"},"checkpoint":{"on":["idle","exit"]}}'
+	make '{"limits":{"idle":"2s"},"checkpoint":{"on":["idle","exit"]}}'
 	pinfold exec "$ID" -- sh -c 'echo idle >/workspace/f'
 	wait_end
 	assert_equal "$(state_of .pinfold.stop_reason)" idle
@@ -64,7 +64,7 @@ restored() {
 }
 
 @test "on limit: max_runtime ends the sandbox and keeps its files" {
-	make '{"limits":{"max_runtime":"1s"},"checkpoint":{"on":["limit"]}}'
+	make '{"limits":{"max_runtime":"3s"},"checkpoint":{"on":["limit"]}}'
 	pinfold exec "$ID" -- sh -c 'echo late >/workspace/f'
 	wait_end
 	assert_equal "$(state_of .pinfold.stop_reason)" max_runtime
