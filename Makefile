@@ -28,6 +28,10 @@ Q       := $(if $(filter 1,$(V)),,@)
 
 # Another kind of machine than this one.
 SYSROOT :=
+# Said to make, not found in the environment, where it means something else to others.
+ifeq ($(origin ARCH),environment)
+ARCH :=
+endif
 ifneq ($(ARCH),)
 ifneq ($(ARCH),$(shell dpkg --print-architecture))
 ifneq ($(ARCH),arm64)

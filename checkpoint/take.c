@@ -31,6 +31,7 @@
 
 #include "base/cleanup.h"
 #include "base/proc.h"
+#include "base/sys.h"
 #include "checkpoint/map.h"
 #include "checkpoint/nodeio.h"
 #include "checkpoint/restat.h"
@@ -271,6 +272,22 @@ static int begin(struct run *r, struct pf_err *err)
 	return 0;
 }
 
+/* A file that was empty in the first walk is in no listing, and its directory says nothing of what is in it.
+ */
+static bool mount_points_filled(const struct pf_txn_source *src)
+{
+	struct stat st;
+
+	for (const char *const *p = src->exclude_empty; p && *p; p++) {
+		PF_CLOSE int fd =
+			pf_openat2(src->rootfd, *p + strspn(*p, "/"), O_PATH | O_NOFOLLOW | O_CLOEXEC, 0,
+				RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+		if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
+			return true;
+	}
+	return false;
+}
+
 /* Everything between freeze and thaw, and these. */
 static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, const struct pf_tree *first,
 	struct pf_tree **second, struct pf_err *err)
@@ -295,7 +312,7 @@ static int second_walk(struct run *r, const struct pf_walk_opts *first_opts, con
 	o.same = second_same;
 	r->frozen = true;
 	/* Where nothing has changed the first walk's tree is the tree. */
-	bool idle = pf_restat_run(again) && !r->traceless;
+	bool idle = pf_restat_run(again) && !r->traceless && !mount_points_filled(r->k->src);
 	if (!idle)
 		rc = pf_walk(r->k->src->rootfd, &o, second, &r->out->walked, err);
 	r->out->live.frozen_us = pf_now_us() - t0;

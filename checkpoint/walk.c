@@ -446,7 +446,7 @@ static int visit_name(struct walk *w, struct pf_node *dir, struct at *at, const 
 		return 0;
 	if (S_ISREG(st.st_mode) && st.st_size == 0 && has_path(w, w->o->exclude_empty)) {
 		/* Filled later, it is not in the listing that the second walk would take from this one. */
-		dir->unstable = dir->unstable || w->o->live;
+		dir->points = true;
 		return 0;
 	}
 	if (classify(&st, name, &kind)) {
@@ -485,7 +485,8 @@ static int walk_children(struct walk *w, struct pf_node *dir, struct at *at, int
 	struct pf_node **tail = &dir->children, *cursor = dir->twin ? dir->twin->children : NULL;
 	bool xwhiteouts = false;
 
-	if (w->o->previous && dir->twin && !dir->twin->cut && pf_node_unchanged(dir, w->o->since)) {
+	if (w->o->previous && dir->twin && !dir->twin->cut && !dir->twin->points &&
+		pf_node_unchanged(dir, w->o->since)) {
 		for (struct pf_node *c = cursor; c; c = c->next)
 			n++;
 		names = pf_calloc(n + 1, sizeof(*names));

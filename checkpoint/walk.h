@@ -36,6 +36,7 @@ struct pf_node {
 	bool opaque;      /* directories: hides what lower layers have */
 	bool cut;         /* directories: excluded, children not walked */
 	bool unstable;    /* changed while it was read: what was packed is not one version of it */
+	bool points;      /* of exclude_empty, something was left out of its children */
 	char name[];      /* "" for the root */
 };
 

@@ -30,6 +30,12 @@ static bool writable(const struct pf_jail *j, const struct pf_jail_op *op)
 	return op->kind == PF_JAIL_OVERLAY ? taken_over : op->kind == PF_JAIL_BIND && !op->read_only;
 }
 
+/* In this run, not in one that takes over what this one has kept. */
+static bool writes_through(const struct pf_jail *j, const struct pf_jail_op *op)
+{
+	return op->kind != PF_JAIL_OVERLAY || j->commit;
+}
+
 static bool is_at(const struct pf_jail_op *op, const char *path)
 {
 	struct stat a, b;
@@ -120,7 +126,8 @@ static int guard_real(struct pf_jail *j, const char *cache, struct pf_err *err)
 	return 0;
 }
 
-/* Whether a command could make path, whose parts may be missing, or change what a link on the way means. */
+/* The rule by which a command could make path, whose parts may be missing; one that writes through before one
+ * that does not. link: whether it could change what a link on the way means. */
 static const struct pf_jail_op *in_reach(const struct pf_jail *j, const char *path, bool *link)
 {
 	char real[PATH_MAX];
@@ -136,9 +143,11 @@ static const struct pf_jail_op *in_reach(const struct pf_jail *j, const char *pa
 		name = strndup(path, end ? (size_t)(end - path) : strlen(path));
 		for (size_t i = 0; i < j->n_ops; i++)
 			if (writable(j, &j->ops[i]) && pf_path_below(real, j->ops[i].source)) {
-				found = &j->ops[i];
-				*link = *link || (access(real, W_OK) == 0 && lstat(name, &st) == 0 &&
-							 S_ISLNK(st.st_mode));
+				bool through = writes_through(j, &j->ops[i]);
+				if (through || !found || !writes_through(j, found))
+					found = &j->ops[i];
+				*link = *link || (through && access(real, W_OK) == 0 &&
+							 lstat(name, &st) == 0 && S_ISLNK(st.st_mode));
 			}
 	}
 	return found;
@@ -156,7 +165,7 @@ static int guard_place(struct pf_jail *j, const char *variable, const char *path
 			"%s to where it leads",
 			rule->why, rule->dest, path, variable);
 	/* One that cannot be made by us cannot be made by the command either. */
-	if (rule && access(path, F_OK) < 0)
+	if (rule && writes_through(j, rule) && access(path, F_OK) < 0)
 		(void)pf_mkdirs(path, 0700, &ignored);
 	PF_FREE char *real = realpath(path, NULL);
 	return real ? guard_real(j, real, err) : 0;

@@ -100,6 +100,15 @@ static const char *covered_by(const struct pf_jail *j, size_t i)
 	return NULL;
 }
 
+/* A directory at or above the place of a later mount, which makes what it needs on the way. */
+static bool made_by_mount(const struct pf_jail *j, size_t i)
+{
+	for (size_t k = i + 1; j->ops[i].kind == PF_JAIL_DIR && k < j->n_ops; k++)
+		if (!in_root(&j->ops[k]) && pf_path_below(j->ops[k].dest, j->ops[i].dest))
+			return true;
+	return false;
+}
+
 int pf_jail_data_files(struct pf_jail *j, struct pf_err *err)
 {
 	PF_CLOSE int dir = -1;
@@ -157,6 +166,8 @@ int pf_jail_root(void *arg, int userns_fd, struct pf_err *err)
 			whole = i;
 	/* What came before it would be hidden by it. */
 	for (size_t i = whole < j->n_ops ? whole : 0; i < j->n_ops; i++) {
+		if (whole < j->n_ops && made_by_mount(j, i))
+			continue;
 		const char *cover = in_root(&j->ops[i]) ? covered_by(j, i) : NULL;
 		if (cover)
 			return pf_fail_kind(err, PF_ERR_UNSUPPORTED, 0,

@@ -231,10 +231,11 @@ bool pf_conn_same_rule(const struct pf_conn *c, const char *name)
 	const struct pf_policy *p = c->gate->policy;
 	char normal[PF_NAME_MAX];
 
+	if (pf_policy_host(p, name, pf_sa_port(&c->orig.sa), &rule) != PF_VERDICT_ALLOW)
+		return false;
 	/* What is no host name ends in whatever one likes, and servers differ in what they take it for. */
-	return pf_name_normal(name, strlen(name), normal) &&
-	       pf_policy_host(p, name, pf_sa_port(&c->orig.sa), &rule) == PF_VERDICT_ALLOW &&
-	       (rule == c->rule || pf_policy_type(p) == PF_POLICY_UNRESTRICTED);
+	return pf_policy_type(p) == PF_POLICY_UNRESTRICTED ||
+	       (rule == c->rule && pf_name_normal(name, strlen(name), normal));
 }
 
 /* Why the first bytes are not acceptable; NULL: they are. */

@@ -15,10 +15,11 @@ static bool still_admitted(struct pf_conn *c)
 				    : pf_policy_addr(g->policy, &c->orig.sa, IPPROTO_TCP, own, &c->rule);
 	if (v != PF_VERDICT_ALLOW)
 		return false;
-	if (c->name && c->other_name && !pf_conn_same_rule(c, c->other_name))
+	/* Nobody looks at the name in a connection that is passed through. */
+	const char *inside = c->tls && c->rule && c->rule->tls == PF_TLS_PASSTHROUGH ? NULL : c->other_name;
+	if (inside && c->name && !pf_conn_same_rule(c, inside))
 		return false;
-	if (!c->name && c->other_name &&
-		pf_policy_host(g->policy, c->other_name, port, &other) == PF_VERDICT_DENIED_HOST)
+	if (inside && !c->name && pf_policy_host(g->policy, inside, port, &other) == PF_VERDICT_DENIED_HOST)
 		return false;
 	/* What went through unseen must not go on so when it is to be seen. */
 	if (pf_handover_wanted(g, c->rule, c->name ? c->name->name : NULL, port) && !c->ends_tls)

@@ -522,7 +522,10 @@ static int make(struct making *m, struct pf_err *err)
 	char *mounts = pf_bundle_mount_warning(&m->config);
 	if (mounts)
 		warn(m, mounts);
-	if (m->has_ckpt && ((packs = hold_checkpoint(m, err)) < 0 || prepare_checkpoint(m, err) < 0))
+	/* The record of one that is started again has named its checkpoint all along. */
+	if (m->has_ckpt && !m->reopened && (packs = hold_checkpoint(m, err)) < 0)
+		return -1;
+	if (m->has_ckpt && prepare_checkpoint(m, err) < 0)
 		return -1;
 	stack_lowers(m);
 	if (make_policy(m, err) < 0)

@@ -51,7 +51,11 @@ static bool owner_lives(const char *owner, void *arg)
 	}
 	bool lives = s.status != PF_STATUS_STOPPED;
 	pf_state_done(&s);
-	return lives;
+	if (lives)
+		return true;
+	/* Who starts it again holds its lock. */
+	PF_CLOSE int lock = pf_dirs_lock(d, id, false, &e);
+	return lock < 0;
 }
 
 /* A sandbox whose processes or keeper are gone and that nobody has tidied up after. */

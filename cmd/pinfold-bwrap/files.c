@@ -71,6 +71,10 @@ static bool is_there(const struct pf_jail_op *cover, const char *dest)
 
 	if (cover && cover->directory && strcmp(cover->dest, dest) == 0)
 		return true;
+	if (cover && cover->kind == PF_JAIL_DEV) {
+		const char *name = dest + strlen(cover->dest);
+		return strcmp(name, "/shm") == 0 || strcmp(name, "/pts") == 0 || strcmp(name, "/mqueue") == 0;
+	}
 	if (!cover || cover->kind != PF_JAIL_BIND)
 		return false;
 	PF_FREE char *path = pf_asprintf(
@@ -87,6 +91,15 @@ static bool is_made(const struct pf_jail *j, const char *dest)
 	return false;
 }
 
+/* By what was mounted further in. */
+static bool is_made_below(const struct pf_jail *j, const struct pf_jail_op *cover, const char *dest)
+{
+	for (const struct pf_jail_op *op = cover + 1; op < j->ops + j->n_ops; op++)
+		if (pf_path_below(op->dest, dest))
+			return true;
+	return false;
+}
+
 static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, struct pf_err *err)
 {
 	const char *dst = pf_bwrap_next(p, option, err);
@@ -99,6 +112,10 @@ static int simple(struct parsed *p, const char *option, enum pf_jail_kind kind, 
 	/* A directory that is there already is no error, as with mkdir -p. */
 	if (kind == PF_JAIL_DIR &&
 		(strcmp(dest, "/") == 0 || is_there(cover, dest) || (in_root && is_made(p->j, dest)))) {
+		free(dest);
+		return 0;
+	}
+	if (kind == PF_JAIL_DIR && cover && is_made_below(p->j, cover, dest)) {
 		free(dest);
 		return 0;
 	}

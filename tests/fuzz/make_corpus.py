@@ -122,6 +122,7 @@ seeds = {
                     b'{"type":"unrestricted","denied_hosts":["x.example.com","10.0.0.0/8"],"explain_denied":true}',
                     b'{"allowed_cidrs":["10.0.0.0/8:80",{"cidr":"[2001:db8::/32]","allow_private":true}],"allow_private":["10.0.0.0/8"]}',
                     b'{"allowed_hosts":[{"host":"n.example","ports":123,"protocol":"udp"}],"resolver":["1.1.1.1:53","[::1]:54"]}',
+                    b'{"allowed_cidrs":["0.0.0.0/3:80"],"allow_private":["10.0.0.0/8"]}',
                     b'{"type":"none"}', b'{}'],
     "fuzz_pack": [b"\0" + index([]), b"\0" + index([(bytes([i]) * 32, 10 + i, 900, 1) for i in range(9)]),
                   b"\0" + index([(b"a" * 32, 40, 40, 0), (b"b" * 32, 7, 7, 0)]),

@@ -72,6 +72,8 @@ teardown() {
 	"$PINFOLD" --root "$ROOT" run --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1 &
 	local run=$!
 	wait_for 30 status_is running
+	# Not while it holds the lock that delete wants.
+	wait_for 30 flock -n "$ROOT/.locks/$ID" true
 	kill -STOP "$run"
 	pinfold delete --force "$ID"
 	pinfold create --bundle "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1

@@ -33,7 +33,7 @@ memory() {
 }
 
 scratch_counts() {
-	pj --memory 64M --timeout 30s -- sh -c 'head -c 200M /dev/zero >/tmp/f; sleep 1; echo survived'
+	pj --memory 64M --timeout 30s -- sh -c 'head -c 200M /dev/zero >/tmp/f; sleep 10; echo survived'
 	refute_out survived
 	assert_status 137
 }

@@ -397,6 +397,20 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 	assert_equal "$output" x
 }
 
+@test "gc frees the id range of a sandbox that has stopped, but not while somebody starts it again" {
+	create_sandbox
+	kill_hard "$(state_of .pid)"
+	wait_for 10 status_is stopped
+	# As it stands while a create --reuse is at it: the range taken, the state still the old one, the lock held.
+	local range=/run/pinfold/.ids/t$$
+	ln -s "$ROOT/$ID" "$range"
+	flock "$ROOT/.locks/$ID" "$PINFOLD" --root "$ROOT" --store "$STORE" gc >/dev/null
+	[ -L "$range" ]
+	pf gc
+	assert_status 0
+	[ ! -L "$range" ]
+}
+
 @test "doctor says what this machine has, as text and as JSON" {
 	pf doctor --json
 	assert_json '(.checks | length) > 5 and (.checks | all(has("check") and has("status") and has("detail")))'

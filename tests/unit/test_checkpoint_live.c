@@ -212,6 +212,23 @@ static void fill_hosts(struct box *b)
 	tree_text(b->fd, "etc/hosts", "127.0.0.1 localhost");
 }
 
+/* One that stays empty is no reason to walk the tree again. */
+static void a_mount_point_that_stays_empty(void **state)
+{
+	(void)state;
+	struct box b;
+	struct pf_ckpt_result r;
+	struct pf_err err = PF_ERR_INIT;
+
+	box_init(&b);
+	close(tree_mkdir(b.fd, "etc"));
+	tree_text(b.fd, "etc/hosts", "");
+	settle();
+	snapshot(&b, &r, &err, 0);
+	assert_int_equal(r.layer.live.changed, 0);
+	close(b.fd);
+}
+
 /* An empty file that a box's own is mounted upon is left out; filled in the meantime it is somebody's. */
 static void a_mount_point_that_was_filled(void **state)
 {
@@ -439,6 +456,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(quiet_tree_is_packed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(edits_between_the_passes, setup, teardown),
 		cmocka_unit_test_setup_teardown(edits_of_a_sealed_one, setup_sealed, teardown),
+		cmocka_unit_test_setup_teardown(a_mount_point_that_stays_empty, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_mount_point_that_was_filled, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_device_in_place_of_a_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(mapped_writes_are_seen, setup, teardown),

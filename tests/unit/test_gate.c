@@ -784,6 +784,36 @@ static void test_denied_behind_literal(void **state)
 	close(netns);
 }
 
+static int try_passthrough(void *arg)
+{
+	int sync = *(int *)arg, fd;
+	uint8_t hello[512];
+
+	CHECK((fd = dial_name("a.wild.test", PORT_TLS, 1)) >= 0);
+	CHECK(strstr(exchange(fd, hello, client_hello(hello, "other.wild.test", false)), "served"));
+	CHECK(write(sync, "1", 1) == 1);
+	CHECK(strcmp(exchange(fd, "ping", 4), "ping") == 0);
+	return 0;
+}
+
+/* What nobody looked at is not what a new policy judges. */
+static void test_passthrough_goes_on(void **state)
+{
+	static const char policy[] =
+		"{\"allowed_hosts\":[{\"host\":\"a.wild.test\",\"tls\":\"passthrough\"}]," RESOLVER "}";
+	int netns;
+
+	(void)state;
+	NEED_WORLD();
+	struct pf_gate *g = gate_of(policy, &netns);
+	assert_non_null(g);
+	struct part part = start_part(g, netns, try_passthrough);
+	become_policy(g, policy);
+	end_part(g, &part);
+	pf_gate_close(g);
+	close(netns);
+}
+
 static bool woken;
 
 static void on_wake(void *user)
@@ -967,6 +997,7 @@ int main(void)
 		cmocka_unit_test(test_nothing_allowed),
 		cmocka_unit_test(test_unrestricted),
 		cmocka_unit_test(test_denied_behind_literal),
+		cmocka_unit_test(test_passthrough_goes_on),
 		cmocka_unit_test(test_stuck_link),
 		cmocka_unit_test(test_connection_limit),
 		cmocka_unit_test(test_failed_update),

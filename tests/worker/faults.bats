@@ -227,15 +227,16 @@ runner_pid() { sed -n "s/.*$SESSION: work item .*, process //p" "$PF_DIR/worker.
 
 @test "told to end, a worker waits for no ack that is to be tried later, and takes no item any more" {
 	new_session
-	start_stub "[$(session "[$(sh_call 'echo kept >f; sleep 2; echo finished')]")]"
+	start_stub "[$(session "[$(sh_call 'echo kept >f; touch on; until [ -e go ]; do sleep 0.1; done; echo finished')]")]"
 	start_worker --max-sessions 3
-	wait_for 30 running 'sleep [2]'
+	wait_for 30 pinfold exec "$SESSION" -- test -e /workspace/on 2>/dev/null
 	stub_tell fault '{"ack_429":60}'
 	local first=$SESSION
 	new_session
 	stub_tell add "$(session "[$(sh_call 'echo never')]")"
 	wait_for 30 stub_is "[.log[] | select(.path | test(\"ack$\"))] | length >= 2"
 	kill "$WORKER_PID"
+	pinfold exec "$first" -- touch /workspace/go
 	# Three tries, a minute apart, would be the other way.
 	wait_for 40 eval '! kill -0 "$WORKER_PID" 2>/dev/null'
 	wait "$WORKER_PID"
