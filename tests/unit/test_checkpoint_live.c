@@ -226,6 +226,8 @@ static void a_mount_point_that_stays_empty(void **state)
 	settle();
 	snapshot(&b, &r, &err, 0);
 	assert_int_equal(r.layer.live.changed, 0);
+	free(b.frozen);
+	pf_ckpt_result_done(&r);
 	close(b.fd);
 }
 
