@@ -294,11 +294,6 @@ static int sandbox_wait(struct pf_gate *g, pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static int sandbox(struct pf_gate *g, int netns, int (*fn)(void *), void *arg)
-{
-	return sandbox_wait(g, sandbox_start(netns, fn, arg));
-}
-
 /* --- inside a sandbox ----------------------------------------------------------------------------------- */
 
 #define CHECK(cond)                                                                                          \
@@ -468,5 +463,45 @@ static size_t client_hello(uint8_t *out, const char *sni, bool ech)
 	rec[0] = (uint8_t)(n >> 8), rec[1] = (uint8_t)n;
 	return (size_t)(p - out);
 }
+
+/* ---- for a group of tests ---- */
+
+#define RESOLVER "\"resolver\":\"127.0.0.1:5354\""
+
+static const char *const records[] = {"--host-record=web.example.test,9.9.9.1,2600::1",
+	"--host-record=deep.sub.wild.test,9.9.9.2", "--host-record=a.wild.test,9.9.9.2",
+	"--host-record=b.wild.test,9.9.9.2", "--host-record=inside.example.test,10.1.2.3",
+	"--host-record=lo.example.test,127.0.0.1", "--host-record=meta.example.test,169.254.169.254",
+	"--host-record=nat64.example.test,64:ff9b::a9fe:a9fe",
+	"--host-record=mapped.example.test,::ffff:169.254.169.254",
+	"--host-record=mixed.example.test,10.9.9.9", "--host-record=mixed.example.test,9.9.9.3",
+	"--cname=c1.example.test,c2.example.test", "--cname=c2.example.test,c3.example.test",
+	"--cname=c3.example.test,web.example.test", "--host-record=dead.example.test,9.9.9.4",
+	"--host-record=own.example.test,9.9.9.77", NULL};
+
+static const char *no_world;
+
+static int group_setup(void **state)
+{
+	(void)state;
+	no_world = world_open(records);
+	return 0;
+}
+
+static int group_teardown(void **state)
+{
+	(void)state;
+	world_close();
+	log_clear();
+	return 0;
+}
+
+#define NEED_WORLD()                                           \
+	do {                                                   \
+		if (no_world) {                                \
+			print_message("skip: %s\n", no_world); \
+			skip();                                \
+		}                                              \
+	} while (0)
 
 #endif
