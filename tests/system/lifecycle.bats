@@ -16,6 +16,14 @@ kill_hard() { # PID
 	wait_for 10 eval "[ ! -d /proc/$1 ] || grep -q '^State:.Z' /proc/$1/status"
 }
 
+# As a reboot does: the sandbox is dead, and what was in /run is not there.
+lose_runtime_state() {
+	kill_hard "$(state_of .pinfold.keeper)"
+	wait_for 10 eval '[ -z "$(pids_of)" ]'
+	rm -rf "$ROOT"
+	mkdir -m 700 "$ROOT"
+}
+
 # Nothing at all is left of anything below $ROOT and $STORE but logs, caches and images.
 assert_all_gone() {
 	local left
@@ -315,10 +323,7 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 @test "after a reboot the runtime state is gone: gc finds the workspace, --reuse gives the files back" {
 	create_sandbox '{"filesystem":{"size":"32M"}}'
 	inside sh -c 'echo kept >/workspace/file'
-	kill_hard "$(state_of .pinfold.keeper)"
-	wait_for 10 eval '[ -z "$(pids_of)" ]'
-	rm -rf "$ROOT"
-	mkdir -m 700 "$ROOT"
+	lose_runtime_state
 	pf gc
 	assert_status 0
 	status_is stopped
@@ -333,18 +338,12 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 @test "after a reboot, without gc: create says that it exists, --reuse and destroy still find it" {
 	create_sandbox
 	inside sh -c 'echo kept >/workspace/file'
-	kill_hard "$(state_of .pinfold.keeper)"
-	wait_for 10 eval '[ -z "$(pids_of)" ]'
-	rm -rf "$ROOT"
-	mkdir -m 700 "$ROOT"
+	lose_runtime_state
 	pf create "$ID" --reuse
 	assert_status 0
 	inside cat /workspace/file
 	assert_equal "$output" kept
-	kill_hard "$(state_of .pinfold.keeper)"
-	wait_for 10 eval '[ -z "$(pids_of)" ]'
-	rm -rf "$ROOT"
-	mkdir -m 700 "$ROOT"
+	lose_runtime_state
 	pf create "$ID"
 	assert_refused exists
 	# What is there and cannot be packed is not "nothing there".
@@ -359,10 +358,7 @@ trash_is_empty() { [ -z "$(ls -A "$STORE/trash" 2>/dev/null)" ]; }
 @test "after a reboot, a --reuse that fails late or is killed leaves the workspace to gc and to the next --reuse" {
 	create_sandbox
 	inside sh -c 'echo kept >/workspace/file'
-	kill_hard "$(state_of .pinfold.keeper)"
-	wait_for 10 eval '[ -z "$(pids_of)" ]'
-	rm -rf "$ROOT"
-	mkdir -m 700 "$ROOT"
+	lose_runtime_state
 	# Found out when its cgroup is made.
 	echo '{"resources":{"cpuset":"4000"}}' >"$PF_DIR/late.json"
 	pf create "$ID" --reuse --config "$PF_DIR/late.json"

@@ -1,5 +1,4 @@
 /* base/fd and base/proc: whole files, passed descriptors, helper programs (parallel-safe). */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -22,24 +21,13 @@
 #include "base/path.h"
 #include "base/proc.h"
 #include "base/sys.h"
+#include "tests/unit/open_fds.h"
 
 struct dir {
 	char path[64];
 	int fd;
 	size_t open; /* descriptors before the test */
 };
-
-static size_t open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
 
 static int setup(void **state)
 {

@@ -212,6 +212,14 @@ static void fill_hosts(struct box *b)
 	tree_text(b->fd, "etc/hosts", "127.0.0.1 localhost");
 }
 
+static void box_with_mount_point(struct box *b)
+{
+	box_init(b);
+	close(tree_mkdir(b->fd, "etc"));
+	tree_text(b->fd, "etc/hosts", "");
+	settle();
+}
+
 /* One that stays empty is no reason to walk the tree again. */
 static void a_mount_point_that_stays_empty(void **state)
 {
@@ -220,10 +228,7 @@ static void a_mount_point_that_stays_empty(void **state)
 	struct pf_ckpt_result r;
 	struct pf_err err = PF_ERR_INIT;
 
-	box_init(&b);
-	close(tree_mkdir(b.fd, "etc"));
-	tree_text(b.fd, "etc/hosts", "");
-	settle();
+	box_with_mount_point(&b);
 	snapshot(&b, &r, &err, 0);
 	assert_int_equal(r.layer.live.changed, 0);
 	free(b.frozen);
@@ -239,10 +244,7 @@ static void a_mount_point_that_was_filled(void **state)
 	struct pf_ckpt_result r;
 	struct pf_err err = PF_ERR_INIT;
 
-	box_init(&b);
-	close(tree_mkdir(b.fd, "etc"));
-	tree_text(b.fd, "etc/hosts", "");
-	settle();
+	box_with_mount_point(&b);
 	b.before_freeze = fill_hosts;
 	snapshot(&b, &r, &err, 0);
 	check_restored(&b, &r);

@@ -1,6 +1,5 @@
 /* The keeper's lines to others: what comes that was not asked for is not kept, and nobody who does not read
  * keeps it waiting (parallel-safe). */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -20,18 +19,7 @@
 #include "base/json.h"
 #include "session/control.h"
 #include "session/gateproc.h"
-
-static size_t open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	size_t n = 0;
-
-	assert_non_null(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
+#include "tests/unit/open_fds.h"
 
 static void send_fds(int sock, size_t n)
 {
